@@ -1,0 +1,138 @@
+package api_test
+
+import (
+	"strings"
+	"testing"
+
+	"go.yaml.in/yaml/v3"
+	"google.golang.org/genproto/googleapis/api/annotations"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
+
+	"plinth/api"
+	messagev1 "plinth/api/plinth/message/v1"
+)
+
+type operation struct {
+	OperationID string `yaml:"operationId"`
+	Parameters  []struct{ Name, In string }
+	RequestBody *struct{ Content map[string]media } `yaml:"requestBody"`
+	Responses   map[string]struct {
+		Content map[string]media
+		Ref     string `yaml:"$ref"`
+	}
+}
+
+type media struct{ Schema map[string]any }
+
+// Every method with a REST route is in the document, with its parameters, its body, its answer and the error.
+func TestOpenAPIHasEveryRoute(t *testing.T) {
+	var doc struct {
+		Paths map[string]map[string]operation
+	}
+	if err := yaml.Unmarshal(api.OpenAPI, &doc); err != nil {
+		t.Fatal(err)
+	}
+	routes := 0
+	for _, file := range []protoreflect.FileDescriptor{messagev1.File_plinth_message_v1_message_proto} {
+		for i := range file.Services().Len() {
+			methods := file.Services().Get(i).Methods()
+			for j := range methods.Len() {
+				rule, _ := proto.GetExtension(methods.Get(j).Options(), annotations.E_Http).(*annotations.HttpRule)
+				verb, path := route(rule)
+				if verb == "" {
+					continue
+				}
+				routes++
+				op, ok := doc.Paths[path][verb]
+				if !ok {
+					t.Errorf("no %s %s", verb, path)
+					continue
+				}
+				checkOperation(t, op, path, rule.GetBody() != "")
+			}
+		}
+	}
+	if routes == 0 {
+		t.Error("no routes in the protos")
+	}
+}
+
+func checkOperation(t *testing.T, op operation, path string, body bool) {
+	t.Helper()
+	if op.OperationID == "" {
+		t.Errorf("%s has no operation id", path)
+	}
+	if body && (op.RequestBody == nil || len(op.RequestBody.Content["application/json"].Schema) == 0) {
+		t.Errorf("%s: no request body", op.OperationID)
+	}
+	if len(op.Responses["200"].Content["application/json"].Schema) == 0 {
+		t.Errorf("%s: no answer", op.OperationID)
+	}
+	if op.Responses["default"].Ref != "#/components/responses/Error" {
+		t.Errorf("%s: no error answer", op.OperationID)
+	}
+	inPath := 0
+	for _, p := range op.Parameters {
+		if p.In == "path" {
+			inPath++
+			if !strings.Contains(path, "{"+p.Name+"}") {
+				t.Errorf("%s: parameter %s is not in %s", op.OperationID, p.Name, path)
+			}
+		}
+	}
+	if inPath != strings.Count(path, "{") {
+		t.Errorf("%s: %d parameters for %s", op.OperationID, inPath, path)
+	}
+}
+
+func route(rule *annotations.HttpRule) (verb, path string) {
+	switch p := rule.GetPattern().(type) {
+	case *annotations.HttpRule_Get:
+		return "get", p.Get
+	case *annotations.HttpRule_Post:
+		return "post", p.Post
+	case *annotations.HttpRule_Put:
+		return "put", p.Put
+	case *annotations.HttpRule_Patch:
+		return "patch", p.Patch
+	case *annotations.HttpRule_Delete:
+		return "delete", p.Delete
+	}
+	return "", ""
+}
+
+// Unknown fields are ignored, so no schema may say that it is closed. Every reference has its target.
+func TestOpenAPISchemas(t *testing.T) {
+	var doc yaml.Node
+	if err := yaml.Unmarshal(api.OpenAPI, &doc); err != nil {
+		t.Fatal(err)
+	}
+	var parsed struct {
+		Components map[string]map[string]yaml.Node
+	}
+	if err := yaml.Unmarshal(api.OpenAPI, &parsed); err != nil {
+		t.Fatal(err)
+	}
+	refs := 0
+	var walk func(n *yaml.Node)
+	walk = func(n *yaml.Node) {
+		for i, child := range n.Content {
+			if n.Kind == yaml.MappingNode && i%2 == 1 && n.Content[i-1].Value == "additionalProperties" && child.Value == "false" {
+				t.Errorf("line %d: additionalProperties: false", child.Line)
+			}
+			if target, ok := strings.CutPrefix(child.Value, "#/components/"); ok {
+				refs++
+				kind, name, _ := strings.Cut(target, "/")
+				if _, ok := parsed.Components[kind][name]; !ok {
+					t.Errorf("line %d: no %s", child.Line, child.Value)
+				}
+			}
+			walk(child)
+		}
+	}
+	walk(&doc)
+	if refs == 0 {
+		t.Error("no references in the document")
+	}
+}

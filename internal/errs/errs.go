@@ -1,0 +1,75 @@
+// Package errs is the one error vocabulary of the service. An error says what kind it is and what a caller may read;
+// its cause is for the log alone. The kind drives RPC codes, negative acknowledgements and retries alike.
+package errs
+
+import (
+	"context"
+	"errors"
+	"fmt"
+)
+
+// Kind is what went wrong, in the terms of the RPC status codes that callers know.
+type Kind uint8
+
+// Internal is the zero Kind: an error that nobody classified.
+const (
+	Internal Kind = iota
+	Canceled
+	InvalidArgument
+	DeadlineExceeded
+	NotFound
+	AlreadyExists
+	PermissionDenied
+	ResourceExhausted
+	FailedPrecondition
+	Aborted
+	Unimplemented
+	Unavailable
+	Unauthenticated
+)
+
+// Error is a classified error. Message is safe to show to any caller: it names fields and what is allowed, never a
+// driver's text, a secret or a stack.
+type Error struct {
+	Kind    Kind
+	Message string
+	cause   error
+}
+
+// New makes an Error of a kind with a message for the caller.
+func New(kind Kind, format string, args ...any) *Error {
+	return &Error{Kind: kind, Message: fmt.Sprintf(format, args...)}
+}
+
+// Wrap makes an Error of a kind whose cause is kept for the log.
+func Wrap(cause error, kind Kind, format string, args ...any) *Error {
+	return &Error{Kind: kind, Message: fmt.Sprintf(format, args...), cause: cause}
+}
+
+// Error gives the whole story, cause included: it is for logs. Callers are shown Message.
+func (e *Error) Error() string {
+	if e.cause == nil {
+		return e.Message
+	}
+	return e.Message + ": " + e.cause.Error()
+}
+
+func (e *Error) Unwrap() error { return e.cause }
+
+// KindOf classifies any error: an Error in its chain by its Kind, the context's errors by theirs, all others Internal.
+func KindOf(err error) Kind {
+	var e *Error
+	switch {
+	case errors.As(err, &e):
+		return e.Kind
+	case errors.Is(err, context.Canceled):
+		return Canceled
+	case errors.Is(err, context.DeadlineExceeded):
+		return DeadlineExceeded
+	default:
+		return Internal
+	}
+}
+
+// Is says whether err is of the kind.
+func Is(err error, kind Kind) bool { return err != nil && KindOf(err) == kind }
