@@ -1,0 +1,25 @@
+//go:build !linux
+
+package dev
+
+import (
+	"os/exec"
+	"strconv"
+	"strings"
+	"syscall"
+)
+
+// dieWithParent has no means outside Linux: an orphaned PostgreSQL is stopped by the next start.
+func dieWithParent(*syscall.SysProcAttr, syscall.Signal) {}
+
+// enterAnyFolder has no means outside Linux.
+func enterAnyFolder(*syscall.SysProcAttr) bool { return false }
+
+// commandLine gives the arguments of a process, separated by spaces; "" when there is none.
+func commandLine(pid int) string {
+	output, err := exec.Command("/bin/ps", "-o", "command=", "-p", strconv.Itoa(pid)).Output()
+	if err != nil {
+		return ""
+	}
+	return strings.TrimSpace(string(output))
+}

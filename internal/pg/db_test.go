@@ -1,0 +1,256 @@
+package pg_test
+
+import (
+	"context"
+	"errors"
+	"net"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"go.uber.org/zap"
+
+	"plinth/internal/errs"
+	"plinth/internal/pg"
+	"plinth/internal/pg/pgtest"
+)
+
+func TestUnusableURLIsToldWithoutItsPassword(t *testing.T) {
+	t.Parallel()
+	const secret = "s3cr3t"
+	for _, url := range []string{
+		"postgres://app:" + secret + "@host:port/app",
+		"postgres://app:" + secret + "/1@host/app",
+		"postgres://app:%zz" + secret + "@host/app",
+		"postgres://app:" + secret + "@host/app?sslmode=perhaps",
+		"postgres://app@host/app?sslmode=perhaps&password=" + secret,
+		"postgres://app:" + secret + "@host/app?pool_max_conns=many",
+		"postgres://app:" + secret + "@host/app?pool_max_conns=0",
+		"host=host password='" + secret + "' sslmode=perhaps",
+		"password=" + secret + " nonsense",
+		"host=host password = " + secret + " sslmode=perhaps",
+		"password = " + secret + " nonsense",
+	} {
+		_, openErr := pg.Open(t.Context(), pg.Config{URL: url})
+		listenErr := pg.Listen(t.Context(), strings.ReplaceAll(url, "pool_max_conns", "port"), "c", zap.NewNop(), nil)
+		for _, err := range []error{openErr, listenErr} {
+			if err == nil {
+				t.Fatalf("%s: no error", url)
+			}
+			if strings.Contains(err.Error(), secret) {
+				t.Errorf("the error shows the password: %v", err)
+			}
+		}
+	}
+	_, err := pg.Open(t.Context(), pg.Config{URL: "postgres://app@host/app?sslmode=perhaps"})
+	if !strings.Contains(err.Error(), "sslmode") {
+		t.Errorf("%v, want the reason", err)
+	}
+}
+
+func TestAwayServerIsUnavailable(t *testing.T) {
+	t.Parallel()
+	const secret = "s3cr3t"
+	free, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = free.Close() // Nobody listens there now.
+	db := open(t, pg.Config{URL: "postgres://app:" + secret + "@" + free.Addr().String() + "/app?sslmode=disable"})
+	_, execErr := db.Exec(t.Context(), "SELECT 1")
+	_, queryErr := db.Query(t.Context(), "SELECT 1")
+	_, schemaErr := db.SchemaCurrent(t.Context())
+	for name, err := range map[string]error{
+		"Ping":          db.Ping(t.Context()),
+		"Exec":          execErr,
+		"Query":         queryErr,
+		"QueryRow":      db.QueryRow(t.Context(), "SELECT 1").Scan(new(int)),
+		"InTx":          db.InTx(t.Context(), func(pgx.Tx) error { return nil }),
+		"SchemaCurrent": schemaErr,
+	} {
+		if !errs.Is(err, errs.Unavailable) || strings.Contains(err.Error(), secret) {
+			t.Errorf("%s: %v, want errs.Unavailable without the password", name, err)
+		}
+	}
+}
+
+func TestExhaustedPoolIsUnavailable(t *testing.T) {
+	t.Parallel()
+	db := open(t, pg.Config{URL: pgtest.New(t), MaxConns: 1})
+	err := db.InTx(t.Context(), func(pgx.Tx) error {
+		ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+		defer cancel()
+		if _, err := db.Exec(ctx, "SELECT 1"); !errs.Is(err, errs.Unavailable) {
+			t.Errorf("Exec: %v, want errs.Unavailable", err)
+		}
+		if err := db.InTx(ctx, func(pgx.Tx) error { return nil }); !errs.Is(err, errs.Unavailable) {
+			t.Errorf("InTx: %v, want errs.Unavailable", err)
+		}
+		ctx, cancel = context.WithCancel(t.Context())
+		cancel()
+		if _, err := db.Exec(ctx, "SELECT 1"); !errs.Is(err, errs.Canceled) {
+			t.Errorf("Exec: %v, want errs.Canceled", err)
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestSlowStatementIsNotUnavailable(t *testing.T) {
+	t.Parallel()
+	db := open(t, pg.Config{URL: pgtest.New(t)})
+	if err := db.Ping(patient(t)); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	if _, err := db.Exec(ctx, "SELECT pg_sleep(60)"); !errs.Is(err, errs.DeadlineExceeded) {
+		t.Errorf("%v, want errs.DeadlineExceeded", err)
+	}
+}
+
+func TestInTx(t *testing.T) {
+	t.Parallel()
+	db := open(t, pg.Config{URL: pgtest.New(t), MaxConns: 1})
+	insert := func(tx pgx.Tx) { exec(t, tx, "INSERT INTO queues (name) VALUES ('one')") }
+	pid := scalar[int](t, db, "SELECT pg_backend_pid()")
+	nothingWritten := func(t *testing.T) {
+		t.Helper()
+		if n := scalar[int](t, db, "SELECT count(*) FROM queues"); n != 0 {
+			t.Errorf("%d rows are left", n)
+		}
+		if now := scalar[int](t, db, "SELECT pg_backend_pid()"); now != pid {
+			t.Error("the connection was thrown away")
+		}
+	}
+
+	t.Run("rolls back on an error", func(t *testing.T) {
+		wrong := errors.New("wrong")
+		if err := db.InTx(t.Context(), func(tx pgx.Tx) error { insert(tx); return wrong }); err != wrong {
+			t.Errorf("%v, want the error untouched", err)
+		}
+		nothingWritten(t)
+	})
+	t.Run("rolls back on cancellation and keeps the connection", func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		err := db.InTx(ctx, func(tx pgx.Tx) error { insert(tx); cancel(); return ctx.Err() })
+		if !errs.Is(err, errs.Canceled) {
+			t.Errorf("%v, want errs.Canceled", err)
+		}
+		nothingWritten(t)
+	})
+	t.Run("rolls back on a panic, which goes on", func(t *testing.T) {
+		defer func() {
+			if p := recover(); p != "boom" {
+				t.Errorf("recovered %v, want the panic", p)
+			}
+			nothingWritten(t)
+		}()
+		_ = db.InTx(t.Context(), func(tx pgx.Tx) error { insert(tx); panic("boom") })
+	})
+	t.Run("commits", func(t *testing.T) {
+		if err := db.InTx(t.Context(), func(tx pgx.Tx) error { insert(tx); return nil }); err != nil {
+			t.Fatal(err)
+		}
+		if n := scalar[int](t, db, "SELECT count(*) FROM queues"); n != 1 {
+			t.Errorf("%d rows, want 1", n)
+		}
+	})
+	t.Run("leaves a unique violation to the caller", func(t *testing.T) {
+		err := db.InTx(t.Context(), func(tx pgx.Tx) error {
+			_, err := tx.Exec(t.Context(), "INSERT INTO queues (name) VALUES ('one')")
+			return err
+		})
+		var reply *pgconn.PgError
+		if !errors.As(err, &reply) || reply.Code != "23505" || !errs.Is(err, errs.Internal) {
+			t.Errorf("%v, want the driver's error", err)
+		}
+	})
+	t.Run("does not take another's network error for its own", func(t *testing.T) {
+		elsewhere := &net.OpError{Op: "dial", Err: errors.New("refused")}
+		if err := db.InTx(t.Context(), func(pgx.Tx) error { return elsewhere }); err != error(elsewhere) {
+			t.Errorf("%v, want the error untouched", err)
+		}
+	})
+}
+
+func TestLostConnectionIsUnavailable(t *testing.T) {
+	t.Parallel()
+	db := open(t, pg.Config{URL: pgtest.New(t)})
+	killer := open(t, pg.Config{URL: pgtest.New(t)})
+	const suicide = "SELECT pg_terminate_backend(pg_backend_pid())"
+	if _, err := db.Exec(patient(t), suicide); !errs.Is(err, errs.Unavailable) {
+		t.Errorf("Exec: %v, want errs.Unavailable", err)
+	}
+	if err := db.QueryRow(patient(t), suicide).Scan(new(bool)); !errs.Is(err, errs.Unavailable) {
+		t.Errorf("QueryRow: %v, want errs.Unavailable", err)
+	}
+	rows, err := db.Query(patient(t), suicide)
+	if err == nil {
+		for rows.Next() {
+		}
+		err = rows.Err()
+	}
+	if !errs.Is(err, errs.Unavailable) {
+		t.Errorf("Query: %v, want errs.Unavailable", err)
+	}
+	for _, when := range []string{"statement", "commit"} {
+		err := db.InTx(patient(t), func(tx pgx.Tx) error {
+			exec(t, killer, "SELECT pg_terminate_backend($1, 5000)", tx.Conn().PgConn().PID())
+			if when == "commit" {
+				return nil
+			}
+			_, _ = tx.Exec(patient(t), "SELECT 1") // The first one may hear why; the second one only that it is gone.
+			_, err := tx.Exec(patient(t), "SELECT 1")
+			return err
+		})
+		if !errs.Is(err, errs.Unavailable) {
+			t.Errorf("InTx at its %s: %v, want errs.Unavailable", when, err)
+		}
+	}
+	if err := db.Ping(patient(t)); err != nil {
+		t.Errorf("Ping: %v, want a new connection", err)
+	}
+}
+
+func TestSerializationFailureIsAborted(t *testing.T) {
+	t.Parallel()
+	db := open(t, pg.Config{URL: pgtest.New(t)})
+	exec(t, db, "INSERT INTO queues (name) VALUES ('one')")
+	err := db.InTx(patient(t), func(tx pgx.Tx) error {
+		exec(t, tx, "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+		exec(t, tx, "SELECT FROM queues")
+		exec(t, db, "UPDATE queues SET created_at = now()")
+		_, err := tx.Exec(t.Context(), "UPDATE queues SET created_at = now()")
+		return err
+	})
+	if !errs.Is(err, errs.Aborted) {
+		t.Errorf("%v, want errs.Aborted", err)
+	}
+}
+
+func TestTimeoutsGiveWayToTheURL(t *testing.T) {
+	t.Parallel()
+	url := pgtest.New(t)
+	separator := "?"
+	if strings.Contains(url, "?") {
+		separator = "&"
+	}
+	for setting, want := range map[string]string{
+		"":                                    "30s",
+		"statement_timeout=2s":                "2s",
+		"options=-c%20statement_timeout%3D3s": "3s",
+	} {
+		db := open(t, pg.Config{URL: url + separator + setting})
+		if got := scalar[string](t, db, "SHOW statement_timeout"); got != want {
+			t.Errorf("%q: statement_timeout is %s, want %s", setting, got, want)
+		}
+		if got := scalar[string](t, db, "SHOW idle_in_transaction_session_timeout"); got != "30s" {
+			t.Errorf("%q: idle_in_transaction_session_timeout is %s", setting, got)
+		}
+	}
+}

@@ -1,0 +1,198 @@
+// Package pgtest gives every test a database of its own, on a real server.
+//
+// The server is the one of DATABASE_URL, whose user must be allowed to create databases; where CI is true and names
+// none, the one on 127.0.0.1:5432; else a private one, started for the test process and stopped with it. A server that
+// cannot be had fails the tests.
+package pgtest
+
+import (
+	"context"
+	"crypto/rand"
+	"fmt"
+	"net/url"
+	"os"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"go.uber.org/zap"
+
+	"plinth/internal/dev"
+	"plinth/internal/pg"
+)
+
+const (
+	ciURL  = "postgres://postgres@127.0.0.1:5432/postgres?sslmode=disable"
+	prefix = "plinth_test_" // then the time of making in Unix seconds, and something random
+	maxAge = 24 * time.Hour
+	limit  = 30 * time.Second // of every single step
+)
+
+// server is what Main set up for the tests of this process, which know no other way to hand something down.
+var server struct {
+	url      string
+	template string
+}
+
+// Main runs the tests of a package with a server for New, and gives the exit status:
+//
+//	func TestMain(m *testing.M) { os.Exit(pgtest.Main(m)) }
+func Main(m *testing.M) int {
+	status, err := run(m)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "pgtest:", err)
+		return 1
+	}
+	return status
+}
+
+func run(m *testing.M) (status int, err error) {
+	serverURL, stop, err := start()
+	if err != nil {
+		return 0, err
+	}
+	defer stop()
+	server.url = serverURL
+	if err := sweep(); err != nil {
+		return 0, err
+	}
+	if server.template, err = create(""); err != nil {
+		return 0, err
+	}
+	defer func() {
+		if dropErr := drop(server.template); err == nil {
+			err = dropErr
+		}
+	}()
+	ctx, cancel := context.WithTimeout(context.Background(), limit)
+	defer cancel()
+	if err := pg.Migrate(ctx, databaseURL(server.template), zap.NewNop()); err != nil {
+		return 0, err
+	}
+	return m.Run(), nil
+}
+
+// New gives the URL of a fresh database with the newest schema. It is dropped when the test is over.
+func New(t testing.TB) string {
+	t.Helper()
+	return newDatabase(t, server.template)
+}
+
+// NewEmpty gives the URL of a fresh database that was never migrated. It is dropped when the test is over.
+func NewEmpty(t testing.TB) string {
+	t.Helper()
+	return newDatabase(t, "")
+}
+
+func newDatabase(t testing.TB, template string) string {
+	t.Helper()
+	name, err := create(template)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := drop(name); err != nil {
+			t.Error(err)
+		}
+	})
+	return databaseURL(name)
+}
+
+func start() (serverURL string, stop func(), err error) {
+	if serverURL := os.Getenv("DATABASE_URL"); serverURL != "" {
+		return serverURL, func() {}, nil
+	}
+	if os.Getenv("CI") == "true" {
+		return ciURL, func() {}, nil
+	}
+	dir, err := os.MkdirTemp("", "plinth-pgtest-")
+	if err != nil {
+		return "", nil, err
+	}
+	env := map[string]string{}
+	for _, entry := range os.Environ() {
+		name, value, _ := strings.Cut(entry, "=")
+		env[name] = value
+	}
+	private, err := dev.StartPostgres(context.Background(), dir, env, os.Stderr)
+	if err != nil {
+		_ = os.RemoveAll(dir)
+		return "", nil, err
+	}
+	return private.URL(), func() {
+		private.Close()
+		_ = os.RemoveAll(dir)
+	}, nil
+}
+
+func create(template string) (name string, err error) {
+	name = prefix + strconv.FormatInt(time.Now().Unix(), 10) + "_" + strings.ToLower(rand.Text()[:10])
+	statement := "CREATE DATABASE " + name
+	if template != "" {
+		statement += " TEMPLATE " + template
+	}
+	return name, onServer(func(ctx context.Context, conn *pgx.Conn) error {
+		_, err := conn.Exec(ctx, statement)
+		return err
+	})
+}
+
+func drop(name string) error {
+	return onServer(func(ctx context.Context, conn *pgx.Conn) error {
+		_, err := conn.Exec(ctx, "DROP DATABASE IF EXISTS "+name+" WITH (FORCE)")
+		return err
+	})
+}
+
+// sweep drops what test processes that were killed have left.
+func sweep() error {
+	var names []string
+	err := onServer(func(ctx context.Context, conn *pgx.Conn) error {
+		rows, err := conn.Query(ctx, "SELECT datname FROM pg_database WHERE starts_with(datname, $1)", prefix)
+		if err != nil {
+			return err
+		}
+		names, err = pgx.CollectRows(rows, pgx.RowTo[string])
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	for _, name := range names {
+		made, _, _ := strings.Cut(strings.TrimPrefix(name, prefix), "_")
+		seconds, err := strconv.ParseInt(made, 10, 64)
+		if err != nil || time.Since(time.Unix(seconds, 0)) < maxAge {
+			continue
+		}
+		if err := drop(name); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func onServer(f func(ctx context.Context, conn *pgx.Conn) error) error {
+	ctx, cancel := context.WithTimeout(context.Background(), limit)
+	defer cancel()
+	conn, err := pgx.Connect(ctx, server.url)
+	if err != nil {
+		return fmt.Errorf("the test database server: %w", err)
+	}
+	defer func() { _ = conn.Close(ctx) }()
+	if err := f(ctx, conn); err != nil {
+		return fmt.Errorf("the test database server: %w", err)
+	}
+	return nil
+}
+
+// databaseURL is the server's URL with another database.
+func databaseURL(name string) string {
+	u, err := url.Parse(server.url)
+	if err != nil {
+		panic(err) // The server was reached by it.
+	}
+	u.Path = "/" + name
+	return u.String()
+}
