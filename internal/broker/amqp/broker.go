@@ -1,0 +1,110 @@
+package amqp
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	amqp091 "github.com/rabbitmq/amqp091-go"
+	"go.uber.org/zap"
+
+	"plinth/internal/broker"
+	"plinth/internal/errs"
+)
+
+// callLimit bounds every call: RabbitMQ may be away longer than a caller should wait.
+const callLimit = 5 * time.Second
+
+var (
+	errStopped = errs.New(errs.Unavailable, "the RabbitMQ client has stopped")
+	errBlocked = errs.New(errs.Unavailable, "RabbitMQ blocks publishers: it has a memory or disk alarm")
+)
+
+// Broker is a broker.Broker on RabbitMQ.
+type Broker struct {
+	logger     *zap.Logger
+	life       context.Context // ends with Run
+	end        context.CancelCauseFunc
+	publishing *link
+	consuming  *link
+	publisher  *publisher
+}
+
+var _ broker.Broker = (*Broker)(nil)
+
+// New makes a Broker of an AMQP URL, amqp:// or amqps://, and connects to nothing before Run. The error is for a
+// malformed URL; it does not quote the URL, which holds a password.
+func New(url string, logger *zap.Logger) (*Broker, error) {
+	if _, err := amqp091.ParseURI(url); err != nil {
+		return nil, errs.New(errs.InvalidArgument,
+			"malformed AMQP URL, want amqp://user:password@host:port/vhost with reserved characters percent-encoded")
+	}
+	life, end := context.WithCancelCause(context.Background())
+	return &Broker{
+		logger:     logger,
+		life:       life,
+		end:        end,
+		publishing: newLink(url, logger.With(zap.String("connection", "publishing")), life),
+		consuming:  newLink(url, logger.With(zap.String("connection", "consuming")), life),
+		publisher:  newPublisher(logger),
+	}, nil
+}
+
+// Run implements broker.Broker. It is called once.
+func (b *Broker) Run(ctx context.Context) error {
+	var links sync.WaitGroup
+	links.Go(func() { b.publishing.run(ctx, b.publisher.serve) })
+	links.Go(func() { b.consuming.run(ctx, awaitClose) })
+	<-ctx.Done()
+	b.end(errStopped)
+	links.Wait()
+	return nil
+}
+
+// Ping implements broker.Broker: it asks nothing of the server, whose silence ends a connection.
+func (b *Broker) Ping(context.Context) error {
+	switch {
+	case !b.publishing.up() || !b.consuming.up():
+		return errs.New(errs.Unavailable, "RabbitMQ is away")
+	case b.publisher.blocked():
+		return errBlocked
+	default:
+		return nil
+	}
+}
+
+// bounded gives a context that ends after callLimit at the latest.
+func bounded(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(ctx, callLimit)
+}
+
+// expired is the error of a call whose context has ended: to have been cancelled is the caller's affair, to have waited
+// too long is RabbitMQ's.
+func expired(ctx context.Context, message string) error {
+	if errors.Is(ctx.Err(), context.Canceled) {
+		return ctx.Err()
+	}
+	return errs.Wrap(ctx.Err(), errs.Unavailable, "%s", message)
+}
+
+// classify gives the errors of RabbitMQ, and of the way to it, their kind.
+func classify(err error) error {
+	var kind *errs.Error
+	switch {
+	case err == nil || errors.As(err, &kind):
+		return err
+	case isReply(err, amqp091.NotFound):
+		return broker.ErrNoQueue
+	case isReply(err, amqp091.PreconditionFailed):
+		return errs.Wrap(err, errs.FailedPrecondition, "the queue exists on RabbitMQ with other arguments")
+	default:
+		return errs.Wrap(err, errs.Unavailable, "RabbitMQ is away")
+	}
+}
+
+// isReply says whether err is the server's reply of that code.
+func isReply(err error, code int) bool {
+	var reply *amqp091.Error
+	return errors.As(err, &reply) && reply.Server && reply.Code == code
+}

@@ -1,0 +1,121 @@
+package amqp
+
+import (
+	"context"
+	"strconv"
+	"strings"
+
+	amqp091 "github.com/rabbitmq/amqp091-go"
+	"go.uber.org/zap"
+
+	"plinth/internal/errs"
+)
+
+// Declare implements broker.Broker. A queue that exists with other arguments is errs.FailedPrecondition; a name has 1
+// to 255 bytes, here and in all other methods, and any other is errs.InvalidArgument.
+func (b *Broker) Declare(ctx context.Context, queue string) error {
+	return b.call(ctx, queue, func(conn *amqp091.Connection) error {
+		version, _ := conn.Properties["version"].(string)
+		err := declare(conn, queue, queueArguments(version))
+		if isReply(err, amqp091.PreconditionFailed) && hasDeliveryLimit(version) {
+			// It may have been declared on RabbitMQ 3, without the argument, and the arguments of a queue are fixed.
+			if err = declare(conn, queue, queueArguments("")); err == nil {
+				b.logger.Warn("the queue was declared before RabbitMQ 4 and drops messages after 20 deliveries: "+
+					"set its delivery-limit by a policy", zap.String("queue", queue))
+			}
+		}
+		return err
+	})
+}
+
+// Delete implements broker.Broker. RabbitMQ tells subscriptions a moment later: where the queue is declared again before
+// that, they may go on with the new one.
+func (b *Broker) Delete(ctx context.Context, queue string) error {
+	return b.call(ctx, queue, func(conn *amqp091.Connection) error {
+		return onChannel(conn, func(channel *amqp091.Channel) error {
+			const ifUnused, ifEmpty, noWait = false, false, false
+			_, err := channel.QueueDelete(queue, ifUnused, ifEmpty, noWait)
+			return err
+		})
+	})
+}
+
+// Ready implements broker.Broker.
+func (b *Broker) Ready(ctx context.Context, queue string) (int64, error) {
+	var ready int64
+	err := b.call(ctx, queue, func(conn *amqp091.Connection) error {
+		return onChannel(conn, func(channel *amqp091.Channel) error {
+			const durable, autoDelete, exclusive, noWait = true, false, false, false
+			q, err := channel.QueueDeclarePassive(queue, durable, autoDelete, exclusive, noWait, nil)
+			ready = int64(q.Messages)
+			return err
+		})
+	})
+	return ready, err
+}
+
+// call runs op on the consuming connection, which RabbitMQ answers on also when it blocks publishers. The library's
+// calls know no context, so one that RabbitMQ does not answer is left behind until the connection ends.
+func (b *Broker) call(ctx context.Context, queue string, op func(*amqp091.Connection) error) error {
+	if err := checkQueue(queue); err != nil {
+		return err
+	}
+	ctx, cancel := bounded(ctx)
+	defer cancel()
+	conn, err := b.consuming.wait(ctx)
+	if err != nil {
+		return err
+	}
+	outcome := make(chan error, 1)
+	go func() { outcome <- op(conn) }()
+	select {
+	case err := <-outcome:
+		return classify(err)
+	case <-ctx.Done():
+		return expired(ctx, "RabbitMQ did not answer in time")
+	}
+}
+
+// checkQueue keeps names out that the library could not write: that would cost the connection.
+func checkQueue(name string) error {
+	if name == "" || len(name) > maxShort {
+		return errs.New(errs.InvalidArgument, "a queue name has 1 to %d bytes", maxShort)
+	}
+	return nil
+}
+
+// onChannel runs op on a channel of its own: an error that RabbitMQ answers closes the channel.
+func onChannel(conn *amqp091.Connection, op func(*amqp091.Channel) error) error {
+	channel, err := conn.Channel()
+	if err != nil {
+		return err
+	}
+	defer func() { _ = channel.Close() }()
+	return op(channel)
+}
+
+func declare(conn *amqp091.Connection, queue string, arguments amqp091.Table) error {
+	return onChannel(conn, func(channel *amqp091.Channel) error {
+		const durable, autoDelete, exclusive, noWait = true, false, false, false
+		_, err := channel.QueueDeclare(queue, durable, autoDelete, exclusive, noWait, arguments)
+		return err
+	})
+}
+
+// queueArguments are those of every queue, on a server of that version.
+func queueArguments(version string) amqp091.Table {
+	arguments := amqp091.Table{"x-queue-type": "quorum"}
+	if hasDeliveryLimit(version) {
+		arguments["x-delivery-limit"] = int64(-1)
+	}
+	return arguments
+}
+
+// hasDeliveryLimit says whether a server of that version drops a message from a quorum queue after 20 deliveries unless
+// the queue's x-delivery-limit is -1. RabbitMQ does since version 4; older ones refuse the negative number. What becomes
+// of a message that fails again and again is for the consumer to say, so no limit may drop it here.
+func hasDeliveryLimit(version string) bool {
+	major, _, _ := strings.Cut(version, ".")
+	n, err := strconv.Atoi(major)
+	return err == nil && n >= 4
+}

@@ -1,0 +1,217 @@
+package amqp
+
+import (
+	"context"
+	"errors"
+	"math"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	amqp091 "github.com/rabbitmq/amqp091-go"
+	"go.uber.org/zap"
+
+	"plinth/internal/broker"
+	"plinth/internal/errs"
+)
+
+var (
+	errClosed = errs.New(errs.Canceled, "the subscription is closed")
+	errStale  = errs.New(errs.Unavailable, "the delivery was lost with its connection or subscription, and comes again")
+)
+
+// Subscribe implements broker.Broker. Credit is at least 1; above 65,535 it counts as that.
+func (b *Broker) Subscribe(ctx context.Context, queue string, credit int) (broker.Subscription, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	if err := checkQueue(queue); err != nil {
+		return nil, err
+	}
+	if credit < 1 {
+		return nil, errs.New(errs.InvalidArgument, "credit is at least 1")
+	}
+	s := &subscription{
+		queue:      queue,
+		credit:     min(credit, math.MaxUint16),
+		link:       b.consuming,
+		logger:     b.logger.With(zap.String("queue", queue)),
+		deliveries: make(chan broker.Delivery),
+		started:    make(chan struct{}),
+	}
+	s.life, s.end = context.WithCancelCause(b.life)
+	go s.run()
+	select {
+	case <-s.started:
+		return s, nil
+	case <-s.life.Done():
+		return nil, context.Cause(s.life)
+	case <-ctx.Done():
+		s.Close()
+		return nil, expired(ctx, "RabbitMQ is away")
+	}
+}
+
+// subscription consumes from a queue, on one channel after the other.
+type subscription struct {
+	queue      string
+	credit     int
+	link       *link
+	logger     *zap.Logger
+	life       context.Context // its cause tells why the subscription has ended
+	end        context.CancelCauseFunc
+	deliveries chan broker.Delivery
+	started    chan struct{} // closed when the first channel consumes
+	startOnce  sync.Once
+}
+
+// Receive implements broker.Subscription.
+func (s *subscription) Receive(ctx context.Context) (broker.Delivery, error) {
+	if s.life.Err() != nil {
+		return broker.Delivery{}, context.Cause(s.life)
+	}
+	select {
+	case d := <-s.deliveries:
+		return d, nil
+	case <-s.life.Done():
+		return broker.Delivery{}, context.Cause(s.life)
+	case <-ctx.Done():
+		return broker.Delivery{}, ctx.Err()
+	}
+}
+
+// Close implements broker.Subscription. The channel is closed in the background; from now on nothing can be settled.
+func (s *subscription) Close() { s.end(errClosed) }
+
+// run consumes until the subscription ends.
+func (s *subscription) run() {
+	for attempt := 0; s.life.Err() == nil; attempt++ {
+		conn, err := s.link.wait(s.life)
+		if err != nil {
+			return // The subscription has ended; wait has no other error.
+		}
+		began := time.Now()
+		err = classify(s.consume(conn))
+		switch {
+		case errors.Is(err, broker.ErrNoQueue):
+			s.end(broker.ErrNoQueue)
+		case s.life.Err() != nil:
+		case conn.IsClosed():
+			attempt = 0 // The link has a back-off of its own.
+		default:
+			if time.Since(began) > maxBackoff {
+				attempt = 0
+			}
+			s.logger.Warn("RabbitMQ ended the subscription's channel, subscribing again", zap.Error(err))
+			rest(s.life, backoff(attempt))
+		}
+	}
+}
+
+// consume receives over one channel, until that is lost or the subscription ends. Its error is never nil, but where the
+// subscription has ended.
+func (s *subscription) consume(conn *amqp091.Connection) error {
+	return onChannel(conn, func(channel *amqp091.Channel) error {
+		if err := channel.Qos(s.credit, 0, false); err != nil {
+			return err
+		}
+		closed := channel.NotifyClose(make(chan *amqp091.Error, 1))
+		cancelled := channel.NotifyCancel(make(chan string, 1))
+		const autoAck, exclusive, noLocal, noWait = false, false, false, false
+		deliveries, err := channel.Consume(s.queue, "", autoAck, exclusive, noLocal, noWait, nil)
+		if err != nil {
+			return err
+		}
+		s.startOnce.Do(func() { close(s.started) })
+		return s.forward(channel, deliveries, closed, cancelled)
+	})
+}
+
+// forward hands the deliveries of a channel to Receive, one at a time: the others wait in the library, which holds no
+// more than the prefetch.
+func (s *subscription) forward(channel *amqp091.Channel, deliveries <-chan amqp091.Delivery,
+	closed <-chan *amqp091.Error, cancelled <-chan string) error {
+	var next broker.Delivery
+	in, out := deliveries, chan<- broker.Delivery(nil)
+	for {
+		select {
+		case d, open := <-in:
+			in = nil
+			if open {
+				next, out = s.delivery(channel, d), s.deliveries
+			}
+		case out <- next:
+			in, out = deliveries, nil
+		case _, open := <-cancelled:
+			if open {
+				return broker.ErrNoQueue // RabbitMQ cancels the consumers of a queue that is deleted.
+			}
+			cancelled = nil
+		case err := <-closed:
+			return closeReason(err)
+		case <-s.life.Done():
+			return nil
+		}
+	}
+}
+
+func (s *subscription) delivery(channel *amqp091.Channel, d amqp091.Delivery) broker.Delivery {
+	var attributes map[string]string
+	if table, _ := d.Headers[attributesHeader].(amqp091.Table); len(table) > 0 {
+		attributes = make(map[string]string, len(table))
+		for key, value := range table {
+			if text, ok := value.(string); ok {
+				attributes[key] = text
+			}
+		}
+	}
+	return broker.Delivery{
+		Message: broker.Message{ID: d.MessageId, Body: d.Body, Attributes: attributes},
+		Attempt: attempt(d),
+		Settler: &settler{life: s.life, channel: channel, tag: d.DeliveryTag},
+	}
+}
+
+// attempt reads the count that quorum queues keep. Classic queues say only whether there was a delivery before.
+func attempt(d amqp091.Delivery) int {
+	if n, ok := d.Headers["x-delivery-count"].(int64); ok {
+		return int(n) + 1
+	}
+	if d.Redelivered {
+		return 2
+	}
+	return 1
+}
+
+// settler settles one delivery on the channel that it came over, and never on another: tags are counted by channel, and
+// the same tag there is another message.
+type settler struct {
+	life    context.Context // the subscription's
+	channel *amqp091.Channel
+	tag     uint64
+	settled atomic.Bool
+}
+
+// Ack implements broker.Settler. RabbitMQ answers nothing: a nil error says that the ack is on its way. It waits for no
+// more than a write to the socket, which takes a few seconds at most.
+func (s *settler) Ack(context.Context) error {
+	return s.settle(func() error { return s.channel.Ack(s.tag, false) })
+}
+
+// Nack implements broker.Settler, as Ack does.
+func (s *settler) Nack(context.Context) error {
+	return s.settle(func() error { return s.channel.Nack(s.tag, false, true) })
+}
+
+func (s *settler) settle(send func() error) error {
+	if s.settled.Swap(true) {
+		return nil
+	}
+	if s.life.Err() != nil || s.channel.IsClosed() {
+		return errStale
+	}
+	if err := send(); err != nil {
+		return errs.Wrap(err, errs.Unavailable, "the connection to RabbitMQ was lost while settling a delivery")
+	}
+	return nil
+}

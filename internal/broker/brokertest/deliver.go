@@ -1,0 +1,260 @@
+package brokertest
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"testing"
+	"time"
+
+	"plinth/internal/broker"
+)
+
+func testRoundTrip(t *testing.T, open Open) {
+	c := start(t, open)
+	queue := declare(t, c)
+	sub := subscribe(t, c, queue, 1)
+
+	every := make([]byte, 256)
+	for i := range every {
+		every[i] = byte(i)
+	}
+	plain := message("hello")
+	empty := message("")
+	binary := message(string(every))
+	large := message(string(bytes.Repeat(every, 1<<20/len(every))))
+	attributed := message("hello")
+	attributed.Attributes = map[string]string{
+		"traceparent": "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+		"größe":       "übergroß, 特大 🐘",
+		"empty":       "",
+		"":            "no key",
+		"lines":       "one\r\ntwo\ttab \"quoted\" \\",
+	}
+	for _, want := range []broker.Message{plain, empty, binary, large, attributed} {
+		if err := c.Publish(patient(t), queue, want); err != nil {
+			t.Fatalf("Publish: %v", err)
+		}
+		got := receive(t, sub)
+		wantMessage(t, got.Message, want)
+		if got.Attempt != 1 {
+			t.Errorf("attempt is %d, want 1", got.Attempt)
+		}
+		ack(t, got)
+	}
+}
+
+func testCredit(t *testing.T, open Open) {
+	c := start(t, open)
+	queue := declare(t, c)
+	publish(t, c, queue, "one", "two", "three", "four", "five")
+
+	sub := subscribe(t, c, queue, 2)
+	first, second := receive(t, sub), receive(t, sub)
+	receiveNothing(t, sub)
+	wantReady(t, c, queue, 3)
+
+	ack(t, second)
+	third := receive(t, sub)
+	receiveNothing(t, sub)
+	ack(t, first)
+	ack(t, third)
+	ack(t, receive(t, sub))
+	ack(t, receive(t, sub))
+	receiveNothing(t, sub)
+	sub.Close()
+	wantReady(t, c, queue, 0)
+}
+
+func testNack(t *testing.T, open Open) {
+	c := start(t, open)
+	queue := declare(t, c)
+	sent := publish(t, c, queue, "again")
+	sub := subscribe(t, c, queue, 1)
+	for attempt := 1; attempt <= 4; attempt++ {
+		d := receive(t, sub)
+		wantMessage(t, d.Message, sent[0])
+		if d.Attempt != attempt {
+			t.Errorf("attempt is %d, want %d", d.Attempt, attempt)
+		}
+		nack(t, d)
+	}
+}
+
+func testSettleTwice(t *testing.T, open Open) {
+	c := start(t, open)
+	queue := declare(t, c)
+	sub := subscribe(t, c, queue, 2)
+
+	publish(t, c, queue, "acked")
+	acked := receive(t, sub)
+	ack(t, acked)
+	_ = acked.Nack(patient(t))
+	_ = acked.Ack(patient(t))
+	receiveNothing(t, sub)
+
+	publish(t, c, queue, "nacked")
+	nacked := receive(t, sub)
+	nack(t, nacked)
+	_ = nacked.Ack(patient(t))
+	again := receive(t, sub)
+	_ = nacked.Ack(patient(t))
+	if again.ID != nacked.ID {
+		t.Fatalf("received %s, want %s again", again.ID, nacked.ID)
+	}
+	nack(t, again)
+	ack(t, receive(t, sub))
+	receiveNothing(t, sub)
+	wantReady(t, c, queue, 0)
+}
+
+func testClose(t *testing.T, open Open) {
+	c, other := start(t, open), start(t, open)
+	queue := declare(t, c)
+	want := map[string]bool{}
+	for _, m := range publish(t, c, queue, "one", "two", "three", "four", "five") {
+		want[m.ID] = true
+	}
+
+	sub := subscribe(t, c, queue, 5)
+	held := []broker.Delivery{receive(t, sub), receive(t, sub)}
+	wantReady(t, c, queue, 0)
+	elsewhere := subscribe(t, other, queue, 5)
+	receiveNothing(t, elsewhere)
+
+	sub.Close()
+	sub.Close()
+	for _, d := range held {
+		_ = d.Ack(patient(t)) // Too late: the end of the subscription settled it.
+	}
+	if _, err := sub.Receive(patient(t)); err == nil || errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("Receive after Close: %v, want an error at once", err)
+	}
+	soon, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	defer cancel()
+	for range 5 {
+		d, err := elsewhere.Receive(soon)
+		if err != nil {
+			t.Fatalf("Receive on the other client: %v, with %d messages not given back", err, len(want))
+		}
+		if !want[d.ID] {
+			t.Errorf("message %s came twice", d.ID)
+		}
+		delete(want, d.ID)
+		ack(t, d)
+	}
+	wantReady(t, c, queue, 0)
+}
+
+func testShare(t *testing.T, open Open) {
+	const messages = 200
+	c, other := start(t, open), start(t, open)
+	queue := declare(t, c)
+	subs := []broker.Subscription{subscribe(t, c, queue, 1), subscribe(t, other, queue, 1)}
+
+	bodies := make([]string, messages)
+	for i := range bodies {
+		bodies[i] = fmt.Sprint(i)
+	}
+	publish(t, c, queue, bodies...)
+
+	// Each holds its one credit before either acks, so both must get something.
+	held := []broker.Delivery{receive(t, subs[0]), receive(t, subs[1])}
+	var seen tally
+	seen.add(held[0].ID)
+	seen.add(held[1].ID)
+	ctx, cancel := context.WithCancel(patient(t))
+	defer cancel()
+	var wg sync.WaitGroup
+	for i, sub := range subs {
+		ack(t, held[i])
+		wg.Go(func() {
+			for ctx.Err() == nil {
+				d, err := sub.Receive(ctx)
+				if err != nil {
+					return
+				}
+				if err := d.Ack(ctx); err != nil {
+					t.Errorf("Ack: %v", err)
+				}
+				if seen.add(d.ID) == messages {
+					cancel()
+				}
+			}
+		})
+	}
+	wg.Wait()
+	seen.wantOnce(t, messages)
+}
+
+func testManyPublishers(t *testing.T, open Open) {
+	const publishers, each = 64, 40
+	c := start(t, open)
+	queue := declare(t, c)
+	sub := subscribe(t, c, queue, 100)
+	ctx, cancel := context.WithTimeout(t.Context(), 3*patience)
+	defer cancel()
+
+	var wg sync.WaitGroup
+	for range publishers {
+		wg.Go(func() {
+			for range each {
+				if err := c.Publish(ctx, queue, message("one of many")); err != nil {
+					t.Errorf("Publish: %v", err)
+				}
+			}
+		})
+	}
+	var seen tally
+	for range publishers * each {
+		d, err := sub.Receive(ctx)
+		if err != nil {
+			t.Fatalf("Receive: %v, after %d messages", err, len(seen.ids))
+		}
+		if err := d.Ack(ctx); err != nil {
+			t.Fatalf("Ack: %v", err)
+		}
+		seen.add(d.ID)
+	}
+	wg.Wait()
+	seen.wantOnce(t, publishers*each)
+	receiveNothing(t, sub)
+	wantReady(t, c, queue, 0)
+}
+
+// tally counts how often each message came.
+type tally struct {
+	mu  sync.Mutex
+	ids map[string]int
+}
+
+// add counts a message, and gives how many different ones have come.
+func (s *tally) add(id string) int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.ids == nil {
+		s.ids = map[string]int{}
+	}
+	s.ids[id]++
+	return len(s.ids)
+}
+
+func (s *tally) has(id string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.ids[id] > 0
+}
+
+func (s *tally) wantOnce(t *testing.T, messages int) {
+	t.Helper()
+	if len(s.ids) != messages {
+		t.Errorf("%d different messages came, want %d", len(s.ids), messages)
+	}
+	for id, n := range s.ids {
+		if n != 1 {
+			t.Errorf("message %s came %d times", id, n)
+		}
+	}
+}

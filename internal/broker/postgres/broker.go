@@ -1,0 +1,246 @@
+package postgres
+
+import (
+	"context"
+	"errors"
+	"maps"
+	"math/rand/v2"
+	"slices"
+	"sync"
+	"time"
+
+	"go.uber.org/zap"
+
+	"plinth/internal/broker"
+	"plinth/internal/errs"
+	"plinth/internal/pg"
+)
+
+const (
+	channel = "plinth_broker" // the payload is the id of the queue to look at
+
+	lease        = 15 * time.Second // renewed at a third of it
+	pollInterval = time.Second
+	callLimit    = 5 * time.Second // of a call, and of every statement in the background
+)
+
+// Broker implements broker.Broker on PostgreSQL. Its tables are part of the schema that pg.Migrate makes.
+type Broker struct {
+	db       *pg.DB
+	url      string
+	logger   *zap.Logger
+	lease    time.Duration
+	notifier *pg.Notifier
+
+	publishes *batcher[publication]
+	acks      *batcher[*delivery]
+
+	listening chan struct{} // closed when Run listens for the first time
+	ended     chan struct{} // closed when Run has ended
+
+	mu   sync.Mutex
+	subs map[*subscription]struct{}
+}
+
+// New makes a Broker. url is for the connection that listens for notifications, which no pooler in transaction mode may
+// stand before; everything else goes through db.
+func New(db *pg.DB, url string, logger *zap.Logger) *Broker {
+	b := &Broker{
+		db:       db,
+		url:      url,
+		logger:   logger,
+		lease:    lease,
+		notifier: pg.NewNotifier(db),
+		subs:     map[*subscription]struct{}{},
+
+		listening: make(chan struct{}),
+		ended:     make(chan struct{}),
+	}
+	b.publishes = newBatcher(b.publish)
+	b.acks = newBatcher(b.ack)
+	return b
+}
+
+// Run implements broker.Broker. It may be called once. An error means that the URL is not usable.
+func (b *Broker) Run(ctx context.Context) error {
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	notifying, stopNotifying := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopNotifying()
+	var serving, notifier sync.WaitGroup
+	serving.Go(func() { b.publishes.run(ctx) })
+	serving.Go(func() { b.acks.run(ctx) })
+	serving.Go(func() { every(ctx, b.lease/3, b.renewHeld) })
+	serving.Go(func() { every(ctx, pollInterval, b.poll) })
+	notifier.Go(func() { _ = b.notifier.Run(notifying) })
+
+	connected := func() { close(b.listening) }
+	err := pg.Listen(ctx, b.url, channel, b.logger, func(payload string) {
+		if payload == "" {
+			connected()
+			connected = b.surrender
+		}
+		b.wake(payload)
+	})
+	stop()
+	serving.Wait()
+	b.endSubscriptions()
+	stopNotifying()
+	notifier.Wait()
+	return err
+}
+
+// Ping implements broker.Broker.
+func (b *Broker) Ping(ctx context.Context) error {
+	ctx, cancel := bounded(ctx)
+	defer cancel()
+	select {
+	case <-b.ended:
+		return errEnded()
+	default:
+		return away(b.db.Ping(ctx))
+	}
+}
+
+// Declare implements broker.Broker. What stands before the first dot of the name is its tenant.
+func (b *Broker) Declare(ctx context.Context, queue string) error {
+	ctx, cancel := bounded(ctx)
+	defer cancel()
+	return away(insertQueue(ctx, b.db, queue))
+}
+
+// Delete implements broker.Broker.
+func (b *Broker) Delete(ctx context.Context, queue string) error {
+	ctx, cancel := bounded(ctx)
+	defer cancel()
+	id, err := deleteQueue(ctx, b.db, queue)
+	if errors.Is(err, broker.ErrNoQueue) {
+		return nil
+	}
+	if err == nil {
+		b.notify(id)
+	}
+	return away(err)
+}
+
+// Ready implements broker.Broker.
+func (b *Broker) Ready(ctx context.Context, queue string) (int64, error) {
+	ctx, cancel := bounded(ctx)
+	defer cancel()
+	n, err := countReady(ctx, b.db, queue)
+	return n, away(err)
+}
+
+// Subscribe implements broker.Broker. It waits for the listening connection too, which all deliveries depend on.
+func (b *Broker) Subscribe(ctx context.Context, queue string, credit int) (broker.Subscription, error) {
+	select {
+	case <-b.listening:
+	case <-b.ended:
+		return nil, errEnded()
+	case <-ctx.Done():
+		return nil, away(ctx.Err())
+	}
+	for {
+		id, err := b.find(ctx, queue)
+		if err == nil {
+			return b.subscribe(id, credit)
+		}
+		if !errs.Is(err, errs.Unavailable) {
+			return nil, err
+		}
+		select {
+		case <-ctx.Done():
+			return nil, err
+		case <-b.ended:
+			return nil, errEnded()
+		case <-time.After(retryDelay()):
+		}
+	}
+}
+
+func (b *Broker) find(ctx context.Context, queue string) (int64, error) {
+	ctx, cancel := bounded(ctx)
+	defer cancel()
+	id, err := findQueue(ctx, b.db, queue)
+	return id, away(err)
+}
+
+func (b *Broker) subscribe(queue int64, credit int) (broker.Subscription, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	select {
+	case <-b.ended:
+		return nil, errEnded()
+	default:
+	}
+	s := newSubscription(b, queue, credit)
+	b.subs[s] = struct{}{}
+	go s.run()
+	return s, nil
+}
+
+// endSubscriptions ends them all and waits until they have given back what they hold.
+func (b *Broker) endSubscriptions() {
+	b.mu.Lock()
+	close(b.ended)
+	b.mu.Unlock()
+	subs := b.subscriptions()
+	for _, s := range subs {
+		s.end(errEnded())
+	}
+	for _, s := range subs {
+		<-s.stopped
+	}
+}
+
+func (b *Broker) forget(s *subscription) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	delete(b.subs, s)
+}
+
+func (b *Broker) subscriptions() []*subscription {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return slices.Collect(maps.Keys(b.subs))
+}
+
+// every runs f at an interval until ctx ends. A run that has begun is finished.
+func every(ctx context.Context, interval time.Duration, f func(ctx context.Context)) {
+	tick := time.NewTicker(interval)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+			ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), callLimit)
+			f(ctx)
+			cancel()
+		}
+	}
+}
+
+// bounded gives a context that ends after callLimit at the latest.
+func bounded(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(ctx, callLimit)
+}
+
+// away says of a call that ran out of time that the broker is away. All other errors are left as they are.
+func away(err error) error {
+	if errs.Is(err, errs.DeadlineExceeded) {
+		return errs.Wrap(err, errs.Unavailable, "the message broker is not available")
+	}
+	return err
+}
+
+func errEnded() error { return errs.New(errs.Unavailable, "the message broker is shut down") }
+
+func retryDelay() time.Duration { return 50*time.Millisecond + rand.N(950*time.Millisecond) }
+
+func signal(c chan<- struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}

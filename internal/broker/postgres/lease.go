@@ -1,0 +1,77 @@
+package postgres
+
+import (
+	"context"
+	"strconv"
+	"time"
+)
+
+// notify wakes the subscriptions of a queue, in this process and all others, once what it is about is committed.
+func (b *Broker) notify(queue int64) { b.notifier.Notify(channel, strconv.FormatInt(queue, 10)) }
+
+// wake wakes the subscriptions that a notification is for: all of them where it names no queue.
+func (b *Broker) wake(payload string) {
+	for _, s := range b.subscriptions() {
+		if payload == "" || payload == strconv.FormatInt(s.queue, 10) {
+			signal(s.woken)
+		}
+	}
+}
+
+// poll finds what no notification told: leases that ran out, and notifications that were lost.
+func (b *Broker) poll(ctx context.Context) {
+	var watched []int64
+	for _, s := range b.subscriptions() {
+		watched = append(watched, s.queue)
+	}
+	if len(watched) == 0 {
+		return
+	}
+	queues, err := queuesToWake(ctx, b.db, watched)
+	if err != nil {
+		return // Listen logs it, and the next poll comes.
+	}
+	for _, id := range queues {
+		b.wake(strconv.FormatInt(id, 10))
+	}
+}
+
+// renewHeld renews every lease of the process.
+func (b *Broker) renewHeld(ctx context.Context) {
+	var held []*delivery
+	for _, s := range b.subscriptions() {
+		held = append(held, s.outstanding()...)
+	}
+	if len(held) > 0 {
+		_ = renewLeases(ctx, b.db, held, b.lease) // The leases last for two more tries.
+	}
+}
+
+// surrender gives back all that is outstanding: the connection it came over is lost.
+func (b *Broker) surrender() {
+	var held []*delivery
+	for _, s := range b.subscriptions() {
+		held = append(held, s.drop()...)
+	}
+	b.giveBack(held)
+}
+
+// giveBack makes deliveries ready again. It tries for a while: the pool may hold connections that broke together with
+// the one that was noticed. Where the database stays away the leases run out instead.
+func (b *Broker) giveBack(deliveries []*delivery) {
+	if len(deliveries) == 0 {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), callLimit)
+	defer cancel()
+	for returnMessages(ctx, b.db, deliveries) != nil {
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(retryDelay()):
+		}
+	}
+	for _, d := range deliveries {
+		b.notify(d.queue)
+	}
+}

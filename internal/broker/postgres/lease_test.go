@@ -1,0 +1,171 @@
+package postgres
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"testing"
+	"time"
+
+	"go.uber.org/zap"
+
+	"plinth/internal/broker"
+	"plinth/internal/errs"
+	"plinth/internal/pg"
+	"plinth/internal/pg/pgtest"
+)
+
+const killedLease = time.Second
+
+// holdAndHang is the process that gets killed: it leases two messages, receives one, says so, and never ends.
+func holdAndHang() {
+	ctx := context.Background()
+	databaseURL := os.Getenv("HOLD_URL")
+	db, err := pg.Open(ctx, pg.Config{URL: databaseURL})
+	if err != nil {
+		panic(err)
+	}
+	b := New(db, databaseURL, zap.NewNop())
+	b.lease = killedLease
+	go func() { panic(b.Run(ctx)) }()
+	sub, err := b.Subscribe(ctx, os.Getenv("HOLD_QUEUE"), 2)
+	if err != nil {
+		panic(err)
+	}
+	if _, err := sub.Receive(ctx); err != nil {
+		panic(err)
+	}
+	fmt.Println("holding")
+	select {}
+}
+
+func TestMessagesOfAKilledProcessComeBack(t *testing.T) {
+	t.Parallel()
+	databaseURL := pgtest.New(t)
+	b, _ := start(t, databaseURL, lease)
+	queue := declare(t, b)
+	publish(t, b, queue, "received", "buffered")
+
+	cmd := exec.CommandContext(t.Context(), os.Args[0])
+	cmd.Env = append(os.Environ(), "HOLD_URL="+databaseURL, "HOLD_QUEUE="+queue)
+	cmd.Stderr = os.Stderr
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	if line, err := bufio.NewReader(out).ReadString('\n'); line != "holding\n" {
+		t.Fatalf("the other process said %q: %v", line, err)
+	}
+	sub := subscribe(t, b, queue, 2)
+	receiveNothing(t, sub, 2*killedLease) // It lives, and renews.
+	if err := cmd.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	_ = cmd.Wait()
+	got := map[string]bool{}
+	for range 2 {
+		d := receive(t, sub)
+		got[string(d.Body)] = true
+		if d.Attempt != 2 {
+			t.Errorf("%q: attempt is %d, want 2", d.Body, d.Attempt)
+		}
+	}
+	if !got["received"] || !got["buffered"] {
+		t.Errorf("received %v, want both messages", got)
+	}
+}
+
+func TestLongRunningDeliveryKeepsItsLease(t *testing.T) {
+	t.Parallel()
+	const short = 600 * time.Millisecond
+	databaseURL := pgtest.New(t)
+	b, _ := start(t, databaseURL, short)
+	other, _ := start(t, databaseURL, lease)
+	queue := declare(t, b)
+	publish(t, b, queue, "slow", "buffered")
+	sub := subscribe(t, b, queue, 2)
+	slow := receive(t, sub)
+	elsewhere := subscribe(t, other, queue, 2)
+	receiveNothing(t, elsewhere, 4*short)
+	for _, d := range []broker.Delivery{slow, receive(t, sub)} {
+		if err := d.Ack(patient(t)); err != nil {
+			t.Errorf("Ack: %v", err)
+		}
+	}
+}
+
+func TestSettlementAfterALostLeaseIsHarmless(t *testing.T) {
+	t.Parallel()
+	databaseURL := pgtest.New(t)
+	b, _ := start(t, databaseURL, lease)
+	other, _ := start(t, databaseURL, lease)
+	queue := declare(t, b)
+	publish(t, b, queue, "acked late", "nacked late")
+	sub := subscribe(t, b, queue, 2)
+	lateAck, lateNack := receive(t, sub), receive(t, sub)
+
+	if _, err := b.db.Exec(patient(t), `UPDATE broker_messages SET available_at = now()`); err != nil {
+		t.Fatal(err)
+	}
+	elsewhere := subscribe(t, other, queue, 2)
+	newer := []broker.Delivery{receive(t, elsewhere), receive(t, elsewhere)}
+	if err := lateAck.Ack(patient(t)); !errs.Is(err, errs.Aborted) {
+		t.Errorf("late Ack: %v, want errs.Aborted", err)
+	}
+	if err := lateNack.Nack(patient(t)); err != nil {
+		t.Errorf("late Nack: %v", err)
+	}
+	b.renewHeld(patient(t))
+	if n, err := b.Ready(patient(t), queue); n != 0 || err != nil {
+		t.Errorf("Ready: %d, %v, want both messages still leased", n, err)
+	}
+	for _, d := range newer {
+		if err := d.Ack(patient(t)); err != nil {
+			t.Errorf("Ack of the newer delivery: %v", err)
+		}
+	}
+}
+
+func TestAttemptCountsOnlyWhatWasReceived(t *testing.T) {
+	t.Parallel()
+	b, _ := start(t, pgtest.New(t), lease)
+	queue := declare(t, b)
+	publish(t, b, queue, "received", "buffered")
+	sub := subscribe(t, b, queue, 2)
+	receive(t, sub)
+	sub.Close()
+	sub = subscribe(t, b, queue, 2)
+	for _, want := range []int{2, 1} {
+		if d := receive(t, sub); d.Attempt != want {
+			t.Errorf("%q: attempt is %d, want %d", d.Body, d.Attempt, want)
+		}
+	}
+}
+
+// A claim can succeed in the database and fail on its way back.
+func TestClaimInDoubtIsGivenBack(t *testing.T) {
+	t.Parallel()
+	b, _ := start(t, pgtest.New(t), lease)
+	queue := declare(t, b)
+	publish(t, b, queue, "one")
+	id, err := findQueue(patient(t), b.db, queue)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const lost = "0198c0de-0000-7000-8000-000000000000"
+	if _, err := claimMessages(patient(t), b.db, id, 1, lost, lease); err != nil {
+		t.Fatal(err)
+	}
+	sub := newSubscription(b, id, 1)
+	sub.doubt = lost
+	go sub.run()
+	t.Cleanup(sub.Close)
+	if d := receive(t, sub); string(d.Body) != "one" || d.Attempt != 1 {
+		t.Errorf("received %q, attempt %d, want the first attempt of what the lost claim had", d.Body, d.Attempt)
+	}
+}

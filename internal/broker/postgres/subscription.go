@@ -1,0 +1,190 @@
+package postgres
+
+import (
+	"context"
+	"errors"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/google/uuid"
+
+	"plinth/internal/broker"
+	"plinth/internal/errs"
+)
+
+// subscription claims what its credit allows and buffers it for Receive.
+type subscription struct {
+	b      *Broker
+	queue  int64
+	credit int
+
+	woken   chan struct{} // there may be something to claim, or the queue is deleted
+	freed   chan struct{} // there is credit again
+	arrived chan struct{} // something is in the buffer
+	over    chan struct{} // err is set: the subscription has ended
+	stopped chan struct{} // and what it held is given back
+
+	mu     sync.Mutex
+	err    error
+	held   map[*delivery]struct{} // all that is outstanding, the buffer included
+	buffer []*delivery
+
+	// doubt is the lease of a claim that failed on this side and may have succeeded in the database.
+	doubt string
+}
+
+func newSubscription(b *Broker, queue int64, credit int) *subscription {
+	return &subscription{
+		b: b, queue: queue, credit: credit,
+		woken:   make(chan struct{}, 1),
+		freed:   make(chan struct{}, 1),
+		arrived: make(chan struct{}, 1),
+		over:    make(chan struct{}),
+		stopped: make(chan struct{}),
+		held:    map[*delivery]struct{}{},
+	}
+}
+
+// Receive implements broker.Subscription.
+func (s *subscription) Receive(ctx context.Context) (broker.Delivery, error) {
+	for {
+		d, err := s.next()
+		if err != nil {
+			return broker.Delivery{}, err
+		}
+		if d != nil {
+			return broker.Delivery{Message: d.message, Attempt: d.attempt, Settler: d}, nil
+		}
+		select {
+		case <-s.arrived:
+		case <-s.over:
+		case <-ctx.Done():
+			return broker.Delivery{}, ctx.Err()
+		}
+	}
+}
+
+// next takes a delivery from the buffer, or nothing from an empty one.
+func (s *subscription) next() (*delivery, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.err != nil || len(s.buffer) == 0 {
+		return nil, s.err
+	}
+	d := s.buffer[0]
+	s.buffer = s.buffer[1:]
+	d.received = true
+	return d, nil
+}
+
+// Close implements broker.Subscription. It returns when everything is given back, or after seconds
+// where the database is away.
+func (s *subscription) Close() {
+	s.end(errs.New(errs.Unavailable, "the subscription is closed"))
+	<-s.stopped
+}
+
+// end makes Receive give err from now on. The first end counts.
+func (s *subscription) end(err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.err == nil {
+		s.err = err
+		close(s.over)
+	}
+}
+
+// run claims until the subscription ends. A claim is never cut short, for its messages would stay leased to nobody.
+func (s *subscription) run() {
+	defer close(s.stopped)
+	defer s.b.forget(s)
+	for {
+		more, err := s.claim()
+		var retry <-chan time.Time
+		var freed <-chan struct{}
+		switch {
+		case errors.Is(err, broker.ErrNoQueue):
+			s.end(err)
+		case err != nil:
+			retry = time.After(retryDelay())
+		case more:
+			freed = s.freed
+		}
+		select {
+		case <-s.over:
+			s.b.giveBack(s.drop())
+			_ = s.resolveDoubt()
+			return
+		case <-s.woken:
+		case <-freed:
+		case <-retry:
+		}
+	}
+}
+
+// claim fills the credit. More says that the queue may hold more than the credit allowed.
+func (s *subscription) claim() (more bool, err error) {
+	if err := s.resolveDoubt(); err != nil {
+		return false, err
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), callLimit)
+	defer cancel()
+	free := s.free()
+	lease := uuid.NewString()
+	claimed, err := claimMessages(ctx, s.b.db, s.queue, free, lease, s.b.lease)
+	if err != nil {
+		if !errors.Is(err, broker.ErrNoQueue) {
+			s.doubt = lease
+		}
+		return false, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, d := range claimed {
+		d.sub = s
+		s.held[d] = struct{}{}
+	}
+	s.buffer = append(s.buffer, claimed...)
+	signal(s.arrived)
+	return len(claimed) == free, nil
+}
+
+// resolveDoubt gives back what a failed claim may have leased.
+func (s *subscription) resolveDoubt() error {
+	if s.doubt == "" {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), callLimit)
+	defer cancel()
+	if err := returnLease(ctx, s.b.db, s.queue, s.doubt); err != nil {
+		return err
+	}
+	s.doubt = ""
+	s.b.notify(s.queue)
+	return nil
+}
+
+func (s *subscription) free() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.credit - len(s.held)
+}
+
+func (s *subscription) outstanding() []*delivery {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Collect(maps.Keys(s.held))
+}
+
+// drop forgets all that is outstanding, for somebody to give it back.
+func (s *subscription) drop() []*delivery {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	held := slices.Collect(maps.Keys(s.held))
+	clear(s.held)
+	s.buffer = nil
+	signal(s.freed)
+	return held
+}
