@@ -1,0 +1,173 @@
+package rpc
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"runtime/debug"
+	"strings"
+	"sync"
+	"time"
+
+	"connectrpc.com/connect"
+
+	"plinth/internal/errs"
+)
+
+type callKey struct{}
+
+// call is one request on its way through the stack: what its log line will say, and the writer of its reply. It is a
+// ResponseWriter with Flush of its own, because Connect asks for http.Flusher by type assertion.
+type call struct {
+	http.ResponseWriter
+	request   *http.Request
+	path      string // as the client sent it: REST transcoding writes its own into the request
+	method    string
+	start     time.Time
+	id        string
+	trace     string
+	procedure string       // set once the call reaches an RPC
+	code      connect.Code // 0 is ok
+	err       error        // with its cause, for the log
+	failure   []byte       // the body of an error reply, held back so that shapeError can give it the one shape
+
+	mu     sync.Mutex // guards what the deadline's goroutine and the handler's share
+	status int        // 0 until the header is written
+	cut    bool       // reading was cut off
+	over   bool
+}
+
+func newCall(w http.ResponseWriter, r *http.Request) *call {
+	c := &call{
+		ResponseWriter: w, request: r, path: r.URL.Path, method: r.Method, start: time.Now(),
+		id: requestID(r.Header), trace: traceID(r.Header),
+	}
+	w.Header()["X-Request-Id"] = []string{c.id}
+	return c
+}
+
+// callFrom finds the call in the context of a handler. An RPC that is mounted without Handler has one of its own.
+func callFrom(ctx context.Context) *call {
+	if c, ok := ctx.Value(callKey{}).(*call); ok {
+		return c
+	}
+	return &call{}
+}
+
+// RequestID gives the id of the request that ctx belongs to, empty outside of one.
+func RequestID(ctx context.Context) string { return callFrom(ctx).id }
+
+func (c *call) WriteHeader(status int) {
+	c.mu.Lock()
+	if c.status != 0 {
+		c.mu.Unlock()
+		return
+	}
+	c.status = status
+	c.mu.Unlock()
+	if c.cut && c.request.ProtoMajor == 1 {
+		// net/http takes the cut for a client that went away, and cancels whatever comes over the connection next.
+		c.Header().Set("Connection", "close")
+	}
+	if c.isREST() {
+		c.Header().Del("Accept-Encoding") // Meant for the RPC behind the transcoding.
+	}
+	if status >= http.StatusBadRequest {
+		c.failure = []byte{} // written by shapeError
+		return
+	}
+	c.ResponseWriter.WriteHeader(status)
+}
+
+func (c *call) isREST() bool { return strings.HasPrefix(c.path, "/api/") }
+
+func (c *call) Write(p []byte) (int, error) {
+	if c.status == 0 {
+		c.WriteHeader(http.StatusOK)
+	}
+	if c.failure != nil {
+		c.failure = append(c.failure, p...)
+		return len(p), nil
+	}
+	return c.ResponseWriter.Write(p)
+}
+
+func (c *call) Flush() {
+	if c.status == 0 {
+		c.WriteHeader(http.StatusOK)
+	}
+	if c.failure == nil {
+		_ = http.NewResponseController(c.ResponseWriter).Flush()
+	}
+}
+
+// Unwrap lets http.ResponseController reach the connection.
+func (c *call) Unwrap() http.ResponseWriter { return c.ResponseWriter }
+
+// deadline bounds the call: the handler by its context, and the reading of a body that does not come by the connection's
+// read deadline. A server-wide read timeout would cut streams.
+func (c *call) deadline(ctx context.Context, timeout time.Duration) (context.Context, func()) {
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	// context.AfterFunc would do the same with three times the memory.
+	timer := time.AfterFunc(timeout, func() {
+		<-ctx.Done()
+		c.cutReading()
+	})
+	return ctx, func() {
+		if !timer.Stop() { // It runs, or has: it must not touch what the connection does next.
+			c.mu.Lock()
+			c.over = true
+			c.mu.Unlock()
+		}
+		cancel()
+	}
+}
+
+func (c *call) cutReading() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.over || c.status != 0 {
+		return
+	}
+	c.cut = true
+	_ = http.NewResponseController(c.ResponseWriter).SetReadDeadline(time.Now())
+}
+
+// recovered turns a panic outside of any RPC into an error reply. It says whether the handler meant to abort the
+// connection.
+func (c *call) recovered(p any) (aborted bool) {
+	if p == nil {
+		return false
+	}
+	if p == http.ErrAbortHandler {
+		return true
+	}
+	c.code, c.err = connect.CodeInternal, panicError(p)
+	if c.status != 0 && c.failure == nil {
+		return true // The reply has begun: cutting it off is the only way to say that it is not whole.
+	}
+	c.status, c.failure = http.StatusInternalServerError, []byte{}
+	return false
+}
+
+// outcome is the last word on an RPC: it turns a panic into an error, and any error into the one that the client sees.
+func (c *call) outcome(ctx context.Context, p any, err error) error {
+	if p != nil {
+		if p == http.ErrAbortHandler {
+			panic(p)
+		}
+		err = panicError(p)
+	}
+	if err == nil {
+		return nil
+	}
+	if ctx.Err() != nil && errs.Is(err, errs.Internal) {
+		err = fmt.Errorf("%w: %w", ctx.Err(), err) // A driver that hides why it gave up.
+	}
+	c.err = err
+	wire := wireError(err, c.id)
+	c.code = wire.Code()
+	return wire
+}
+
+func panicError(p any) error { return fmt.Errorf("panic: %v\n%s", p, debug.Stack()) }

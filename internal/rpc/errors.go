@@ -1,0 +1,65 @@
+package rpc
+
+import (
+	"errors"
+
+	"connectrpc.com/connect"
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	"google.golang.org/protobuf/proto"
+
+	"plinth/internal/errs"
+)
+
+// codes is the one table from kinds to the codes that clients see.
+var codes = map[errs.Kind]connect.Code{
+	errs.Internal:           connect.CodeInternal,
+	errs.Canceled:           connect.CodeCanceled,
+	errs.InvalidArgument:    connect.CodeInvalidArgument,
+	errs.DeadlineExceeded:   connect.CodeDeadlineExceeded,
+	errs.NotFound:           connect.CodeNotFound,
+	errs.AlreadyExists:      connect.CodeAlreadyExists,
+	errs.PermissionDenied:   connect.CodePermissionDenied,
+	errs.ResourceExhausted:  connect.CodeResourceExhausted,
+	errs.FailedPrecondition: connect.CodeFailedPrecondition,
+	errs.Aborted:            connect.CodeAborted,
+	errs.Unimplemented:      connect.CodeUnimplemented,
+	errs.Unavailable:        connect.CodeUnavailable,
+	errs.Unauthenticated:    connect.CodeUnauthenticated,
+}
+
+// wireError gives an error the form that clients see. A Connect error was made on purpose and passes untouched; an
+// errs.Error shows its message; anything else is internal and shows nothing of itself.
+func wireError(err error, requestID string) *connect.Error {
+	var wire *connect.Error
+	if errors.As(err, &wire) {
+		return wire
+	}
+	var invalid *invalidError
+	if errors.As(err, &invalid) {
+		wire = connect.NewError(connect.CodeInvalidArgument, invalid)
+		addDetail(wire, invalid.detail)
+		addDetail(wire, &errdetails.RequestInfo{RequestId: requestID})
+		return wire
+	}
+	kind := errs.KindOf(err)
+	message := "internal error: the log of the server has it under this request's id"
+	var known *errs.Error
+	switch {
+	case errors.As(err, &known):
+		message = known.Message
+	case kind == errs.Canceled:
+		message = "the call was canceled"
+	case kind == errs.DeadlineExceeded:
+		message = "the call took longer than its deadline"
+	}
+	wire = connect.NewError(codes[kind], errors.New(message))
+	addDetail(wire, &errdetails.RequestInfo{RequestId: requestID})
+	return wire
+}
+
+func addDetail(e *connect.Error, message proto.Message) {
+	detail, err := connect.NewErrorDetail(message)
+	if err == nil { // Fails for messages that do not marshal; these do.
+		e.AddDetail(detail)
+	}
+}

@@ -1,0 +1,89 @@
+package rpc
+
+import (
+	"strings"
+	"time"
+
+	"connectrpc.com/connect"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+)
+
+// logCall writes the one line of a request: at debug for the probes, which ask every second and whose answer has lines of
+// its own when it changes, at error where the server is at fault, at info for all else, faults of clients included.
+func (s *Stack) logCall(c *call) {
+	level := zapcore.InfoLevel
+	switch {
+	case isProbe(c.path):
+		level = zapcore.DebugLevel
+	case serverFault(c):
+		level = zapcore.ErrorLevel
+	}
+	if entry := s.log.Check(level, "request"); entry != nil {
+		entry.Write(zap.Inline(c)) // A slice of fields would be the largest allocation of a call.
+	}
+}
+
+// MarshalLogObject gives the fields of the call's log line.
+func (c *call) MarshalLogObject(line zapcore.ObjectEncoder) error {
+	line.AddString("method", c.method)
+	line.AddString("path", c.path)
+	line.AddString("protocol", protocol(c))
+	line.AddString("code", codeName(c.code))
+	line.AddInt64("status", int64(c.status))
+	line.AddDuration("duration_ms", time.Since(c.start))
+	line.AddString("request_id", c.id)
+	line.AddString("peer", c.request.RemoteAddr)
+	if c.isREST() && c.procedure != "" {
+		line.AddString("procedure", c.procedure)
+	}
+	if c.trace != "" {
+		line.AddString("trace_id", c.trace)
+	}
+	if c.err != nil {
+		line.AddString("error", c.err.Error())
+	}
+	return nil
+}
+
+func serverFault(c *call) bool {
+	switch c.code {
+	case connect.CodeInternal, connect.CodeUnknown, connect.CodeDataLoss, connect.CodeUnavailable:
+		return true
+	case 0:
+		return c.status >= 500
+	default:
+		return false
+	}
+}
+
+func codeName(code connect.Code) string {
+	if code == 0 {
+		return "ok"
+	}
+	return code.String()
+}
+
+func protocol(c *call) string {
+	contentType := c.request.Header.Get("Content-Type")
+	switch {
+	case strings.HasPrefix(contentType, "application/grpc-web"):
+		return "grpcweb"
+	case strings.HasPrefix(contentType, "application/grpc"):
+		return "grpc"
+	case c.isREST():
+		return "rest"
+	case c.procedure != "":
+		return "connect"
+	default:
+		return "http"
+	}
+}
+
+func isProbe(path string) bool {
+	switch path {
+	case "/health", "/livez", "/readyz", "/grpc.health.v1.Health/Check":
+		return true
+	}
+	return false
+}

@@ -1,0 +1,168 @@
+package rpc
+
+import (
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"net/http"
+	"regexp"
+	"strings"
+
+	"connectrpc.com/connect"
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	"google.golang.org/genproto/googleapis/rpc/status"
+	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/anypb"
+)
+
+// body is the one shape of an error on every JSON surface: Connect's own
+// (https://connectrpc.com/docs/protocol/#error-end-stream).
+type body struct {
+	Code    string   `json:"code"`
+	Message string   `json:"message,omitempty"`
+	Details []detail `json:"details,omitempty"`
+}
+
+type detail struct {
+	Type  string          `json:"type"`
+	Value string          `json:"value"`
+	Debug json.RawMessage `json:"debug,omitempty"`
+}
+
+// shapeError writes the error reply that was held back, in the one shape. Connect's own errors are in it already; REST
+// transcoding answers a google.rpc.Status, and net/http, or Connect before it knows the protocol, plain text or nothing.
+func (c *call) shapeError() {
+	if c.failure == nil {
+		return
+	}
+	header := c.Header()
+	if isGRPC(c.request) && c.status == http.StatusNotFound {
+		c.unknownProcedure()
+		return
+	}
+	if b := c.reshaped(); b != nil {
+		c.failure, _ = json.Marshal(b) // Strings and raw JSON that was just made: it cannot fail.
+		header.Set("Content-Type", "application/json")
+		header.Del("Content-Encoding")
+	}
+	header.Del("Content-Length")
+	c.ResponseWriter.WriteHeader(c.status)
+	_, _ = c.ResponseWriter.Write(c.failure)
+}
+
+// reshaped is the body that the reply shall have, nil where it is right as it is: Connect's own error of an RPC, or JSON
+// that a handler means, as /health does. An error that was made before the call reached an RPC, of a body that does not
+// parse for one, gets its details here.
+func (c *call) reshaped() *body {
+	b := c.restBody()
+	if b == nil && c.Header().Get("Content-Type") != "application/json" {
+		return c.plainBody()
+	}
+	if b == nil {
+		b = &body{}
+		if c.procedure != "" || json.Unmarshal(c.failure, b) != nil || b.Code == "" {
+			return nil
+		}
+	}
+	if c.procedure == "" {
+		c.beforeRPC(b)
+	}
+	return b
+}
+
+// restBody reads the google.rpc.Status that REST transcoding wrote. It is nil for anything else.
+func (c *call) restBody() *body {
+	var s status.Status
+	if !c.isREST() || protojson.Unmarshal(c.failure, &s) != nil || s.GetCode() == 0 {
+		return nil
+	}
+	b := &body{Code: connect.Code(s.GetCode()).String(), Message: s.GetMessage()} //nolint:gosec // Codes are small.
+	for _, d := range s.GetDetails() {
+		b.add(d)
+	}
+	return b
+}
+
+// plainBody makes the error of a request that no handler took.
+func (c *call) plainBody() *body {
+	b := &body{Code: connect.CodeInternal.String()}
+	switch c.status {
+	case http.StatusNotFound:
+		b.Code = connect.CodeNotFound.String()
+		b.Message = "no such path: " + c.path + "; GET /openapi.yaml lists them"
+	case http.StatusMethodNotAllowed:
+		b.Code = connect.CodeUnimplemented.String()
+		b.Message = "method " + c.method + " is not allowed here; allowed: " + c.Header().Get("Allow")
+	case http.StatusUnsupportedMediaType:
+		b.Code = connect.CodeInvalidArgument.String()
+		b.Message = "this content type is not supported: send application/json, application/proto, application/grpc or application/grpc-web"
+	case http.StatusHTTPVersionNotSupported:
+		b.Code = connect.CodeUnimplemented.String()
+		b.Message = "this call streams both ways and needs HTTP/2"
+	case http.StatusInternalServerError:
+		b.Message = "internal error: the log of the server has it under this request's id"
+	default:
+		if c.status < http.StatusInternalServerError {
+			b.Code = connect.CodeInvalidArgument.String()
+		}
+		b.Message = strings.TrimSpace(string(c.failure))
+	}
+	c.beforeRPC(b)
+	return b
+}
+
+// fieldPattern finds the field in protojson's complaint about a value.
+var fieldPattern = regexp.MustCompile(`\bfield "?([A-Za-z0-9_.]+)`)
+
+// beforeRPC completes an error that was made outside of the interceptor: its details, and its part of the log line.
+func (c *call) beforeRPC(b *body) {
+	// What stands before protojson's text names Go types; the no-break space in its prefix says that nobody should lean on it.
+	if _, text, found := strings.Cut(strings.ReplaceAll(b.Message, "\u00a0", " "), "proto: "); found {
+		b.Message = "the body does not parse: " + text
+	}
+	_ = c.code.UnmarshalText([]byte(b.Code)) // An unknown name leaves the code of the HTTP status.
+	if c.err == nil {
+		c.err = errors.New(b.Message)
+	}
+	if m := fieldPattern.FindStringSubmatch(b.Message); m != nil && c.code == connect.CodeInvalidArgument {
+		b.add(pack(&errdetails.BadRequest{FieldViolations: []*errdetails.BadRequest_FieldViolation{{Field: m[1], Description: b.Message}}}))
+	}
+	b.add(pack(&errdetails.RequestInfo{RequestId: c.id}))
+}
+
+func (b *body) add(d *anypb.Any) {
+	debug, _ := protojson.Marshal(mustUnpack(d))
+	b.Details = append(b.Details, detail{
+		Type:  string(d.MessageName()),
+		Value: base64.RawStdEncoding.EncodeToString(d.GetValue()),
+		Debug: debug,
+	})
+}
+
+// unknownProcedure answers a gRPC client in its own protocol.
+func (c *call) unknownProcedure() {
+	c.status, c.failure = 0, nil
+	c.Header().Del("Content-Type")
+	c.Header().Del("Content-Length")
+	wire := connect.NewError(connect.CodeUnimplemented, errors.New("no such procedure: "+c.path))
+	addDetail(wire, &errdetails.RequestInfo{RequestId: c.id})
+	c.code, c.err = wire.Code(), wire
+	_ = connect.NewErrorWriter().Write(c, c.request, wire)
+}
+
+func isGRPC(r *http.Request) bool {
+	return strings.HasPrefix(r.Header.Get("Content-Type"), "application/grpc")
+}
+
+func pack(m proto.Message) *anypb.Any {
+	d, _ := anypb.New(m)
+	return d
+}
+
+func mustUnpack(d *anypb.Any) proto.Message {
+	if m, err := d.UnmarshalNew(); err == nil {
+		return m
+	}
+	return &anypb.Any{} // A detail of a type that is not linked has no readable form.
+}

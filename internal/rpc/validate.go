@@ -1,0 +1,60 @@
+package rpc
+
+import (
+	"errors"
+	"strings"
+
+	"buf.build/go/protovalidate"
+	"connectrpc.com/connect"
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	"google.golang.org/protobuf/proto"
+)
+
+// maxViolations bounds how much of a message's faults is told, since a client chooses how many there are.
+const maxViolations = 16
+
+// validate holds a message against the rules in its proto. An error names each field and what is allowed, in its text and
+// as a google.rpc.BadRequest.
+func (s *Stack) validate(message any) error {
+	m, ok := message.(proto.Message)
+	if !ok {
+		return nil
+	}
+	err := s.validator.Validate(m)
+	if err == nil {
+		return nil
+	}
+	var invalid *protovalidate.ValidationError
+	if !errors.As(err, &invalid) {
+		return err // A rule that does not compile: a fault of ours.
+	}
+	bad := &errdetails.BadRequest{}
+	var texts []string
+	for _, v := range invalid.Violations[:min(len(invalid.Violations), maxViolations)] {
+		field := protovalidate.FieldPathString(v.Proto.GetField())
+		bad.FieldViolations = append(bad.FieldViolations, &errdetails.BadRequest_FieldViolation{Field: field, Description: v.Proto.GetMessage()})
+		texts = append(texts, strings.TrimPrefix(field+": "+v.Proto.GetMessage(), ": "))
+	}
+	return &invalidError{strings.Join(texts, "; "), bad}
+}
+
+// invalidError is a message that breaks the rules of its proto.
+type invalidError struct {
+	text   string
+	detail *errdetails.BadRequest
+}
+
+func (e *invalidError) Error() string { return e.text }
+
+// validatingConn validates each message of a stream as it comes in.
+type validatingConn struct {
+	connect.StreamingHandlerConn
+	stack interceptor
+}
+
+func (c validatingConn) Receive(message any) error {
+	if err := c.StreamingHandlerConn.Receive(message); err != nil {
+		return err
+	}
+	return c.stack.validate(message)
+}
