@@ -1,0 +1,143 @@
+package message_test
+
+import (
+	"context"
+	"os"
+	"testing"
+	"time"
+
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+	"go.uber.org/zap/zaptest/observer"
+
+	"plinth/internal/broker"
+	"plinth/internal/broker/postgres"
+	"plinth/internal/message"
+	"plinth/internal/pg"
+	"plinth/internal/pg/pgtest"
+)
+
+func TestMain(m *testing.M) { os.Exit(pgtest.Main(m)) }
+
+// fixture is the service over a database and a broker of the test's own.
+type fixture struct {
+	*message.Service
+	broker broker.Broker
+	log    *zap.Logger
+	logs   *observer.ObservedLogs
+}
+
+func newFixture(t *testing.T, autoCreate bool) fixture {
+	t.Helper()
+	core, logs := observer.New(zapcore.DebugLevel)
+	log := zap.New(core)
+	url := pgtest.New(t)
+	db, err := pg.Open(t.Context(), pg.Config{URL: url, MaxConns: 8})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(db.Close)
+	b := postgres.New(db, url, log)
+	run(t, b.Run)
+	return fixture{message.New(db, b, log, autoCreate), b, log, logs}
+}
+
+// run runs a part until the test ends.
+func run(t *testing.T, part func(context.Context) error) (stop func()) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- part(ctx) }()
+	stopped := false
+	stop = func() {
+		cancel()
+		if stopped {
+			return
+		}
+		stopped = true
+		select {
+		case err := <-ended:
+			if err != nil {
+				t.Error(err)
+			}
+		case <-time.After(10 * time.Second):
+			t.Error("a part does not end")
+		}
+	}
+	t.Cleanup(stop)
+	return stop
+}
+
+func name(t *testing.T, s string) message.QueueName {
+	t.Helper()
+	q, err := message.ParseQueueName(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return q
+}
+
+// within is the patience of a test: no passing run waits for it.
+func within(t *testing.T) context.Context {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	t.Cleanup(cancel)
+	return ctx
+}
+
+func (f fixture) queue(t *testing.T, s string) message.QueueName {
+	t.Helper()
+	q := name(t, s)
+	if _, err := f.CreateQueue(within(t), q); err != nil {
+		t.Fatal(err)
+	}
+	return q
+}
+
+func (f fixture) publish(t *testing.T, q message.QueueName, body string) string {
+	t.Helper()
+	id, err := f.Publish(within(t), q, []byte(body), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return id
+}
+
+func (f fixture) subscribe(t *testing.T, q message.QueueName, outstanding int, deadline time.Duration) *message.Subscription {
+	t.Helper()
+	sub, err := f.Subscribe(within(t), q, outstanding, deadline)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(sub.Close)
+	return sub
+}
+
+func next(t *testing.T, sub *message.Subscription) []message.Message {
+	t.Helper()
+	batch, err := sub.Next(within(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return batch
+}
+
+// one waits for exactly one message.
+func one(t *testing.T, sub *message.Subscription) message.Message {
+	t.Helper()
+	batch := next(t, sub)
+	if len(batch) != 1 {
+		t.Fatalf("%d messages, want one", len(batch))
+	}
+	return batch[0]
+}
+
+// nothing says that no message comes for a while.
+func nothing(t *testing.T, sub *message.Subscription) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+	defer cancel()
+	if batch, err := sub.Next(ctx); err == nil {
+		t.Fatalf("%v came", batch)
+	}
+}

@@ -1,0 +1,182 @@
+package message_test
+
+import (
+	"context"
+	"strings"
+	"testing"
+	"time"
+
+	"plinth/internal/errs"
+	"plinth/internal/message"
+)
+
+const long = time.Minute
+
+func TestDelivery(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t, false)
+	q := f.queue(t, "orders")
+	sub := f.subscribe(t, q, 10, long)
+	before := time.Now().Add(-time.Millisecond)
+	id, err := f.Publish(within(t), q, []byte{0, 255}, map[string]string{"schlüssel": "wert"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := one(t, sub)
+	if m.ID != id || string(m.Body) != "\x00\xff" || m.Attributes["schlüssel"] != "wert" || m.Attempt != 1 {
+		t.Errorf("%+v", m)
+	}
+	if at := m.PublishedAt(); at.Before(before.Truncate(time.Millisecond)) || at.After(time.Now()) {
+		t.Errorf("published at %v, now is %v", at, time.Now())
+	}
+	sub.Ack([]string{id, "unknown"})
+	sub.Close()
+	nothing(t, f.subscribe(t, q, 10, long))
+	if at := (message.Message{ID: "no id"}).PublishedAt(); !at.IsZero() {
+		t.Errorf("a time out of nothing: %v", at)
+	}
+}
+
+func TestDeadlineThatIsMissed(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t, false)
+	q := f.queue(t, "orders")
+	id := f.publish(t, q, "a")
+	sub := f.subscribe(t, q, 10, 200*time.Millisecond)
+	if m := one(t, sub); m.Attempt != 1 {
+		t.Errorf("attempt %d", m.Attempt)
+	}
+	m := one(t, sub)
+	if m.ID != id || m.Attempt != 2 {
+		t.Errorf("%+v", m)
+	}
+	sub.Extend([]string{id}, long)
+	nothing(t, sub)
+	sub.Extend([]string{id}, 0) // Back to the subscription's own.
+	if m := one(t, sub); m.Attempt != 3 {
+		t.Errorf("attempt %d", m.Attempt)
+	}
+}
+
+func TestNack(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t, false)
+	q := f.queue(t, "orders")
+	id := f.publish(t, q, "a")
+	sub := f.subscribe(t, q, 10, long)
+	one(t, sub)
+	sub.Nack([]message.Nack{{ID: id}, {ID: "unknown"}})
+	if m := one(t, sub); m.ID != id || m.Attempt != 2 {
+		t.Errorf("%+v", m)
+	}
+	const delay = 400 * time.Millisecond
+	start := time.Now()
+	sub.Nack([]message.Nack{{ID: id, Delay: delay, Reason: "later"}})
+	sub.Ack([]string{id})          // Too late: it is given back.
+	sub.Extend([]string{id}, long) // So is this.
+	if m := one(t, sub); m.Attempt != 3 || time.Since(start) < delay {
+		t.Errorf("attempt %d after %v", m.Attempt, time.Since(start))
+	}
+}
+
+func TestCredit(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t, false)
+	q := f.queue(t, "orders")
+	for range 5 {
+		f.publish(t, q, "a")
+	}
+	sub := f.subscribe(t, q, 2, long)
+	var held []string
+	for len(held) < 2 {
+		for _, m := range next(t, sub) {
+			held = append(held, m.ID)
+		}
+	}
+	if len(held) != 2 {
+		t.Fatalf("%d outstanding", len(held))
+	}
+	nothing(t, sub)
+	sub.Ack(held[:1])
+	one(t, sub)
+	nothing(t, sub)
+}
+
+func TestCloseGivesBack(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t, false)
+	q := f.queue(t, "orders")
+	id := f.publish(t, q, "a")
+	sub := f.subscribe(t, q, 10, long)
+	one(t, sub)
+	sub.Close()
+	if m := one(t, f.subscribe(t, q, 10, long)); m.ID != id || m.Attempt != 2 {
+		t.Errorf("%+v", m)
+	}
+}
+
+// TestBatchFitsInAReply holds the batches against what a gRPC client takes.
+func TestBatchFitsInAReply(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t, false)
+	q := f.queue(t, "orders")
+	for _, size := range []int{900 << 10, message.MaxBytes, 10, message.MaxBytes - 10, 600 << 10, 600 << 10} {
+		f.publish(t, q, strings.Repeat("x", size))
+	}
+	sub := f.subscribe(t, q, 10, long)
+	for seen := 0; seen < 6; {
+		bytes := 0
+		batch := next(t, sub)
+		for _, m := range batch {
+			bytes += len(m.Body)
+		}
+		if len(batch) > 1 && bytes > 1<<20 {
+			t.Errorf("%d messages of %d bytes in a batch", len(batch), bytes)
+		}
+		seen += len(batch)
+	}
+}
+
+func TestQueueDeletedWhileConsumed(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t, false)
+	q := f.queue(t, "orders")
+	sub := f.subscribe(t, q, 10, long)
+	if err := f.DeleteQueue(within(t), q); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := sub.Next(within(t)); !errs.Is(err, errs.NotFound) {
+		t.Errorf("%v", err)
+	}
+}
+
+func TestSettled(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t, false)
+	q := f.queue(t, "orders")
+	first, second := f.publish(t, q, "a"), f.publish(t, q, "b")
+	sub := f.subscribe(t, q, 10, long)
+	for seen := 0; seen < 2; {
+		seen += len(next(t, sub))
+	}
+	settled := make(chan struct{})
+	go func() {
+		sub.Settled(within(t))
+		close(settled)
+	}()
+	sub.Ack([]string{first})
+	select {
+	case <-settled:
+		t.Fatal("settled with a message outstanding")
+	case <-time.After(100 * time.Millisecond):
+	}
+	sub.Nack([]message.Nack{{ID: second, Delay: long}})
+	select {
+	case <-settled:
+	case <-time.After(5 * time.Second):
+		t.Fatal("not settled")
+	}
+	gone, cancel := context.WithCancel(t.Context())
+	cancel()
+	sub.Settled(gone)
+}

@@ -1,0 +1,18 @@
+// Package sample is where a team's own handlers begin: replace it by yours.
+package sample
+
+import (
+	"context"
+
+	"go.uber.org/zap"
+
+	"plinth/internal/message"
+)
+
+// LogTask handles task_queue by logging each message.
+func LogTask(log *zap.Logger) func(context.Context, message.Message) error {
+	return func(_ context.Context, m message.Message) error {
+		log.Info("task", zap.String("id", m.ID), zap.ByteString("message", m.Body[:min(len(m.Body), 256)]))
+		return nil
+	}
+}
