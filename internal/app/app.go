@@ -1,0 +1,139 @@
+// Package app builds the service out of its parts and runs it. It is the one package that knows all others: config.go
+// reads the environment, routes.go lists what is mounted, run.go owns the lifecycle.
+package app
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+
+	"github.com/redis/go-redis/v9"
+	"go.uber.org/zap"
+
+	"plinth/internal/blob"
+	"plinth/internal/broker"
+	"plinth/internal/broker/amqp"
+	"plinth/internal/broker/postgres"
+	"plinth/internal/kv"
+	"plinth/internal/message"
+	"plinth/internal/observe"
+	"plinth/internal/pg"
+	"plinth/internal/rpc"
+)
+
+// App is the service: its parts, made and connected, not yet running.
+type App struct {
+	cfg  Config
+	logs *observe.Logs
+	log  *zap.Logger
+
+	db       *pg.DB
+	brokerDB *pg.DB // nil unless the broker is Postgres
+	broker   broker.Broker
+	redis    *redis.Client
+	bucket   *blob.Bucket // nil without S3_BUCKET
+
+	messages *message.Service
+	worker   *message.Worker
+	health   *health
+	handler  http.Handler // of the one port
+
+	draining context.Context // ends when streams are to finish
+	drain    context.CancelFunc
+}
+
+// Run makes the service and runs it until ctx ends: then it finishes what is in hand within cfg.ShutdownTimeout.
+// Backends that are away are no error: it waits for them.
+func Run(ctx context.Context, cfg Config) error {
+	logs, err := observe.NewLogs(observe.LogConfig{
+		Level: cfg.LogLevel, Format: cfg.LogFormat, File: cfg.LogFile,
+		MaxSize: cfg.LogFileMaxSize, MaxBackups: cfg.LogFileMaxBackups, MaxAge: cfg.LogFileMaxAge,
+	})
+	if err != nil {
+		return &ConfigError{[]string{err.Error()}}
+	}
+	defer logs.Close()
+	a, err := build(ctx, cfg, logs)
+	if err != nil {
+		return err
+	}
+	defer a.close()
+	return a.run(ctx)
+}
+
+func build(ctx context.Context, cfg Config, logs *observe.Logs) (_ *App, err error) {
+	a := &App{cfg: cfg, logs: logs, log: logs.Main}
+	a.draining, a.drain = context.WithCancel(context.WithoutCancel(ctx))
+	defer func() {
+		if err != nil {
+			a.close()
+		}
+	}()
+
+	// A broker in Postgres has a part of the connections to itself: transactions that declare a queue wait for it, and on
+	// one pool they could hold all connections and wait for each other.
+	brokerConns := int32(0)
+	if cfg.Broker == postgresBroker {
+		brokerConns = max(1, cfg.DatabaseMaxConns/2)
+	}
+	url := string(cfg.DatabaseURL)
+	if a.db, err = pg.Open(ctx, pg.Config{URL: url, MaxConns: max(1, cfg.DatabaseMaxConns-brokerConns)}); err != nil {
+		return nil, wrong("DATABASE_URL", err)
+	}
+	switch cfg.Broker {
+	case rabbitMQ:
+		if a.broker, err = amqp.New(string(cfg.AMQPURL), a.log); err != nil {
+			return nil, wrong("AMQP_URL", err)
+		}
+	case postgresBroker:
+		if a.brokerDB, err = pg.Open(ctx, pg.Config{URL: url, MaxConns: brokerConns}); err != nil {
+			return nil, wrong("DATABASE_URL", err)
+		}
+		a.broker = postgres.New(a.brokerDB, url, a.log)
+	}
+	if a.redis, err = kv.Open(string(cfg.RedisURL)); err != nil {
+		return nil, wrong("REDIS_URL", err)
+	}
+	if cfg.S3Bucket != "" {
+		if a.bucket, err = blob.Open(ctx, blob.Config{
+			Endpoint: cfg.S3Endpoint, Bucket: cfg.S3Bucket, ForcePathStyle: cfg.S3ForcePathStyle, Region: cfg.AWSRegion,
+			AccessKeyID: cfg.AWSAccessKeyID, SecretAccessKey: string(cfg.AWSSecretAccessKey), SessionToken: string(cfg.AWSSessionToken),
+		}); err != nil {
+			return nil, wrong("S3_BUCKET", err)
+		}
+	}
+
+	a.messages = message.New(a.db, a.broker, a.log, cfg.MessageAutoCreateQueues)
+	a.worker = message.NewWorker(a.messages, a.handlers(), a.log, cfg.ShutdownTimeout/2)
+	a.health = newHealth(a.log, a.checks())
+	if cfg.Role == Server {
+		stack, err := rpc.New(logs.Access, cfg.RequestTimeout)
+		if err != nil {
+			return nil, fmt.Errorf("build the rpc stack: %w", err)
+		}
+		mux, err := a.routes(stack.Options())
+		if err != nil {
+			return nil, err
+		}
+		a.handler = stack.Handler(mux)
+	}
+	return a, nil
+}
+
+func wrong(setting string, err error) error {
+	return &ConfigError{[]string{setting + " " + err.Error()}}
+}
+
+// close ends what build opened, last opened first.
+func (a *App) close() {
+	a.drain()
+	if a.redis != nil {
+		_ = a.redis.Close()
+	}
+	if a.brokerDB != nil {
+		a.brokerDB.Close()
+	}
+	if a.db != nil {
+		a.db.Close()
+	}
+}

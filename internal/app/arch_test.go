@@ -1,0 +1,196 @@
+package app
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"io"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// The packages by their place in the house.
+var (
+	foundation = []string{"errs", "auth", "observe", "pg", "kv", "blob", "broker", "rpc"}
+	domains    = []string{"message", "schedule", "file", "cache", "lock", "channel", "tenant"}
+	// edges are the imports from domain to domain; besides, every domain may use tenant.
+	edges = map[string][]string{"schedule": {"message"}, "file": {"message"}, "cache": {"message"}}
+	// below are the foundation that a domain may use: all but the edge itself.
+	below = []string{"errs", "auth", "observe", "pg", "kv", "blob", "broker"}
+)
+
+// goPackage is what `go list -json` says of a package.
+type goPackage struct {
+	ImportPath string
+	Dir        string
+	GoFiles    []string
+	Imports    []string
+	Deps       []string
+}
+
+const internal = "plinth/internal/"
+
+// TestImports enforces the import rules of CONTRIBUTING.md.
+func TestImports(t *testing.T) {
+	t.Parallel()
+	list := exec.Command("go", "list", "-json=ImportPath,Dir,GoFiles,Imports,Deps", "plinth/...")
+	out, err := list.Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	seen := 0
+	for dec := json.NewDecoder(strings.NewReader(string(out))); ; seen++ {
+		var p goPackage
+		if err := dec.Decode(&p); errors.Is(err, io.EOF) {
+			break
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		for _, fault := range importFaults(p) {
+			t.Error(fault)
+		}
+		for _, name := range p.GoFiles {
+			file, err := parser.ParseFile(token.NewFileSet(), filepath.Join(p.Dir, name), nil, 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, fault := range fileFaults(p.ImportPath, name, file) {
+				t.Error(fault)
+			}
+		}
+	}
+	if seen < 10 {
+		t.Errorf("only %d packages were looked at", seen)
+	}
+}
+
+// importFaults are the rules that hold for a package as a whole.
+func importFaults(p goPackage) (faults []string) {
+	fault := func(imported, why string) { faults = append(faults, p.ImportPath+" imports "+imported+": "+why) }
+	short := func(path string) string { return strings.TrimPrefix(path, internal) }
+	from, isDomain := short(p.ImportPath), slices.Contains(domains, short(p.ImportPath))
+	for _, path := range p.Imports {
+		if !strings.HasPrefix(path, "plinth/") {
+			continue
+		}
+		to := short(path)
+		top, _, _ := strings.Cut(to, "/")
+		switch {
+		case path == "plinth/internal/app" && !strings.HasPrefix(p.ImportPath, "plinth/cmd/"):
+			fault(path, "only cmd does")
+		case to == "dev" && p.ImportPath != "plinth/cmd/dev" && !isTestSupport(p.ImportPath):
+			fault(path, "only cmd/dev does")
+		case isTestSupport(path) && !isTestSupport(p.ImportPath):
+			fault(path, "it is for tests")
+		case strings.HasPrefix(to, "broker/") && !isTestSupport(path) && from != "app":
+			fault(path, "only app chooses a broker")
+		case isDomain && strings.HasPrefix(path, internal) && to != "tenant" &&
+			!slices.Contains(below, to) && !slices.Contains(edges[from], to):
+			fault(path, "a domain may not")
+		case slices.Contains(foundation, strings.SplitN(from, "/", 2)[0]) && slices.Contains(domains, top):
+			fault(path, "the foundation stands without domains")
+		case strings.HasPrefix(p.ImportPath, "plinth/cmd/") && to != "app" && (to != "dev" || p.ImportPath != "plinth/cmd/dev"):
+			fault(path, "a main chooses, nothing more")
+		}
+	}
+	if p.ImportPath == "plinth/cmd/server" || p.ImportPath == "plinth/cmd/worker" {
+		for _, path := range p.Deps {
+			if path == "plinth/internal/dev" || strings.HasPrefix(path, internal) && isTestSupport(path) || path == "testing" {
+				fault(path, "it must not ship")
+			}
+		}
+	}
+	return faults
+}
+
+func isTestSupport(path string) bool {
+	return strings.HasPrefix(path, internal) && strings.HasSuffix(path, "test")
+}
+
+var (
+	sql         = regexp.MustCompile(`\b(SELECT\s|INSERT INTO\s|UPDATE\s+\w+\s+SET\s|DELETE FROM\s)`)
+	environment = []string{"Getenv", "LookupEnv", "Environ", "ExpandEnv"}
+)
+
+// fileFaults are the rules that hold for files.
+func fileFaults(pkg, name string, file *ast.File) (faults []string) {
+	fault := func(format string, args ...any) {
+		faults = append(faults, fmt.Sprintf("%s/%s: ", pkg, name)+fmt.Sprintf(format, args...))
+	}
+	isDomain := slices.Contains(domains, strings.TrimPrefix(pkg, internal))
+	speaksRPC := pkg == "plinth/internal/rpc" || pkg == "plinth/internal/app" || isDomain && name == "rpc.go"
+	for _, spec := range file.Imports {
+		path := strings.Trim(spec.Path.Value, `"`)
+		generated := strings.HasPrefix(path, "plinth/api/") || strings.HasPrefix(path, "connectrpc.com/")
+		if generated && strings.HasPrefix(pkg, internal) && !speaksRPC {
+			fault("imports %s: only rpc.go files, rpc and app do", path)
+		}
+	}
+	ast.Inspect(file, func(n ast.Node) bool {
+		switch n := n.(type) {
+		case *ast.BasicLit:
+			if isDomain && name != "store.go" && n.Kind == token.STRING && sql.MatchString(n.Value) {
+				fault("holds SQL: only store.go does")
+			}
+		case *ast.SelectorExpr:
+			if of, ok := n.X.(*ast.Ident); ok && of.Name == "os" && slices.Contains(environment, n.Sel.Name) &&
+				strings.HasPrefix(pkg, internal) && !isTestSupport(pkg) && pkg+"/"+name != "plinth/internal/app/config.go" {
+				fault("reads the environment: only app/config.go does")
+			}
+		}
+		return true
+	})
+	return faults
+}
+
+// TestImportRulesBite shows each rule a sinner.
+func TestImportRulesBite(t *testing.T) {
+	t.Parallel()
+	for _, p := range []goPackage{
+		{ImportPath: "plinth/internal/rpc", Imports: []string{"plinth/internal/app"}},
+		{ImportPath: "plinth/internal/app", Imports: []string{"plinth/internal/dev"}},
+		{ImportPath: "plinth/internal/app", Imports: []string{"plinth/internal/pg/pgtest"}},
+		{ImportPath: "plinth/internal/message", Imports: []string{"plinth/internal/broker/amqp"}},
+		{ImportPath: "plinth/internal/message", Imports: []string{"plinth/internal/schedule"}},
+		{ImportPath: "plinth/internal/message", Imports: []string{"plinth/internal/rpc"}},
+		{ImportPath: "plinth/internal/broker/amqp", Imports: []string{"plinth/internal/message"}},
+		{ImportPath: "plinth/cmd/server", Imports: []string{"plinth/internal/message"}},
+		{ImportPath: "plinth/cmd/server", Imports: []string{"plinth/internal/app"}, Deps: []string{"plinth/internal/dev"}},
+	} {
+		if len(importFaults(p)) == 0 {
+			t.Errorf("%s may import %v %v", p.ImportPath, p.Imports, p.Deps)
+		}
+	}
+	for _, p := range []goPackage{
+		{ImportPath: "plinth/internal/schedule", Imports: []string{"plinth/internal/message", "plinth/internal/tenant", "plinth/internal/pg"}},
+		{ImportPath: "plinth/cmd/dev", Imports: []string{"plinth/internal/app", "plinth/internal/dev"}},
+		{ImportPath: "plinth/internal/app", Imports: []string{"plinth/internal/broker/amqp", "plinth/internal/message"}},
+	} {
+		if faults := importFaults(p); len(faults) != 0 {
+			t.Errorf("%v", faults)
+		}
+	}
+	for _, sinner := range []struct{ pkg, name, source string }{
+		{"plinth/internal/message", "service.go", `import _ "connectrpc.com/connect"`},
+		{"plinth/internal/message", "service.go", `import _ "plinth/api/plinth/message/v1"`},
+		{"plinth/internal/pg", "db.go", `import _ "connectrpc.com/connect"`},
+		{"plinth/internal/message", "service.go", "const q = `SELECT 1`"},
+		{"plinth/internal/message", "worker.go", `const q = "DELETE FROM queues"`},
+		{"plinth/internal/pg", "db.go", `import "os"; var v = os.Getenv("X")`},
+	} {
+		file, err := parser.ParseFile(token.NewFileSet(), sinner.name, "package x; "+sinner.source, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(fileFaults(sinner.pkg, sinner.name, file)) == 0 {
+			t.Errorf("%s/%s may say %s", sinner.pkg, sinner.name, sinner.source)
+		}
+	}
+}

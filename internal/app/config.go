@@ -1,0 +1,179 @@
+package app
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/url"
+	"os"
+	"reflect"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/caarlos0/env/v11"
+)
+
+// Role is what a process does.
+type Role string
+
+// The roles. A server with WORKER_INLINE=true does the worker's part too.
+const (
+	Server Role = "server"
+	Worker Role = "worker"
+)
+
+// Broker kinds.
+const (
+	rabbitMQ       = "rabbitmq"
+	postgresBroker = "postgres"
+)
+
+// Config is everything that can be set from outside. Its tags are the documentation: `-help` and docs/configuration.md
+// are made from them.
+type Config struct {
+	Role Role
+
+	HTTPAddr        string        `env:"HTTP_ADDR" envDefault:":8080" help:"address of the one port, host:port"`
+	TLSCertFile     string        `env:"TLS_CERT_FILE" help:"certificate chain, PEM; with TLS_KEY_FILE the port speaks TLS"`
+	TLSKeyFile      string        `env:"TLS_KEY_FILE" help:"private key of the certificate, PEM"`
+	RequestTimeout  time.Duration `env:"HTTP_REQUEST_TIMEOUT" envDefault:"30s" help:"most time a call may take, streams excepted"`
+	ShutdownTimeout time.Duration `env:"SHUTDOWN_TIMEOUT" envDefault:"30s" help:"time to finish what is in hand after SIGTERM; the first tenth of it, at most 5s, new calls are still taken while load balancers notice"`
+	WorkerInline    bool          `env:"WORKER_INLINE" envDefault:"false" help:"true: the server does the worker's part too"`
+
+	DatabaseURL      Secret `env:"DATABASE_URL,required" help:"PostgreSQL, e.g. postgres://user:password@host:5432/database"`
+	DatabaseMaxConns int32  `env:"DATABASE_MAX_CONNS" envDefault:"16" help:"most connections of the pool"`
+	DatabaseMigrate  bool   `env:"DATABASE_MIGRATE" envDefault:"true" help:"true: migrate the schema at the start; false: wait until somebody has"`
+
+	RedisURL Secret `env:"REDIS_URL,required" help:"Redis, e.g. redis://user:password@host:6379/0"`
+
+	Broker  string `env:"BROKER" envDefault:"rabbitmq" help:"what carries the messages: rabbitmq or postgres"`
+	AMQPURL Secret `env:"AMQP_URL" help:"RabbitMQ, e.g. amqp://user:password@host:5672/vhost; required with BROKER=rabbitmq"`
+
+	S3Endpoint         string `env:"S3_ENDPOINT" help:"URL of the S3 server; empty is AWS"`
+	S3Bucket           string `env:"S3_BUCKET" help:"bucket that holds the files; empty is no file storage"`
+	S3ForcePathStyle   bool   `env:"S3_FORCE_PATH_STYLE" envDefault:"false" help:"true: bucket in the path and not in the host name, as most servers other than AWS want it"`
+	AWSRegion          string `env:"AWS_REGION" envDefault:"us-east-1" help:"region of the bucket"`
+	AWSAccessKeyID     string `env:"AWS_ACCESS_KEY_ID" help:"key for S3; without one the AWS SDK looks for a profile or a role"`
+	AWSSecretAccessKey Secret `env:"AWS_SECRET_ACCESS_KEY" help:"secret of the key"`
+	AWSSessionToken    Secret `env:"AWS_SESSION_TOKEN" help:"session token of a temporary key"`
+
+	LogLevel          string `env:"LOG_LEVEL" envDefault:"info" help:"debug, info, warn or error"`
+	LogFormat         string `env:"LOG_FORMAT" envDefault:"json" help:"json or console"`
+	LogFile           string `env:"LOG_FILE" help:"file to log to; empty is standard output"`
+	LogFileMaxSize    int    `env:"LOG_FILE_MAX_SIZE" envDefault:"100" help:"MiB after which the file is rotated"`
+	LogFileMaxBackups int    `env:"LOG_FILE_MAX_BACKUPS" envDefault:"10" help:"rotated files that are kept; 0 keeps all"`
+	LogFileMaxAge     int    `env:"LOG_FILE_MAX_AGE" envDefault:"30" help:"days that rotated files are kept; 0 is for ever"`
+
+	MessageAutoCreateQueues bool `env:"MESSAGE_AUTO_CREATE_QUEUES" envDefault:"false" help:"true: publishing to an unknown queue creates it; for development"`
+}
+
+// Secret is a value that is never shown.
+type Secret string
+
+func (Secret) String() string   { return "[redacted]" }
+func (Secret) GoString() string { return "[redacted]" }
+
+// ConfigError names every setting that is missing or wrong.
+type ConfigError struct{ Problems []string }
+
+func (e *ConfigError) Error() string {
+	return fmt.Sprintf("%d settings are missing or wrong:\n  %s\n-help prints all settings", len(e.Problems), strings.Join(e.Problems, "\n  "))
+}
+
+// Environ is the process's environment. It is read here and nowhere else.
+func Environ() map[string]string { return env.ToMap(os.Environ()) }
+
+// ParseConfig makes the configuration of a role from an environment. Empty values count as not set. The error is a
+// *ConfigError.
+func ParseConfig(role Role, environ map[string]string) (Config, error) {
+	set := map[string]string{}
+	for key, value := range environ {
+		if value != "" {
+			set[key] = value
+		}
+	}
+	cfg := Config{Role: role}
+	var problems []string
+	if err := env.ParseWithOptions(&cfg, env.Options{Environment: set}); err != nil {
+		problems = parseProblems(err, set)
+	}
+	problems = append(problems, cfg.problems(problems)...)
+	if len(problems) > 0 {
+		slices.Sort(problems)
+		return cfg, &ConfigError{problems}
+	}
+	return cfg, nil
+}
+
+// parseProblems says in our words what the parser found.
+func parseProblems(err error, set map[string]string) (problems []string) {
+	var all env.AggregateError
+	if !errors.As(err, &all) {
+		return []string{err.Error()}
+	}
+	for _, err := range all.Errors {
+		var missing env.VarIsNotSetError
+		var wrong env.ParseError
+		switch {
+		case errors.As(err, &missing):
+			problems = append(problems, missing.Key+" is required: "+setting(missing.Key).help)
+		case errors.As(err, &wrong):
+			field, _ := reflect.TypeFor[Config]().FieldByName(wrong.Name)
+			name := settingOf(field).name
+			problems = append(problems, fmt.Sprintf("%s is %q; it takes %s", name, set[name], kindName(field.Type)))
+		default:
+			problems = append(problems, err.Error())
+		}
+	}
+	return problems
+}
+
+func kindName(t reflect.Type) string {
+	switch {
+	case t == reflect.TypeFor[time.Duration]():
+		return "a duration such as 30s or 5m"
+	case t.Kind() == reflect.Bool:
+		return "true or false"
+	default:
+		return "a whole number"
+	}
+}
+
+// problems are the rules that no parser knows. Settings that the parser complained of already are left out.
+func (c *Config) problems(parsed []string) (problems []string) {
+	check := func(ok bool, name, format string, args ...any) {
+		known := slices.ContainsFunc(parsed, func(p string) bool { return strings.HasPrefix(p, name+" ") })
+		if !ok && !known {
+			problems = append(problems, name+" "+fmt.Sprintf(format, args...))
+		}
+	}
+	oneOf := func(name, value string, allowed ...string) {
+		check(slices.Contains(allowed, value), name, "is %q; it takes %s", value, strings.Join(allowed, ", "))
+	}
+	isURL := func(name string, value Secret, schemes ...string) {
+		u, err := url.Parse(string(value))
+		// The value may hold a password, so it is not repeated.
+		check(value == "" || err == nil && slices.Contains(schemes, u.Scheme),
+			name, "is not a URL that begins with %s://", strings.Join(schemes, ":// or "))
+	}
+	_, _, err := net.SplitHostPort(c.HTTPAddr)
+	check(err == nil, "HTTP_ADDR", "is %q; it takes host:port, e.g. :8080 or 127.0.0.1:8080", c.HTTPAddr)
+	check((c.TLSCertFile == "") == (c.TLSKeyFile == ""), "TLS_CERT_FILE", "and TLS_KEY_FILE go together: set both or none")
+	check(c.RequestTimeout > 0, "HTTP_REQUEST_TIMEOUT", "must be more than 0")
+	check(c.ShutdownTimeout > 0, "SHUTDOWN_TIMEOUT", "must be more than 0")
+	isURL("DATABASE_URL", c.DatabaseURL, "postgres", "postgresql")
+	check(c.DatabaseMaxConns > 0, "DATABASE_MAX_CONNS", "must be at least 1")
+	isURL("REDIS_URL", c.RedisURL, "redis", "rediss")
+	oneOf("BROKER", c.Broker, rabbitMQ, postgresBroker)
+	check(c.Broker != rabbitMQ || c.AMQPURL != "", "AMQP_URL", "is required: %s", setting("AMQP_URL").help)
+	isURL("AMQP_URL", c.AMQPURL, "amqp", "amqps")
+	isURL("S3_ENDPOINT", Secret(c.S3Endpoint), "http", "https")
+	check((c.AWSAccessKeyID == "") == (c.AWSSecretAccessKey == ""), "AWS_ACCESS_KEY_ID", "and AWS_SECRET_ACCESS_KEY go together: set both or none")
+	oneOf("LOG_LEVEL", c.LogLevel, "debug", "info", "warn", "error")
+	oneOf("LOG_FORMAT", c.LogFormat, "json", "console")
+	check(c.LogFileMaxSize > 0, "LOG_FILE_MAX_SIZE", "must be at least 1")
+	check(c.LogFileMaxBackups >= 0, "LOG_FILE_MAX_BACKUPS", "must not be negative")
+	check(c.LogFileMaxAge >= 0, "LOG_FILE_MAX_AGE", "must not be negative")
+	return problems
+}

@@ -1,0 +1,212 @@
+package app_test
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"maps"
+	"os"
+	"os/exec"
+	"regexp"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// patience bounds every wait; no healthy machine needs it.
+const patience = 30 * time.Second
+
+// process is one of the binaries, running.
+type process struct {
+	name string
+	cmd  *exec.Cmd
+	log  *transcript   // standard output and standard error
+	done chan struct{} // closed when the process has ended
+}
+
+// ours are the variables that the binaries read. Those of the test's own environment are not for them.
+var ours = regexp.MustCompile(`^(DATABASE|REDIS|AMQP|BROKER|S3|AWS|HTTP|TLS|LOG|MESSAGE|SHUTDOWN|WORKER|DATA_DIR)`)
+
+// command is a binary that has env for its configuration, and nothing else.
+func command(t testing.TB, name string, env map[string]string, args ...string) *exec.Cmd {
+	t.Helper()
+	cmd := exec.Command(binary(t, name), args...)
+	cmd.Env = slices.DeleteFunc(os.Environ(), ours.MatchString)
+	for name, value := range env {
+		cmd.Env = append(cmd.Env, name+"="+value)
+	}
+	if coverDir() != "" {
+		cmd.Env = append(cmd.Env, "GOCOVERDIR="+coverDir())
+	}
+	return cmd
+}
+
+// start starts a binary. What is left of it when the test is over is killed; a test that failed shows its log.
+func start(t testing.TB, name string, env map[string]string) *process {
+	t.Helper()
+	p := &process{name: name, cmd: command(t, name, env), log: newTranscript(), done: make(chan struct{})}
+	p.cmd.Stdout, p.cmd.Stderr = p.log, p.log
+	p.cmd.WaitDelay = time.Second // For a child that was left behind and holds the pipe.
+	if err := p.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	go func() {
+		_ = p.cmd.Wait() // The state has the outcome.
+		p.log.close()
+		close(p.done)
+	}()
+	t.Cleanup(func() {
+		p.kill()
+		if t.Failed() {
+			t.Logf("the log of %s, process %d:\n%s", name, p.cmd.Process.Pid, p.log.tail())
+		}
+	})
+	return p
+}
+
+// kill ends the process at once, as a crash would.
+func (p *process) kill() {
+	_ = p.cmd.Process.Kill()
+	<-p.done
+}
+
+func (p *process) signal(t testing.TB, s os.Signal) {
+	t.Helper()
+	if err := p.cmd.Process.Signal(s); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// exit waits for the end of the process and gives its status, -1 after a signal.
+func (p *process) exit(t testing.TB, within time.Duration) int {
+	t.Helper()
+	select {
+	case <-p.done:
+	case <-time.After(within):
+		t.Fatalf("%s does not end within %s", p.name, within)
+	}
+	return p.cmd.ProcessState.ExitCode()
+}
+
+// stop ends the process as a supervisor does, and wants it to end well.
+func (p *process) stop(t testing.TB) {
+	t.Helper()
+	p.signal(t, syscall.SIGTERM)
+	if status := p.exit(t, patience); status != 0 {
+		t.Errorf("%s ends with status %d after SIGTERM", p.name, status)
+	}
+}
+
+// says waits for a line of the log and gives what the first group of the pattern matched.
+func (p *process) says(t testing.TB, pattern string) string {
+	t.Helper()
+	match, err := p.log.await(regexp.MustCompile(pattern))
+	if err != nil {
+		t.Fatalf("%s: %v", p.name, err)
+	}
+	return match
+}
+
+// address is where a server listens.
+func (p *process) address(t testing.TB) string {
+	t.Helper()
+	return p.says(t, `listening.*"address":\s?"([^"]+)"`)
+}
+
+// transcript keeps what a process wrote, line by line.
+type transcript struct {
+	mu      sync.Mutex
+	lines   []string
+	rest    []byte
+	ended   bool
+	changed chan struct{} // closed at every change
+}
+
+func newTranscript() *transcript { return &transcript{changed: make(chan struct{})} }
+
+func (l *transcript) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.rest = append(l.rest, p...)
+	for {
+		line, rest, found := bytes.Cut(l.rest, []byte("\n"))
+		if !found {
+			break
+		}
+		l.lines, l.rest = append(l.lines, string(line)), rest
+	}
+	l.tell()
+	return len(p), nil
+}
+
+func (l *transcript) close() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.ended = true
+	l.tell()
+}
+
+// tell wakes who waits; the caller holds the lock.
+func (l *transcript) tell() {
+	close(l.changed)
+	l.changed = make(chan struct{})
+}
+
+// from gives the lines from the nth on, and a channel that is closed when there are more; nil when there will be none.
+func (l *transcript) from(n int) ([]string, <-chan struct{}) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.ended {
+		return l.lines[n:], nil
+	}
+	return l.lines[n:], l.changed
+}
+
+// await waits for a line, one of the past included, and gives what the first group of the pattern matched in it; the
+// whole match where there is no group.
+func (l *transcript) await(pattern *regexp.Regexp) (string, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	for seen := 0; ; {
+		lines, changed := l.from(seen)
+		seen += len(lines)
+		for _, line := range lines {
+			if match := pattern.FindStringSubmatch(line); match != nil {
+				return match[min(1, len(match)-1)], nil
+			}
+		}
+		if changed == nil {
+			return "", fmt.Errorf("the process ended without a line that matches %s", pattern)
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return "", fmt.Errorf("no line matches %s", pattern)
+		}
+	}
+}
+
+func (l *transcript) tail() string {
+	lines, _ := l.from(0)
+	return strings.Join(lines[max(0, len(lines)-25):], "\n")
+}
+
+// eventually polls until the condition holds.
+func eventually(t testing.TB, what string, holds func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(patience); !holds(); <-time.After(20 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("not within %s: %s", patience, what)
+		}
+	}
+}
+
+// with is a copy of env with more in it.
+func with(env map[string]string, more map[string]string) map[string]string {
+	env = maps.Clone(env)
+	maps.Copy(env, more)
+	return env
+}

@@ -1,0 +1,107 @@
+package app_test
+
+import (
+	"io"
+	"net"
+	"net/url"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+// proxy stands before a server of the tests and plays the network's faults. Until it is opened it cuts connections off.
+type proxy struct {
+	listener net.Listener
+	target   string
+	opened   atomic.Bool
+	muted    atomic.Bool
+
+	mu    sync.Mutex
+	conns map[net.Conn]bool
+}
+
+// newProxy puts a proxy before the server of a URL, and gives the URL of the proxy.
+func newProxy(t testing.TB, raw string) (p *proxy, through string) {
+	t.Helper()
+	u, err := url.Parse(raw)
+	if err != nil {
+		t.Fatal(err)
+	}
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = listener.Close() })
+	p = &proxy{listener: listener, target: u.Host, conns: map[net.Conn]bool{}}
+	u.Host = listener.Addr().String()
+	go p.accept()
+	return p, u.String()
+}
+
+func (p *proxy) open() { p.opened.Store(true) }
+
+// partition lets nothing through for a while, and then cuts every connection. What was sent meanwhile is lost.
+func (p *proxy) partition() {
+	p.muted.Store(true)
+	<-time.After(100 * time.Millisecond)
+	p.mu.Lock()
+	for conn := range p.conns {
+		_ = conn.Close()
+	}
+	p.mu.Unlock()
+	p.muted.Store(false)
+}
+
+func (p *proxy) accept() {
+	for {
+		client, err := p.listener.Accept()
+		if err != nil {
+			return
+		}
+		go p.serve(client)
+	}
+}
+
+func (p *proxy) serve(client net.Conn) {
+	defer p.track(client)()
+	if !p.opened.Load() {
+		return
+	}
+	server, err := net.Dial("tcp", p.target)
+	if err != nil {
+		return
+	}
+	defer p.track(server)()
+	go func() {
+		_, _ = io.Copy(muting{p, server}, client)
+		_ = server.Close()
+	}()
+	_, _ = io.Copy(muting{p, client}, server)
+}
+
+// track keeps a connection for partition until the function that it gives closes it.
+func (p *proxy) track(conn net.Conn) (untrack func()) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.conns[conn] = true
+	return func() {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		delete(p.conns, conn)
+		_ = conn.Close()
+	}
+}
+
+// muting writes to a connection what the proxy lets through.
+type muting struct {
+	proxy *proxy
+	conn  net.Conn
+}
+
+func (m muting) Write(b []byte) (int, error) {
+	if m.proxy.muted.Load() {
+		return len(b), nil
+	}
+	return m.conn.Write(b)
+}

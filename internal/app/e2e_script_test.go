@@ -1,0 +1,146 @@
+package app_test
+
+import (
+	"encoding/json"
+	"errors"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/rogpeppe/go-internal/testscript"
+)
+
+// TestScripts plays the sessions of testdata/service on a running system. Beside testscript's own commands they have
+//
+//	curl args...           curl itself, which keeps the headers of the reply in the file head
+//	status n               the HTTP status of the last reply
+//	json path pattern      the value at a path such as .queues.0.name in the JSON of the last reply matches, as a whole;
+//	                       with a ! there is no such value
+//	keep NAME path         keeps such a value in a variable
+//	log process pattern    waits for a line in the log of the server or the worker
+func TestScripts(t *testing.T) {
+	t.Parallel()
+	for _, broker := range brokers {
+		t.Run(broker, func(t *testing.T) {
+			t.Parallel()
+			tool(t, "curl")
+			sys := startSystem(t, broker)
+			testscript.Run(t, testscript.Params{
+				Dir: "testdata/service",
+				Setup: func(env *testscript.Env) error {
+					env.Setenv("URL", sys.url)
+					env.Setenv("HOST", strings.TrimPrefix(sys.url, "http://"))
+					tools, err := filepath.Abs("../../.buf/bin")
+					env.Setenv("PATH", env.Getenv("PATH")+string(filepath.ListSeparator)+tools)
+					return err
+				},
+				Condition: func(name string) (bool, error) { return name == "ci" && ci(), nil },
+				Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
+					"curl": curl, "status": status, "json": jsonValue, "keep": keep, "log": sys.awaitLog,
+				},
+			})
+		})
+	}
+}
+
+// TestConfigurationScripts plays the sessions of testdata/config: processes that do not start. Beside testscript's own
+// commands they have
+//
+//	exits n binary args...    the binary ends with that status
+func TestConfigurationScripts(t *testing.T) {
+	t.Parallel()
+	testscript.Run(t, testscript.Params{
+		Dir: "testdata/config",
+		Setup: func(env *testscript.Env) error {
+			env.Setenv("BIN", filepath.Dir(binary(t, "server")))
+			env.Setenv("GOCOVERDIR", coverDir())
+			return nil
+		},
+		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){"exits": exits},
+	})
+}
+
+func curl(ts *testscript.TestScript, _ bool, args []string) {
+	args = append([]string{"--silent", "--show-error", "--max-time", "30", "--dump-header", "head"}, args...)
+	ts.Check(ts.Exec("curl", args...))
+}
+
+func status(ts *testscript.TestScript, _ bool, args []string) {
+	head := ts.ReadFile("head")
+	last := head[strings.LastIndex(head, "HTTP/"):] // There may have been a 100 before.
+	if got := strings.Fields(last)[1]; got != args[0] {
+		ts.Fatalf("the status is %s", got)
+	}
+}
+
+func jsonValue(ts *testscript.TestScript, neg bool, args []string) {
+	value, found := lookup(ts, args[0])
+	switch {
+	case neg && found:
+		ts.Fatalf("%s is %q", args[0], value)
+	case neg:
+	case !found:
+		ts.Fatalf("there is no %s", args[0])
+	case !regexp.MustCompile(`^(?:` + args[1] + `)$`).MatchString(value):
+		ts.Fatalf("%s is %q", args[0], value)
+	}
+}
+
+func keep(ts *testscript.TestScript, _ bool, args []string) {
+	value, found := lookup(ts, args[1])
+	if !found {
+		ts.Fatalf("there is no %s", args[1])
+	}
+	ts.Setenv(args[0], value)
+}
+
+// lookup finds a value in the JSON that the last command printed.
+func lookup(ts *testscript.TestScript, path string) (value string, found bool) {
+	var node any
+	ts.Check(json.Unmarshal([]byte(ts.ReadFile("stdout")), &node))
+	for _, key := range strings.Split(strings.TrimPrefix(path, "."), ".") {
+		switch parent := node.(type) {
+		case map[string]any:
+			node, found = parent[key]
+		case []any:
+			i, err := strconv.Atoi(key)
+			if found = err == nil && i < len(parent); found {
+				node = parent[i]
+			}
+		default:
+			found = false
+		}
+		if !found {
+			return "", false
+		}
+	}
+	if text, ok := node.(string); ok {
+		return text, true
+	}
+	raw, err := json.Marshal(node)
+	ts.Check(err)
+	return string(raw), true
+}
+
+func (s *system) awaitLog(ts *testscript.TestScript, _ bool, args []string) {
+	p := map[string]*process{"server": s.server, "worker": s.worker}[args[0]]
+	_, err := p.log.await(regexp.MustCompile(args[1]))
+	ts.Check(err)
+}
+
+func exits(ts *testscript.TestScript, _ bool, args []string) {
+	err := ts.Exec(filepath.Join(ts.Getenv("BIN"), args[1]), args[2:]...)
+	var exit *exec.ExitError
+	got := 0
+	if errors.As(err, &exit) {
+		got = exit.ExitCode()
+	} else if err != nil {
+		ts.Check(err)
+	}
+	if strconv.Itoa(got) != args[0] {
+		ts.Fatalf("%s ends with status %d", args[1], got)
+	}
+}

@@ -1,0 +1,46 @@
+package app
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+)
+
+// Main is all that the binaries do: help, or parse the configuration and run until a signal.
+func Main(role Role) {
+	if len(os.Args) > 1 {
+		Exit(arguments(role, os.Args[1:]))
+	}
+	cfg, err := ParseConfig(role, Environ())
+	if err != nil {
+		Exit(err)
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	context.AfterFunc(ctx, stop) // The second signal ends the process at once.
+	Exit(Run(ctx, cfg))
+}
+
+func arguments(role Role, args []string) error {
+	switch args[0] {
+	case "-help", "--help", "-h":
+		help(os.Stdout, role)
+		return nil
+	}
+	return &ConfigError{[]string{fmt.Sprintf("argument %q is not known: settings come from the environment", args[0])}}
+}
+
+// Exit ends the process: with 0 for nil, 2 for a *ConfigError, 1 for any other error, which it prints for people.
+func Exit(err error) {
+	if err == nil {
+		os.Exit(0)
+	}
+	fmt.Fprintln(os.Stderr, "plinth:", err)
+	var config *ConfigError
+	if errors.As(err, &config) {
+		os.Exit(2)
+	}
+	os.Exit(1)
+}

@@ -1,0 +1,99 @@
+package app
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"strings"
+	"time"
+
+	"connectrpc.com/connect"
+	"connectrpc.com/grpchealth"
+	"connectrpc.com/grpcreflect"
+
+	"plinth/api"
+	messagev1 "plinth/api/plinth/message/v1"
+	"plinth/internal/message"
+	"plinth/internal/rpc"
+	"plinth/internal/sample"
+)
+
+// handlers are the functions that handle messages, by their queues.
+func (a *App) handlers() []message.Handler {
+	return []message.Handler{
+		message.Handle("task_queue", sample.LogTask(a.log), message.Concurrency(8)),
+	}
+}
+
+// services are what is mounted on RPC paths, and on the REST routes that the protos name.
+func (a *App) services(options []connect.HandlerOption) []rpc.Service {
+	return []rpc.Service{
+		rpc.Mount(messagev1.NewMessageServiceHandler(message.NewRPC(a.draining, a.messages, a.cfg.ShutdownTimeout/4), options...)),
+	}
+}
+
+// checks are the backends, and whether the service can serve without them.
+func (a *App) checks() []check {
+	checks := []check{
+		{"postgres", needed, a.checkPostgres},
+		{"redis", useful, func(ctx context.Context) error { return a.redis.Ping(ctx).Err() }},
+	}
+	if a.cfg.Broker == rabbitMQ {
+		checks = append(checks, check{"rabbitmq", needed, a.broker.Ping})
+	}
+	if a.bucket != nil {
+		checks = append(checks, check{"s3", useful, a.bucket.Ping})
+	}
+	return checks
+}
+
+// routes mounts everything on the one port.
+func (a *App) routes(options []connect.HandlerOption) (*http.ServeMux, error) {
+	mux := http.NewServeMux()
+	services := a.services(options)
+	names := []string{grpchealth.HealthV1ServiceName}
+	for _, s := range services {
+		mux.Handle(s.Path, s.Handler)
+		names = append(names, strings.Trim(s.Path, "/"))
+	}
+	rest, err := rpc.REST(services)
+	if err != nil {
+		return nil, fmt.Errorf("build the REST routes: %w", err)
+	}
+	mux.Handle("/api/", rest)
+
+	a.health.services = names
+	mux.Handle(a.untilDrain(grpchealth.NewHandler(a.health, options...)))
+	reflector := grpcreflect.NewStaticReflector(names...)
+	mux.Handle(a.untilDrain(grpcreflect.NewHandlerV1(reflector, options...)))
+	mux.Handle(a.untilDrain(grpcreflect.NewHandlerV1Alpha(reflector, options...)))
+
+	mux.HandleFunc("GET /health", a.health.serveHealth)
+	mux.HandleFunc("GET /livez", a.health.serveLive)
+	mux.HandleFunc("GET /readyz", a.health.serveReady)
+	mux.HandleFunc("GET /openapi.yaml", func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/yaml")
+		_, _ = w.Write(api.OpenAPI)
+	})
+	return mux, nil
+}
+
+// untilDrain ends the streams of handlers that know nothing of a shutdown, which would otherwise wait for them.
+func (a *App) untilDrain(path string, handler http.Handler) (string, http.Handler) {
+	return path, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		ctx, cancel := context.WithCancel(r.Context())
+		defer cancel()
+		told := make(chan struct{})
+		stop := context.AfterFunc(a.draining, func() {
+			defer close(told)
+			cancel()
+			_ = http.NewResponseController(w).SetReadDeadline(time.Now())
+		})
+		defer func() {
+			if !stop() {
+				<-told // Once this handler has returned, w must not be touched.
+			}
+		}()
+		handler.ServeHTTP(w, r.WithContext(ctx))
+	})
+}

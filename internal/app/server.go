@@ -1,0 +1,51 @@
+package app
+
+import (
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"syscall"
+
+	"plinth/internal/rpc"
+)
+
+// newServer makes the one server. Its shutdown tells the streams to finish.
+func (a *App) newServer() *http.Server {
+	server := rpc.NewServer(a.handler, a.log)
+	server.RegisterOnShutdown(a.drain)
+	return server
+}
+
+// listen takes the port, with TLS where a certificate is set.
+func (a *App) listen(server *http.Server) (net.Listener, error) {
+	if a.cfg.TLSCertFile != "" {
+		certificate, err := tls.LoadX509KeyPair(a.cfg.TLSCertFile, a.cfg.TLSKeyFile)
+		if err != nil {
+			return nil, wrong("TLS_CERT_FILE", fmt.Errorf("and TLS_KEY_FILE do not load: %w", err))
+		}
+		server.TLSConfig = &tls.Config{MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{certificate}}
+	}
+	listener, err := net.Listen("tcp", a.cfg.HTTPAddr)
+	if errors.Is(err, syscall.EADDRINUSE) {
+		return nil, fmt.Errorf("%s is taken by another process: stop it, or set HTTP_ADDR to another address", a.cfg.HTTPAddr)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("HTTP_ADDR: %w", err)
+	}
+	return listener, nil
+}
+
+func serve(server *http.Server, listener net.Listener) error {
+	var err error
+	if server.TLSConfig != nil {
+		err = server.ServeTLS(listener, "", "")
+	} else {
+		err = server.Serve(listener)
+	}
+	if errors.Is(err, http.ErrServerClosed) {
+		return nil
+	}
+	return err
+}
