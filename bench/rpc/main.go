@@ -160,7 +160,7 @@ func report(out io.Writer, results []result) error {
 	var broken []error
 	judge := func(what string, ratio, most float64) {
 		if ratio > most {
-			broken = append(broken, fmt.Errorf("%s is %.2f, promised is %.2f at most", what, ratio, most))
+			broken = append(broken, fmt.Errorf("%s is %.3f, promised is %.2f at most", what, ratio, most))
 		}
 	}
 	fmt.Fprintf(out, "CPU seconds of the server for 100,000 calls: median (least..most)\n\n")

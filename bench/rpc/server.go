@@ -9,7 +9,9 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"os/signal"
 	"path/filepath"
+	"runtime/debug"
 	"runtime/pprof"
 	"strings"
 	"syscall"
@@ -38,6 +40,7 @@ func (stub) Publish(context.Context, *messagev1.PublishRequest) (*messagev1.Publ
 
 // serve is a server process. It prints its address, then answers a command for each line of in, until in ends.
 func serve(name string, in io.Reader, out io.Writer) error {
+	signal.Ignore(os.Interrupt) // It reaches this process too; the end of in comes when the parent has stopped.
 	folder, err := os.MkdirTemp("", "bench-rpc-")
 	if err != nil {
 		return err
@@ -56,6 +59,7 @@ func serve(name string, in io.Reader, out io.Writer) error {
 	case "bare":
 		handler = bare()
 	case "full":
+		debug.SetGCPercent(rpc.GCPercent) // As app.Main does.
 		handler, err = full(logs.Access)
 	default:
 		err = fmt.Errorf("no server is called %q", name)

@@ -130,35 +130,28 @@ func (c *consumer) closed(t testing.TB) error {
 	}
 }
 
-// What a consumer may lean on, over both protocols that stream, on both brokers.
-func TestConsume(t *testing.T) {
-	t.Parallel()
-	for _, broker := range brokers {
-		t.Run(broker, func(t *testing.T) {
-			t.Parallel()
-			sys := startSystem(t, broker)
-			t.Run("failing streams", func(t *testing.T) {
+// consuming is what a consumer may lean on, over both protocols that stream.
+func consuming(t *testing.T, sys *system) {
+	t.Run("failing streams", func(t *testing.T) {
+		t.Parallel()
+		failingStreams(t, grpcClient(t, sys.url))
+	})
+	for _, v := range []variant{{name: "grpc", options: []connect.ClientOption{connect.WithGRPC()}}, {name: "connect"}} {
+		for name, test := range map[string]func(*testing.T, messagev1.MessageServiceClient, string){
+			"ack": consumeAck, "nack": consumeNack, "lease": consumeLease, "extend": consumeExtend,
+			"end": consumeEnd, "credit": consumeCredit, "deleted": consumeDeleted,
+		} {
+			t.Run(v.name+"/"+name, func(t *testing.T) {
 				t.Parallel()
-				failingStreams(t, grpcClient(t, sys.url))
+				client := messagev1.NewMessageServiceClient(http2(t), sys.url, v.options...)
+				queue := v.name + "-" + name
+				newQueue(t, client, queue)
+				test(t, client, queue)
 			})
-			for _, v := range []variant{{name: "grpc", options: []connect.ClientOption{connect.WithGRPC()}}, {name: "connect"}} {
-				for name, test := range map[string]func(*testing.T, messagev1.MessageServiceClient, string){
-					"ack": consumeAck, "nack": consumeNack, "lease": consumeLease, "extend": consumeExtend,
-					"end": consumeEnd, "credit": consumeCredit, "deleted": consumeDeleted,
-				} {
-					t.Run(v.name+"/"+name, func(t *testing.T) {
-						t.Parallel()
-						client := messagev1.NewMessageServiceClient(http2(t), sys.url, v.options...)
-						queue := v.name + "-" + name
-						newQueue(t, client, queue)
-						test(t, client, queue)
-					})
-				}
-				t.Run(v.name+"/cut", func(t *testing.T) {
-					t.Parallel()
-					consumeCut(t, sys.url, v)
-				})
-			}
+		}
+		t.Run(v.name+"/cut", func(t *testing.T) {
+			t.Parallel()
+			consumeCut(t, sys.url, v)
 		})
 	}
 }

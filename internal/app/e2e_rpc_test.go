@@ -56,25 +56,18 @@ func (v variant) client(t testing.TB, url string) messagev1.MessageServiceClient
 	return messagev1.NewMessageServiceClient(v.http(t), url, v.options...)
 }
 
-// Every RPC works alike over every protocol, codec and version of HTTP.
-func TestEveryRPCOverEveryProtocol(t *testing.T) {
-	t.Parallel()
-	for _, broker := range brokers {
-		t.Run(broker, func(t *testing.T) {
+// everyRPC works alike over every protocol, codec and version of HTTP.
+func everyRPC(t *testing.T, sys *system) {
+	for _, v := range variants() {
+		t.Run(v.name, func(t *testing.T) {
 			t.Parallel()
-			sys := startSystem(t, broker)
-			for _, v := range variants() {
-				t.Run(v.name, func(t *testing.T) {
-					t.Parallel()
-					queue := "rpc-" + v.name
-					client := v.client(t, sys.url)
-					queues(t, client, queue)
-					publishes(t, client, queue)
-					failures(t, client)
-					if v.streams {
-						delivers(t, client, queue)
-					}
-				})
+			queue := "rpc-" + v.name
+			client := v.client(t, sys.url)
+			queues(t, client, queue)
+			publishes(t, client, queue)
+			failures(t, client)
+			if v.streams {
+				delivers(t, client, queue)
 			}
 		})
 	}

@@ -13,7 +13,7 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 )
 
-// TestScripts plays the sessions of testdata/service on a running system. Beside testscript's own commands they have
+// scripts plays the sessions of testdata/service on a running system. Beside testscript's own commands they have
 //
 //	curl args...           curl itself, which keeps the headers of the reply in the file head
 //	status n               the HTTP status of the last reply
@@ -21,29 +21,21 @@ import (
 //	                       with a ! there is no such value
 //	keep NAME path         keeps such a value in a variable
 //	log process pattern    waits for a line in the log of the server or the worker
-func TestScripts(t *testing.T) {
-	t.Parallel()
-	for _, broker := range brokers {
-		t.Run(broker, func(t *testing.T) {
-			t.Parallel()
-			tool(t, "curl")
-			sys := startSystem(t, broker)
-			testscript.Run(t, testscript.Params{
-				Dir: "testdata/service",
-				Setup: func(env *testscript.Env) error {
-					env.Setenv("URL", sys.url)
-					env.Setenv("HOST", strings.TrimPrefix(sys.url, "http://"))
-					tools, err := filepath.Abs("../../.buf/bin")
-					env.Setenv("PATH", env.Getenv("PATH")+string(filepath.ListSeparator)+tools)
-					return err
-				},
-				Condition: func(name string) (bool, error) { return name == "ci" && ci(), nil },
-				Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
-					"curl": curl, "status": status, "json": jsonValue, "keep": keep, "log": sys.awaitLog,
-				},
-			})
-		})
-	}
+func scripts(t *testing.T, sys *system) {
+	tool(t, "curl")
+	testscript.Run(t, testscript.Params{
+		Dir: "testdata/service",
+		Setup: func(env *testscript.Env) error {
+			env.Setenv("URL", sys.url)
+			env.Setenv("HOST", strings.TrimPrefix(sys.url, "http://"))
+			env.Setenv("PATH", env.Getenv("PATH")+string(filepath.ListSeparator)+toolsDir(t))
+			return nil
+		},
+		Condition: func(name string) (bool, error) { return name == "ci" && ci(), nil },
+		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
+			"curl": curl, "status": status, "json": jsonValue, "keep": keep, "log": sys.awaitLog,
+		},
+	})
 }
 
 // TestConfigurationScripts plays the sessions of testdata/config: processes that do not start. Beside testscript's own

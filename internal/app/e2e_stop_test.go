@@ -89,10 +89,8 @@ func (c *slowCall) finish(t testing.TB) string {
 	return c.reply.ID
 }
 
-// A client that goes away ends its call on the server.
-func TestCanceledCall(t *testing.T) {
-	t.Parallel()
-	sys := startSystem(t, "postgres")
+// canceledCall is one whose client goes away: that ends it on the server.
+func canceledCall(t *testing.T, sys *system) {
 	call := startSlowCall(t, sys.url, "task_queue")
 	call.cancel()
 	sys.server.says(t, `"path":"/api/v1/message","protocol":"rest","code":"canceled"`)

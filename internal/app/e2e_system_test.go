@@ -44,6 +44,25 @@ func startSystem(t *testing.T, broker string) *system {
 	return s
 }
 
+// The service as clients see it, on both brokers.
+func TestService(t *testing.T) {
+	t.Parallel()
+	for _, broker := range brokers {
+		t.Run(broker, func(t *testing.T) {
+			t.Parallel()
+			sys := startSystem(t, broker)
+			for name, test := range map[string]func(*testing.T, *system){
+				"scripts": scripts, "rpc": everyRPC, "consume": consuming, "canceled": canceledCall,
+			} {
+				t.Run(name, func(t *testing.T) {
+					t.Parallel()
+					test(t, sys)
+				})
+			}
+		})
+	}
+}
+
 // backends is the configuration of a system on servers of the tests.
 func backends(t *testing.T, broker string) map[string]string {
 	t.Helper()

@@ -17,7 +17,9 @@ import (
 // Backends are asked this often, each for this long at the most, whoever asks for the answer and however often.
 const (
 	checkEvery   = time.Second
+	recheckEvery = 200 * time.Millisecond // of one that cannot be used
 	checkTimeout = 2 * time.Second
+	patience     = time.Second // before the log tells of a loss: a start takes its time, and a blink is no loss
 )
 
 // A backend is needed when the service cannot serve without it; one that is useful is only told of.
@@ -36,97 +38,107 @@ type check struct {
 // health knows whether the process can serve. /health, /readyz and grpc.health.v1 all tell what it knows.
 type health struct {
 	log      *zap.Logger
-	checks   []check
 	services []string
 
 	mu       sync.Mutex
-	results  map[string]error
-	told     map[string]bool // backends whose loss is in the log
-	asked    bool
-	ready    bool
+	states   []*state
+	prepared bool
 	draining bool
 	watchers map[*func()]struct{}
+}
+
+// state is what is known of one backend.
+type state struct {
+	check
+	err   error     // why it cannot be used; nil when it can
+	since time.Time // since when err is not nil
+	told  bool      // its loss is in the log
 }
 
 var _ grpchealth.Watcher = (*health)(nil)
 
 func newHealth(log *zap.Logger, checks []check) *health {
-	h := &health{log: log, checks: checks, results: map[string]error{}, told: map[string]bool{}, watchers: map[*func()]struct{}{}}
+	h := &health{log: log, watchers: map[*func()]struct{}{}}
 	for _, c := range checks {
-		h.results[c.name] = errors.New("not asked yet")
+		h.states = append(h.states, &state{check: c, err: errors.New("not asked yet"), since: time.Now()})
 	}
 	return h
 }
 
-// run asks the backends until ctx ends.
+// run asks the backends until ctx ends, each on its own: a slow one holds up no other.
 func (h *health) run(ctx context.Context) error {
-	tick := time.NewTicker(checkEvery)
-	defer tick.Stop()
-	for {
-		h.ask(ctx)
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			return nil
-		}
-	}
-}
-
-func (h *health) ask(ctx context.Context) {
-	ctx, cancel := context.WithTimeout(ctx, checkTimeout)
-	defer cancel()
-	errs := make([]error, len(h.checks))
 	var asking sync.WaitGroup
-	for i, c := range h.checks {
-		asking.Go(func() { errs[i] = c.ask(ctx) })
+	for _, s := range h.states {
+		asking.Go(func() {
+			for ctx.Err() == nil {
+				pause := checkEvery
+				if h.ask(ctx, s) != nil {
+					pause = recheckEvery
+				}
+				select {
+				case <-time.After(pause):
+				case <-ctx.Done():
+				}
+			}
+		})
 	}
 	asking.Wait()
-	if errors.Is(ctx.Err(), context.Canceled) {
-		return // The process ends: this says nothing about the backends.
-	}
+	return nil
+}
 
+func (h *health) ask(ctx context.Context, s *state) error {
+	asking, cancel := context.WithTimeout(ctx, checkTimeout)
+	defer cancel()
+	err := s.check.ask(asking)
+	if ctx.Err() != nil {
+		return nil // The process ends: this says nothing about the backend.
+	}
+	h.update(func() {
+		if err != nil && s.err == nil {
+			s.since = time.Now()
+		}
+		s.err = err
+		switch {
+		case err != nil && !s.told && time.Since(s.since) > patience:
+			s.told = true
+			h.log.Warn("backend is unavailable", zap.String("backend", s.name), zap.Error(err))
+		case err == nil && s.told:
+			s.told = false
+			h.log.Info("backend is available again", zap.String("backend", s.name))
+		}
+	})
+	return err
+}
+
+// prepare says that the schema and the queues are there: before, the process does not serve.
+func (h *health) prepare() { h.update(func() { h.prepared = true }) }
+
+// drain says from now on that the process does not serve.
+func (h *health) drain() { h.update(func() { h.draining = true }) }
+
+// update makes a change, and tells the watchers if it changes whether the process serves.
+func (h *health) update(change func()) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	ready := true
-	for i, c := range h.checks {
-		failing := h.asked && h.results[c.name] != nil && errs[i] != nil // Twice in a row: one may be the start, or a blink.
-		h.results[c.name] = errs[i]
-		ready = ready && (errs[i] == nil || !c.needed)
-		switch {
-		case failing && !h.told[c.name]:
-			h.told[c.name] = true
-			h.log.Warn("backend is unavailable", zap.String("backend", c.name), zap.Error(errs[i]))
-		case errs[i] == nil && h.told[c.name]:
-			h.told[c.name] = false
-			h.log.Info("backend is available again", zap.String("backend", c.name))
+	before := h.ready()
+	change()
+	if h.ready() != before {
+		for onChange := range h.watchers {
+			(*onChange)()
 		}
 	}
-	h.asked = true
-	if ready != h.ready {
-		h.ready = ready
-		h.changed()
-	}
 }
 
-// drainNow says from now on that the process does not serve.
-func (h *health) drainNow() {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	h.draining = true
-	h.changed()
-}
-
-// changed tells the watchers; the caller holds the lock.
-func (h *health) changed() {
-	for onChange := range h.watchers {
-		(*onChange)()
-	}
+// ready says whether the process serves; the caller holds the lock.
+func (h *health) ready() bool {
+	lost := slices.ContainsFunc(h.states, func(s *state) bool { return s.needed && s.err != nil })
+	return h.prepared && !h.draining && !lost
 }
 
 func (h *health) serving() bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return h.ready && !h.draining
+	return h.ready()
 }
 
 // Check answers grpc.health.v1.Health/Check, for the process or for one of its services.
@@ -162,10 +174,10 @@ type healthReply struct {
 func (h *health) serveHealth(w http.ResponseWriter, _ *http.Request) {
 	checks := map[string]string{}
 	h.mu.Lock()
-	for name, err := range h.results {
-		checks[name] = "ok"
-		if err != nil {
-			checks[name] = "unavailable"
+	for _, s := range h.states {
+		checks[s.name] = "ok"
+		if s.err != nil {
+			checks[s.name] = "unavailable"
 		}
 	}
 	h.mu.Unlock()

@@ -27,6 +27,13 @@ func (b *backends) health() (*health, *observer.ObservedLogs) {
 	}), logs
 }
 
+// askAll asks every backend once.
+func (h *health) askAll(t *testing.T) {
+	for _, s := range h.states {
+		_ = h.ask(t.Context(), s)
+	}
+}
+
 func ask(t *testing.T, handler http.HandlerFunc) (int, healthReply) {
 	t.Helper()
 	w := httptest.NewRecorder()
@@ -55,26 +62,31 @@ func TestHealth(t *testing.T) {
 		}
 	}
 	want(503, "unavailable", "unavailable", "unavailable") // Nothing was asked yet.
-	h.ask(t.Context())
+	h.askAll(t)
+	want(503, "unavailable", "ok", "ok") // The queues are not there yet.
+	h.prepare()
 	want(200, "ok", "ok", "ok")
 	b.useful = errors.New("away")
-	h.ask(t.Context())
+	h.askAll(t)
 	want(200, "ok", "ok", "unavailable")
 	b.needed = errors.New("password=secret")
-	h.ask(t.Context())
+	h.askAll(t)
 	want(503, "unavailable", "unavailable", "unavailable")
-	h.ask(t.Context())
-	h.ask(t.Context())
+	for _, s := range h.states {
+		s.since = s.since.Add(-patience)
+	}
+	h.askAll(t)
+	h.askAll(t)
 	if n := logs.FilterMessage("backend is unavailable").Len(); n != 2 {
 		t.Errorf("two losses are told %d times", n)
 	}
 	b.needed, b.useful = nil, nil
-	h.ask(t.Context())
+	h.askAll(t)
 	want(200, "ok", "ok", "ok")
 	if n := logs.FilterMessage("backend is available again").Len(); n != 2 {
 		t.Errorf("two returns are told %d times", n)
 	}
-	h.drainNow()
+	h.drain()
 	want(503, "unavailable", "ok", "ok")
 }
 
@@ -97,15 +109,16 @@ func TestHealthOverGRPC(t *testing.T) {
 		}
 	}
 	want(grpchealth.StatusNotServing)
-	h.ask(t.Context())
+	h.prepare()
+	h.askAll(t)
 	<-changes
 	want(grpchealth.StatusServing)
-	h.ask(t.Context()) // No change.
-	h.drainNow()
+	h.askAll(t) // No change.
+	h.drain()
 	<-changes
 	want(grpchealth.StatusNotServing)
 	stop()
-	h.drainNow()
+	h.drain()
 	if len(changes) != 0 {
 		t.Error("told of no change, or after the watch")
 	}

@@ -6,7 +6,10 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"runtime/debug"
 	"syscall"
+
+	"plinth/internal/rpc"
 )
 
 // Main is all that the binaries do: help, or parse the configuration and run until a signal.
@@ -14,9 +17,13 @@ func Main(role Role) {
 	if len(os.Args) > 1 {
 		Exit(arguments(role, os.Args[1:]))
 	}
-	cfg, err := ParseConfig(role, Environ())
+	environ := Environ()
+	cfg, err := ParseConfig(role, environ)
 	if err != nil {
 		Exit(err)
+	}
+	if environ["GOGC"] == "" {
+		debug.SetGCPercent(rpc.GCPercent)
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	context.AfterFunc(ctx, stop) // The second signal ends the process at once.

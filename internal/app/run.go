@@ -64,9 +64,10 @@ func (a *App) work(ctx context.Context) error {
 	if err := a.migrate(ctx); err != nil || ctx.Err() != nil {
 		return err
 	}
-	if err := a.worker.EnsureQueues(ctx); err != nil {
+	if err := a.worker.EnsureQueues(ctx); err != nil || ctx.Err() != nil {
 		return err
 	}
+	a.health.prepare()
 	if a.cfg.Role == Worker || a.cfg.WorkerInline {
 		return a.worker.Run(ctx)
 	}
@@ -100,7 +101,7 @@ func (a *App) migrate(ctx context.Context) error {
 // shutdown ends the work: it returns when all of it is done, or ctx ends.
 func (a *App) shutdown(ctx context.Context, server *http.Server, stopWork func(), work <-chan struct{}) {
 	a.log.Info("shutting down", zap.Duration("within_ms", a.cfg.ShutdownTimeout))
-	a.health.drainNow()
+	a.health.drain()
 	stopWork()
 	if server != nil {
 		select {

@@ -14,10 +14,12 @@ import (
 	"plinth/internal/broker"
 )
 
-// Back-off of a message whose handler failed, and of a worker that cannot reach its queue.
+// Back-off of a message whose handler failed, and of a worker that cannot reach its queue: that one must be back soon
+// after its backends are.
 const (
-	minBackoff = time.Second
-	maxBackoff = time.Minute
+	minBackoff    = time.Second
+	maxBackoff    = time.Minute
+	queueAttempts = 3 // after so many, the back-off of a queue no longer grows
 )
 
 // Worker runs handlers.
@@ -146,8 +148,8 @@ func (w *Worker) retry(ctx context.Context, queue QueueName, attempt int, err er
 	if ctx.Err() != nil {
 		return false
 	}
-	delay := backoff(attempt)
-	w.log.Warn("queue cannot be consumed, trying again", zap.Stringer("queue", queue), zap.Duration("retry_in_ms", delay), zap.Error(err))
+	delay := backoff(min(attempt, queueAttempts))
+	w.log.Warn("queue cannot be used, trying again", zap.Stringer("queue", queue), zap.Duration("retry_in_ms", delay), zap.Error(err))
 	select {
 	case <-time.After(delay):
 		return true

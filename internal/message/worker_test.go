@@ -194,7 +194,7 @@ func TestWorkerWaitsForItsQueue(t *testing.T) {
 	if err := f.DeleteQueue(within(t), q); err != nil {
 		t.Fatal(err)
 	}
-	f.line(t, "queue cannot be consumed, trying again")
+	f.line(t, "queue cannot be used, trying again")
 	f.queue(t, "tasks")
 	id := f.publish(t, q, "b")
 	select {

@@ -43,7 +43,7 @@ func Migrate(ctx context.Context, url string, logger *zap.Logger) error {
 	}
 	applied, err := provider.Up(ctx)
 	for _, m := range applied {
-		logger.Info("migrated", zap.String("migration", m.Source.Path), zap.Duration("duration", m.Duration))
+		logger.Info("migrated", zap.String("migration", m.Source.Path), zap.Duration("duration_ms", m.Duration))
 	}
 	if err != nil {
 		return fmt.Errorf("migrate: %w", driverError(err))
