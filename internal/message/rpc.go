@@ -199,7 +199,7 @@ func messagesToProto(batch []Message) []*messagev1.Message {
 	messages := make([]*messagev1.Message, len(batch))
 	for i, m := range batch {
 		messages[i] = &messagev1.Message{
-			Id: m.ID, Attempt: int32(m.Attempt), Payload: m.Body, Attributes: m.Attributes, //nolint:gosec // Attempts are few.
+			Id: m.ID, Attempt: int32(m.Attempt), Payload: m.Body, Attributes: m.Attributes,
 			PublishedAt: timestamppb.New(m.PublishedAt()),
 		}
 	}

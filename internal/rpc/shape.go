@@ -77,7 +77,7 @@ func (c *call) restBody() *body {
 	if !c.isREST() || protojson.Unmarshal(c.failure, &s) != nil || s.GetCode() == 0 {
 		return nil
 	}
-	b := &body{Code: connect.Code(s.GetCode()).String(), Message: s.GetMessage()} //nolint:gosec // Codes are small.
+	b := &body{Code: connect.Code(s.GetCode()).String(), Message: s.GetMessage()}
 	for _, d := range s.GetDetails() {
 		b.add(d)
 	}
