@@ -25,6 +25,11 @@ generate:
 # Run the benchmarks.
 bench:
     go run ./bench/rpc -check
+    go run ./bench/message
+
+# Run Connect's conformance suite against the production stack.
+conformance:
+    internal/rpc/testdata/conformance/run
 
 # Run the whole gate, as CI does.
 ci:

@@ -25,10 +25,11 @@ type call struct {
 	method    string
 	start     time.Time
 	id        string
-	trace     string
+	trace     string       // its id
 	procedure string       // set once the call reaches an RPC
 	code      connect.Code // 0 is ok
 	err       error        // with its cause, for the log
+	partFault bool         // a part of the call failed by the server's fault
 	failure   []byte       // the body of an error reply, held back so that shapeError can give it the one shape
 
 	mu     sync.Mutex // guards what the deadline's goroutine and the handler's share
@@ -40,7 +41,7 @@ type call struct {
 func newCall(w http.ResponseWriter, r *http.Request) *call {
 	c := &call{
 		ResponseWriter: w, request: r, path: r.URL.Path, method: r.Method, start: time.Now(),
-		id: requestID(r.Header), trace: traceID(r.Header),
+		id: requestID(r.Header),
 	}
 	w.Header()["X-Request-Id"] = []string{c.id}
 	return c
@@ -104,14 +105,14 @@ func (c *call) Flush() {
 // Unwrap lets http.ResponseController reach the connection.
 func (c *call) Unwrap() http.ResponseWriter { return c.ResponseWriter }
 
-// deadline bounds the call: the handler by its context, and the reading of a body that does not come by the connection's
-// read deadline. A server-wide read timeout would cut streams.
+// deadline bounds the call: the handler by its context, and what a slow client holds by the deadlines of the connection.
+// Timeouts of the whole server would cut streams.
 func (c *call) deadline(ctx context.Context, timeout time.Duration) (context.Context, func()) {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	// context.AfterFunc would do the same with three times the memory.
 	timer := time.AfterFunc(timeout, func() {
 		<-ctx.Done()
-		c.cutReading()
+		c.cutOff(timeout)
 	})
 	return ctx, func() {
 		if !timer.Stop() { // It runs, or has: it must not touch what the connection does next.
@@ -123,14 +124,20 @@ func (c *call) deadline(ctx context.Context, timeout time.Duration) (context.Con
 	}
 }
 
-func (c *call) cutReading() {
+// cutOff ends the wait for a body that does not come, and that for a client which does not read the reply after as long
+// again: the reply may only begin now.
+func (c *call) cutOff(timeout time.Duration) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.over || c.status != 0 {
+	if c.over {
 		return
 	}
-	c.cut = true
-	_ = http.NewResponseController(c.ResponseWriter).SetReadDeadline(time.Now())
+	connection := http.NewResponseController(c.ResponseWriter)
+	_ = connection.SetWriteDeadline(time.Now().Add(timeout))
+	if c.status == 0 {
+		c.cut = true
+		_ = connection.SetReadDeadline(time.Now())
+	}
 }
 
 // recovered turns a panic outside of any RPC into an error reply. It says whether the handler meant to abort the
@@ -161,13 +168,30 @@ func (c *call) outcome(ctx context.Context, p any, err error) error {
 	if err == nil {
 		return nil
 	}
-	if ctx.Err() != nil && errs.Is(err, errs.Internal) {
-		err = fmt.Errorf("%w: %w", ctx.Err(), err) // A driver that hides why it gave up.
-	}
-	c.err = err
-	wire := wireError(err, c.id)
+	c.err = whyGivenUp(ctx, err)
+	wire := wireError(c.err, c.id)
 	c.code = wire.Code()
 	return wire
+}
+
+// whyGivenUp adds what a driver may hide: that the call was over.
+func whyGivenUp(ctx context.Context, err error) error {
+	if ctx.Err() != nil && errs.Is(err, errs.Internal) {
+		return fmt.Errorf("%w: %w", ctx.Err(), err)
+	}
+	return err
+}
+
+// PartError gives the error of one part of a call, such as an entry of a batch, as clients see it. A fault of the server
+// goes to the call's log line. It is for the goroutine of the call.
+func PartError(ctx context.Context, err error) (code, message string) {
+	c := callFrom(ctx)
+	err = whyGivenUp(ctx, err)
+	wire := wireError(err, c.id)
+	if isServerFault(wire.Code()) && !c.partFault {
+		c.partFault, c.err = true, err // One of them tells enough.
+	}
+	return wire.Code().String(), wire.Message()
 }
 
 func panicError(p any) error { return fmt.Errorf("panic: %v\n%s", p, debug.Stack()) }

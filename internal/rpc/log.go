@@ -47,14 +47,15 @@ func (c *call) MarshalLogObject(line zapcore.ObjectEncoder) error {
 }
 
 func serverFault(c *call) bool {
-	switch c.code {
+	return isServerFault(c.code) || c.partFault || c.code == 0 && c.status >= 500
+}
+
+func isServerFault(code connect.Code) bool {
+	switch code {
 	case connect.CodeInternal, connect.CodeUnknown, connect.CodeDataLoss, connect.CodeUnavailable:
 		return true
-	case 0:
-		return c.status >= 500
-	default:
-		return false
 	}
+	return false
 }
 
 func codeName(code connect.Code) string {

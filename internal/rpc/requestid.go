@@ -33,32 +33,3 @@ func saneID(id string) bool {
 	}
 	return true
 }
-
-// traceID reads the trace id of a W3C traceparent, `version-traceid-parentid-flags`
-// (https://www.w3.org/TR/trace-context/#traceparent-header). Empty where there is no valid one.
-func traceID(h http.Header) string {
-	parents := h["Traceparent"]
-	if len(parents) != 1 {
-		return ""
-	}
-	p := parents[0]
-	if len(p) < 55 || p[2] != '-' || p[35] != '-' || p[52] != '-' || p[:2] == "ff" {
-		return ""
-	}
-	if p[:2] == "00" && len(p) != 55 {
-		return ""
-	}
-	trace := p[3:35]
-	zero := true
-	for i := range len(trace) {
-		c := trace[i]
-		if !('0' <= c && c <= '9' || 'a' <= c && c <= 'f') {
-			return ""
-		}
-		zero = zero && c == '0'
-	}
-	if zero {
-		return ""
-	}
-	return trace
-}

@@ -172,7 +172,7 @@ func TestOneErrorShape(t *testing.T) {
 		{"wrong method, REST", "PUT", route, jsonType, good, 405, "unimplemented", "allowed: POST", ""},
 		{"wrong method, plain", "POST", "/panic", jsonType, good, 405, "unimplemented", "allowed: GET", ""},
 		{"GET of a call with effects", "GET", procedure, "", "", 405, "unimplemented", "allowed: POST", ""},
-		{"wrong content type", "POST", procedure, "text/csv", good, 415, "invalid_argument", "application/json", ""},
+		{"wrong content type, REST", "POST", route, "text/csv", good, 415, "invalid_argument", "application/json", ""},
 		{"unknown path", "GET", "/nope", "", "", 404, "not_found", "/nope", ""},
 		{"unknown path, REST", "GET", "/api/v1/nope", "", "", 404, "not_found", "/api/v1/nope", ""},
 		{"unknown procedure", "POST", "/plinth.message.v1.MessageService/Nope", jsonType, "{}", 404, "not_found", "Nope", ""},

@@ -16,6 +16,7 @@ const (
 	maxStreams     = 1000 // of one HTTP/2 connection
 	pingAfter      = 15 * time.Second
 	pingTimeout    = 15 * time.Second
+	writeTimeout   = 15 * time.Second // of an HTTP/2 connection that takes not a byte
 )
 
 // GCPercent is the GOGC that a serving process runs with unless its environment says otherwise. Its live heap is a few MiB,
@@ -41,6 +42,8 @@ func NewServer(handler http.Handler, log *zap.Logger) *http.Server {
 			// Finds peers that are gone without a word, whose streams would be held for ever.
 			SendPingTimeout: pingAfter,
 			PingTimeout:     pingTimeout,
+			// Finds those that send and never read. No deadline of a call does: its reset would wait behind what is not read.
+			WriteByteTimeout: writeTimeout,
 		},
 		ErrorLog: errorLog,
 	}

@@ -44,6 +44,10 @@ func (c *call) shapeError() {
 	if b := c.reshaped(); b != nil {
 		c.failure, _ = json.Marshal(b) // Strings and raw JSON that was just made: it cannot fail.
 		header.Set("Content-Type", "application/json")
+		if isGRPC(c.request) || c.noProtocol() {
+			// A gRPC client reads no body. As application/json alone it would be an error of Connect's, which has to be read.
+			header.Set("Content-Type", "application/json; charset=utf-8")
+		}
 		header.Del("Content-Encoding")
 	}
 	header.Del("Content-Length")
@@ -109,8 +113,28 @@ func (c *call) plainBody() *body {
 		b.Message = strings.TrimSpace(string(c.failure))
 	}
 	c.beforeRPC(b)
+	if code, ok := statusCodes[c.status]; ok && c.speaksConnect() {
+		b.Code = code.String()
+	}
 	return b
 }
+
+// statusCodes are what a Connect client makes of a status alone (https://connectrpc.com/docs/protocol/#http-to-error-code).
+// What the body tells it must not differ. Other callers get, as the log does, a code that says more.
+var statusCodes = map[int]connect.Code{
+	http.StatusNotFound:             connect.CodeUnimplemented,
+	http.StatusMethodNotAllowed:     connect.CodeUnknown,
+	http.StatusUnsupportedMediaType: connect.CodeUnknown,
+}
+
+// speaksConnect says whether the caller is a Connect client, as far as anybody can tell. REST transcoding writes Connect's
+// header into the request.
+func (c *call) speaksConnect() bool {
+	return c.noProtocol() || !c.isREST() && c.request.Header.Get("Connect-Protocol-Version") != ""
+}
+
+// noProtocol says whether an RPC was called in a content type that no protocol has.
+func (c *call) noProtocol() bool { return c.status == http.StatusUnsupportedMediaType && !c.isREST() }
 
 // fieldPattern finds the field in protojson's complaint about a value.
 var fieldPattern = regexp.MustCompile(`\bfield "?([A-Za-z0-9_.]+)`)
@@ -128,7 +152,9 @@ func (c *call) beforeRPC(b *body) {
 	if m := fieldPattern.FindStringSubmatch(b.Message); m != nil && c.code == connect.CodeInvalidArgument {
 		b.add(pack(&errdetails.BadRequest{FieldViolations: []*errdetails.BadRequest_FieldViolation{{Field: m[1], Description: b.Message}}}))
 	}
-	b.add(pack(&errdetails.RequestInfo{RequestId: c.id}))
+	if !c.speaksConnect() { // Connect's own errors before an RPC have no details: its clients look for the header.
+		b.add(pack(&errdetails.RequestInfo{RequestId: c.id}))
+	}
 }
 
 func (b *body) add(d *anypb.Any) {
@@ -146,7 +172,6 @@ func (c *call) unknownProcedure() {
 	c.Header().Del("Content-Type")
 	c.Header().Del("Content-Length")
 	wire := connect.NewError(connect.CodeUnimplemented, errors.New("no such procedure: "+c.path))
-	addDetail(wire, &errdetails.RequestInfo{RequestId: c.id})
 	c.code, c.err = wire.Code(), wire
 	_ = connect.NewErrorWriter().Write(c, c.request, wire)
 }

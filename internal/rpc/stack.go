@@ -10,6 +10,8 @@ import (
 	"go.uber.org/zap"
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/reflect/protoregistry"
+
+	"plinth/internal/observe"
 )
 
 // Limits of one message. Four MiB is what gRPC clients take by default; below one KiB compression costs the server three
@@ -51,6 +53,10 @@ func (s *Stack) Handler(next http.Handler) http.Handler {
 		c := newCall(w, r)
 		defer s.finish(c)
 		ctx := context.WithValue(r.Context(), callKey{}, c)
+		if parent, state := traceOf(r.Header); parent != "" {
+			c.trace = parent[3:35]
+			ctx = observe.WithTrace(ctx, parent, state)
+		}
 		if !s.streams[r.URL.Path] {
 			var stop func()
 			ctx, stop = c.deadline(ctx, s.timeout)
@@ -63,6 +69,8 @@ func (s *Stack) Handler(next http.Handler) http.Handler {
 // finish ends every request: with a reply, whatever happened, and with its log line.
 func (s *Stack) finish(c *call) {
 	aborted := c.recovered(recover())
+	// The last of the reply is sent after this, to a client that may not take it.
+	_ = http.NewResponseController(c.ResponseWriter).SetWriteDeadline(time.Now().Add(s.timeout))
 	c.shapeError()
 	s.logCall(c)
 	if aborted {

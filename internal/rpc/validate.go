@@ -13,14 +13,18 @@ import (
 // maxViolations bounds how much of a message's faults is told, since a client chooses how many there are.
 const maxViolations = 16
 
-// validate holds a message against the rules in its proto. An error names each field and what is allowed, in its text and
-// as a google.rpc.BadRequest.
+// validate is Validate for whatever a handler takes.
 func (s *Stack) validate(message any) error {
-	m, ok := message.(proto.Message)
-	if !ok {
-		return nil
+	if m, ok := message.(proto.Message); ok {
+		return s.Validate(m)
 	}
-	err := s.validator.Validate(m)
+	return nil
+}
+
+// Validate holds a message against the rules in its proto. An error names each field and what is allowed, in its text and
+// as a google.rpc.BadRequest.
+func (s *Stack) Validate(message proto.Message) error {
+	err := s.validator.Validate(message)
 	if err == nil {
 		return nil
 	}

@@ -1,0 +1,195 @@
+package rpc_test
+
+import (
+	"context"
+	"net"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"connectrpc.com/connect"
+	"go.uber.org/zap"
+
+	messagev1 "plinth/api/plinth/message/v1"
+	"plinth/internal/rpc"
+)
+
+// The times of the port under attack: those of production, shortened so that the test is.
+const (
+	hurriedCall   = 2 * time.Second // the deadline of a unary call
+	hurriedHeader = 2 * time.Second // ReadHeaderTimeout
+	hurriedIdle   = 2 * time.Second // IdleTimeout
+	hurriedWrite  = time.Second     // WriteByteTimeout
+	patience      = time.Minute     // the longest that a hostile client may stay, on a busy machine
+	ordinaryWait  = time.Second / 4 // in which nine in ten ordinary calls are answered meanwhile
+)
+
+// besieged is the production stack on the production server, on a port of its own.
+type besieged struct {
+	address string
+	url     string
+	running atomic.Int64 // handlers
+	open    atomic.Int64 // connections
+}
+
+func newBesieged(t *testing.T) *besieged {
+	t.Helper()
+	b := &besieged{}
+	stack, err := rpc.New(zap.NewNop(), hurriedCall)
+	if err != nil {
+		t.Fatal(err)
+	}
+	mux := http.NewServeMux()
+	service := rpc.Mount(messagev1.NewMessageServiceHandler(stub{publish: b.publish, consume: echo}, stack.Options()...))
+	mux.Handle(service.Path, service.Handler)
+	rest, err := rpc.REST([]rpc.Service{service})
+	if err != nil {
+		t.Fatal(err)
+	}
+	mux.Handle("/api/", rest)
+	mux.HandleFunc("POST /deaf", func(http.ResponseWriter, *http.Request) { <-time.After(200 * time.Millisecond) })
+	handler := stack.Handler(mux)
+	server := rpc.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		b.running.Add(1)
+		defer b.running.Add(-1)
+		handler.ServeHTTP(w, r)
+	}), zap.NewNop())
+	hurry(t, &server.ReadHeaderTimeout, hurriedHeader)
+	hurry(t, &server.IdleTimeout, hurriedIdle)
+	hurry(t, &server.HTTP2.WriteByteTimeout, hurriedWrite)
+	server.ConnState = func(conn net.Conn, state http.ConnState) {
+		switch state {
+		case http.StateNew:
+			b.open.Add(1)
+			_ = conn.(*net.TCPConn).SetWriteBuffer(64 << 10) // Else it grows until it holds a big reply.
+		case http.StateClosed:
+			b.open.Add(-1)
+		}
+	}
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = server.Close() })
+	go func() { _ = server.Serve(listener) }()
+	b.address = listener.Addr().String()
+	b.url = "http://" + b.address
+	return b
+}
+
+// hurry shortens a limit, which must be there.
+func hurry(t *testing.T, limit *time.Duration, to time.Duration) {
+	t.Helper()
+	if *limit <= 0 {
+		t.Error("a limit of the server is not set")
+	}
+	*limit = to
+}
+
+func (b *besieged) publish(ctx context.Context, req *messagev1.PublishRequest) (*messagev1.PublishResponse, error) {
+	if req.GetQueue() == "big" {
+		return &messagev1.PublishResponse{Id: strings.Repeat("a", 3<<20)}, nil
+	}
+	return answer(ctx, req)
+}
+
+func echo(_ context.Context, stream *connect.BidiStream[messagev1.ConsumeRequest, messagev1.ConsumeResponse]) error {
+	for {
+		if _, err := stream.Receive(); err != nil {
+			return err
+		}
+		if err := stream.Send(&messagev1.ConsumeResponse{}); err != nil {
+			return err
+		}
+	}
+}
+
+// TestHostileClients lets the patient ones at the port, all at once, and then the swift ones. Each must be cut off in its
+// time, while ordinary calls are answered and a stream that was open before lives on.
+func TestHostileClients(t *testing.T) {
+	t.Parallel()
+	b := newBesieged(t)
+	stream, err := messagev1.NewMessageServiceClient(h2c(), b.url, connect.WithGRPC()).Consume(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	talk(t, stream)
+	waits := b.ordinary(t)
+
+	b.suffer(t, patient)
+	b.suffer(t, swift)
+
+	talk(t, stream)
+	ordinary := waits()
+	slices.Sort(ordinary)
+	if d := ordinary[len(ordinary)*9/10]; d > ordinaryWait {
+		t.Errorf("one in ten of %d ordinary calls took %v and more", len(ordinary), d)
+	}
+	// What is left is the stream, on the one connection of its client.
+	deadline := time.Now().Add(patience)
+	for (b.running.Load() != 1 || b.open.Load() != 1) && time.Now().Before(deadline) {
+		<-time.After(10 * time.Millisecond)
+	}
+	if b.running.Load() != 1 || b.open.Load() != 1 {
+		t.Errorf("%d calls and %d connections are left, want 1 and 1", b.running.Load(), b.open.Load())
+	}
+	talk(t, stream)
+}
+
+// suffer lets all clients of the attacks at the port, and waits until the last is cut off.
+func (b *besieged) suffer(t *testing.T, attacks map[string]attack) {
+	var clients sync.WaitGroup
+	for name, attack := range attacks {
+		for range attack.clients {
+			clients.Go(func() {
+				if err := attack.run(b.address); err != nil {
+					t.Errorf("%s: %v", name, err)
+				}
+			})
+		}
+	}
+	clients.Wait()
+}
+
+// talk says something on the stream and waits for the answer.
+func talk(t *testing.T, stream *connect.BidiStreamForClientSimple[messagev1.ConsumeRequest, messagev1.ConsumeResponse]) {
+	t.Helper()
+	ack := &messagev1.ConsumeRequest{Request: &messagev1.ConsumeRequest_Ack{Ack: &messagev1.Ack{}}}
+	if err := stream.Send(ack); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := stream.Receive(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// ordinary makes a call every few milliseconds, over a connection of its own each time. The function that it gives ends that
+// and tells the time that each call took.
+func (b *besieged) ordinary(t *testing.T) (waits func() []time.Duration) {
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan []time.Duration)
+	go func() {
+		var all []time.Duration
+		for ctx.Err() == nil {
+			<-time.After(10 * time.Millisecond)
+			for _, client := range []*http.Client{h2c(), {Transport: &http.Transport{}}} {
+				start := time.Now()
+				_, err := messagev1.NewMessageServiceClient(client, b.url).Publish(t.Context(), request())
+				client.CloseIdleConnections()
+				if err != nil {
+					t.Error("an ordinary call:", err)
+				}
+				all = append(all, time.Since(start))
+			}
+		}
+		done <- all
+	}()
+	return func() []time.Duration {
+		cancel()
+		return <-done
+	}
+}

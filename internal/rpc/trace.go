@@ -1,0 +1,44 @@
+package rpc
+
+import (
+	"net/http"
+	"strings"
+)
+
+// maxTraceState is how much of a tracestate is passed on, in bytes: what the standard wants passed on at least.
+const maxTraceState = 512
+
+// traceOf reads the W3C trace context of a request (https://www.w3.org/TR/trace-context/): a valid traceparent, that is
+// `version-traceid-parentid-flags`, and its tracestate, which is dropped where it is long or odd. A traceparent of a later
+// version is cut to the parts that are known. parent is empty where there is no valid one.
+func traceOf(h http.Header) (parent, state string) {
+	parents := h["Traceparent"]
+	if len(parents) != 1 {
+		return "", ""
+	}
+	p := parents[0]
+	if len(p) < 55 || p[2] != '-' || p[35] != '-' || p[52] != '-' || p[:2] == "ff" || p[:2] == "00" && len(p) != 55 {
+		return "", ""
+	}
+	if !isHex(p[:2]) || !isHex(p[3:35]) || !isHex(p[36:52]) || !isHex(p[53:55]) || isZero(p[3:35]) || isZero(p[36:52]) {
+		return "", ""
+	}
+	if states := h["Tracestate"]; len(states) > 0 {
+		state = strings.Join(states, ",")
+	}
+	if len(state) > maxTraceState || strings.ContainsFunc(state, func(r rune) bool { return r < ' ' || r > '~' }) {
+		state = ""
+	}
+	return p[:55], state
+}
+
+func isHex(s string) bool {
+	for i := range len(s) {
+		if c := s[i]; !('0' <= c && c <= '9' || 'a' <= c && c <= 'f') {
+			return false
+		}
+	}
+	return true
+}
+
+func isZero(s string) bool { return strings.Trim(s, "0") == "" }
