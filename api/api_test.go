@@ -49,7 +49,8 @@ func TestOpenAPIHasEveryRoute(t *testing.T) {
 					t.Errorf("no %s %s", verb, path)
 					continue
 				}
-				checkOperation(t, op, path, rule.GetBody() != "")
+				left := methods.Get(j).Input().Fields().Len() - strings.Count(path, "{") // for the body
+				checkOperation(t, op, path, rule.GetBody() != "" && left > 0)
 			}
 		}
 	}

@@ -103,15 +103,15 @@ func build(ctx context.Context, cfg Config, logs *observe.Logs) (_ *App, err err
 		}
 	}
 
-	a.messages = message.New(a.db, a.broker, a.log, cfg.MessageAutoCreateQueues)
-	a.worker = message.NewWorker(a.messages, a.handlers(), a.log, cfg.ShutdownTimeout/2)
+	a.messages = message.New(a.db, url, a.broker, a.log, cfg.MessageAutoCreateQueues)
+	a.worker = message.NewWorker(a.messages, a.handlers(), logs.Access, cfg.ShutdownTimeout/2)
 	a.health = newHealth(a.log, a.checks())
 	if cfg.Role == Server {
 		stack, err := rpc.New(logs.Access, cfg.RequestTimeout)
 		if err != nil {
 			return nil, fmt.Errorf("build the rpc stack: %w", err)
 		}
-		mux, err := a.routes(stack.Options())
+		mux, err := a.routes(stack)
 		if err != nil {
 			return nil, err
 		}

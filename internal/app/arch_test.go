@@ -89,7 +89,7 @@ func importFaults(p goPackage) (faults []string) {
 			fault(path, "only cmd/dev does")
 		case isTestSupport(path) && !isTestSupport(p.ImportPath):
 			fault(path, "it is for tests")
-		case strings.HasPrefix(to, "broker/") && !isTestSupport(path) && from != "app":
+		case strings.HasPrefix(to, "broker/") && !isTestSupport(path) && from != "app" && !strings.HasPrefix(from, "plinth/bench/"):
 			fault(path, "only app chooses a broker")
 		case isDomain && strings.HasPrefix(path, internal) && to != "tenant" &&
 			!slices.Contains(below, to) && !slices.Contains(edges[from], to):
@@ -125,19 +125,19 @@ func fileFaults(pkg, name string, file *ast.File) (faults []string) {
 		faults = append(faults, fmt.Sprintf("%s/%s: ", pkg, name)+fmt.Sprintf(format, args...))
 	}
 	isDomain := slices.Contains(domains, strings.TrimPrefix(pkg, internal))
-	speaksRPC := pkg == "plinth/internal/rpc" || pkg == "plinth/internal/app" || isDomain && name == "rpc.go"
+	speaksRPC := pkg == "plinth/internal/rpc" || pkg == "plinth/internal/app" || isDomain && strings.HasSuffix(name, "rpc.go")
 	for _, spec := range file.Imports {
 		path := strings.Trim(spec.Path.Value, `"`)
 		generated := strings.HasPrefix(path, "plinth/api/") || strings.HasPrefix(path, "connectrpc.com/")
 		if generated && strings.HasPrefix(pkg, internal) && !speaksRPC {
-			fault("imports %s: only rpc.go files, rpc and app do", path)
+			fault("imports %s: only rpc.go and *_rpc.go files, rpc and app do", path)
 		}
 	}
 	ast.Inspect(file, func(n ast.Node) bool {
 		switch n := n.(type) {
 		case *ast.BasicLit:
-			if isDomain && name != "store.go" && n.Kind == token.STRING && sql.MatchString(n.Value) {
-				fault("holds SQL: only store.go does")
+			if isDomain && !strings.HasSuffix(name, "store.go") && n.Kind == token.STRING && sql.MatchString(n.Value) {
+				fault("holds SQL: only store.go and *_store.go files do")
 			}
 		case *ast.SelectorExpr:
 			if of, ok := n.X.(*ast.Ident); ok && of.Name == "os" && slices.Contains(environment, n.Sel.Name) &&

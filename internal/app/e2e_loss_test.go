@@ -1,144 +1,251 @@
 package app_test
 
 import (
-	"bytes"
-	"context"
-	"encoding/json"
 	"fmt"
-	"io"
 	"math/rand/v2"
 	"net/http"
-	"sync"
+	"slices"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
 
-	"connectrpc.com/connect"
+	"google.golang.org/protobuf/types/known/durationpb"
 
 	messagev1 "plinth/api/plinth/message/v1"
 )
 
 // The storm of TestNothingIsLost.
 const (
-	kills      = 25
+	messages   = 5000 // that are answered, at the least
 	publishers = 8
+	recovery   = 15 * time.Second // after which the service takes messages again, at the latest
 )
 
-// Whatever is killed or cut off, and whenever: a message whose id was answered is handled.
+// The queues of the storm: one that is published to by name, and two that get copies of what goes to a topic.
+const (
+	stormQueue             = "storm"
+	stormTopic             = "storms"
+	stormCopyA, stormCopyB = "storm-a", "storm-b"
+)
+
+// Whatever is killed or cut off, and whenever: a message whose id was answered takes effect in each of its queues, and
+// none takes effect twice.
 func TestNothingIsLost(t *testing.T) {
 	t.Parallel()
-	for _, broker := range brokers {
+	for _, broker := range brokers { // One after the other: a storm has many connections to PostgreSQL.
 		t.Run(broker, func(t *testing.T) {
-			t.Parallel()
-			env := backends(t, broker)
-			carrier := map[string]string{"postgres": "DATABASE_URL", "rabbitmq": "AMQP_URL"}[broker]
-			proxy, through := newProxy(t, env[carrier])
-			proxy.open()
-			nothingIsLost(t, with(env, map[string]string{carrier: through}), proxy.partition)
+			s := newStorm(t, broker)
+			s.publishUntilItIsOver()
+			s.rage()
+			s.publishers.Wait()
+			s.arrive()
 		})
 	}
 }
 
-func nothingIsLost(t *testing.T, env map[string]string, partition func()) {
-	server := start(t, "server", env)
-	workers := []*process{start(t, "worker", env)}
-	var url atomic.Value
-	url.Store("http://" + server.address(t))
-	ready(t, url.Load().(string))
+// fault is something that goes wrong. It returns when what it broke can be used again by who asks for it, so that the
+// service has nothing more to wait for.
+type fault struct {
+	name   string
+	strike func()
+	times  int
+}
 
-	ctx, stop := context.WithCancel(context.Background())
-	defer stop()
-	var mu sync.Mutex
-	var ids []string
-	failed := 0
-	var publishing sync.WaitGroup
-	for i := range publishers {
-		publish := []func(context.Context, *http.Client, string) (string, error){publishREST, publishGRPC}[i%2]
-		client := []func(testing.TB) *http.Client{http1, http2}[i%2](t)
-		publishing.Go(func() {
-			for ctx.Err() == nil {
-				id, err := publish(ctx, client, url.Load().(string))
-				mu.Lock()
-				if err == nil {
-					ids = append(ids, id)
-				} else {
-					failed++
-				}
-				mu.Unlock()
-				<-time.After(10 * time.Millisecond) // The pace that the worker keeps up with.
-			}
-		})
+// storm is a system on which faults strike.
+type storm struct {
+	t        *testing.T
+	env      map[string]string
+	rabbitmq *rabbitNode // nil where Postgres is the broker
+	proxy    *proxy      // before the broker
+	effects  effects
+
+	server, worker, consumer *process
+	url                      atomic.Value // of the server that lives
+	probe                    *publisher
+	ledger
+}
+
+func newStorm(t *testing.T, broker string) *storm {
+	s := &storm{t: t}
+	if broker == "rabbitmq" {
+		s.env = backends(t, "postgres")
+		s.rabbitmq = startRabbitMQ(t)
+		s.env["BROKER"], s.env["AMQP_URL"] = broker, s.rabbitmq.url
+	} else {
+		s.env = backends(t, broker)
 	}
+	s.probe = s.publisher("connect-json-http1")
+	s.effects = newEffects(t, s.env["DATABASE_URL"])
+	carrier := map[string]string{"postgres": "DATABASE_URL", "rabbitmq": "AMQP_URL"}[broker]
+	s.proxy, s.env[carrier] = newProxy(t, s.env[carrier])
+	s.proxy.open()
+	s.startServer()
+	s.startWorker()
+	s.startConsumer()
+	ready(t, s.url.Load().(string))
+	s.makeQueues()
+	return s
+}
 
-	killed := map[string]int{}
-	for i := range kills {
-		<-time.After(rand.N(400 * time.Millisecond)) // Any moment may be the wrong one.
-		if rand.N(2) == 0 {
-			killed["server"]++
-			server.kill()
-			server = start(t, "server", env)
-			url.Store("http://" + server.address(t))
-		} else {
-			killed["worker"]++
-			workers[len(workers)-1].kill()
-			workers = append(workers, start(t, "worker", env))
-		}
-		if i%5 == 0 { // The processes live, and lose the way to what carries the messages.
-			partition()
+func (s *storm) makeQueues() {
+	s.t.Helper()
+	bindings := []*messagev1.Binding{{Topic: stormTopic, Pattern: "#"}}
+	for _, req := range []*messagev1.CreateQueueRequest{
+		{Name: stormQueue}, {Name: stormCopyA, Bindings: bindings}, {Name: stormCopyB, Bindings: bindings},
+	} {
+		// With each crash, what the consumer has taken has one attempt less.
+		req.MaxAttempts, req.MinBackoff, req.MaxBackoff = 1000, durationpb.New(10*time.Millisecond), durationpb.New(200*time.Millisecond)
+		if _, err := grpcClient(s.t, s.url.Load().(string)).CreateQueue(s.t.Context(), req); err != nil {
+			s.t.Fatal(err)
 		}
 	}
-	ready(t, url.Load().(string))
-	stop()
-	publishing.Wait()
+}
 
-	t.Logf("killed: %v; %d publishes answered, %d failed", killed, len(ids), failed)
-	if len(ids) < kills || failed == 0 {
+func (s *storm) startServer() {
+	s.server = start(s.t, "server", s.env)
+	s.url.Store("http://" + s.server.address(s.t))
+}
+
+func (s *storm) startWorker() { s.worker = start(s.t, "worker", s.env) }
+
+func (s *storm) startConsumer() {
+	s.consumer = startConsumer(s.t, s.env, stormQueue, stormCopyA, stormCopyB)
+}
+
+func (s *storm) killServer() {
+	s.server.kill()
+	s.startServer()
+}
+
+func (s *storm) killWorker() {
+	s.worker.kill()
+	s.startWorker()
+}
+
+func (s *storm) killConsumer() {
+	s.consumer.kill()
+	if lines, _ := s.consumer.log.from(0); slices.Contains(lines, "WARNING: DATA RACE") {
+		s.t.Errorf("the consumer has a data race:\n%s", strings.Join(lines, "\n"))
+	}
+	s.startConsumer()
+}
+
+// terminate ends about half of the connections to the database.
+func (s *storm) terminate() {
+	if _, err := s.effects.db.Exec(s.t.Context(), `SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+		WHERE datname = current_database() AND pid <> pg_backend_pid() AND random() < 0.5`); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+// outage takes RabbitMQ away. All that starts meanwhile, starts without it.
+func (s *storm) outage(end func()) func() {
+	return func() {
+		end()
+		s.killServer()
+		s.killWorker()
+		s.killConsumer()
+		s.rabbitmq.start(s.t)
+	}
+}
+
+func (s *storm) faults() (all []fault) {
+	kinds := []fault{
+		{"the server is killed", s.killServer, 9}, {"the worker is killed", s.killWorker, 9}, {"the consumer is killed", s.killConsumer, 9},
+		{"connections to Postgres end", s.terminate, 6}, {"the network is down", s.proxy.partition, 5},
+	}
+	if s.rabbitmq != nil {
+		kinds = append(kinds, fault{"RabbitMQ is killed", s.outage(s.rabbitmq.crash), 1},
+			fault{"RabbitMQ is stopped", s.outage(func() { s.rabbitmq.stop(s.t) }), 1})
+	}
+	for _, kind := range kinds {
+		for range kind.times {
+			all = append(all, kind)
+		}
+	}
+	rand.Shuffle(len(all), func(i, j int) { all[i], all[j] = all[j], all[i] })
+	return all
+}
+
+// rage lets every fault strike, and wants the service to take messages again soon after each.
+func (s *storm) rage() {
+	defer s.over.Store(true)
+	began := time.Now()
+	worst := map[string]time.Duration{}
+	for _, fault := range s.faults() {
+		<-time.After(rand.N(600 * time.Millisecond)) // Any moment may be the wrong one.
+		fault.strike()
+		struck := time.Now()
+		eventually(s.t, "after a fault the service takes messages", s.serves)
+		worst[fault.name] = max(worst[fault.name], time.Since(struck).Round(time.Millisecond))
+	}
+	eventually(s.t, "enough messages are answered", func() bool { return s.answered() >= messages })
+	s.t.Logf("the storm took %s; after each fault the service took messages within %v", time.Since(began).Round(time.Second), worst)
+	for name, took := range worst {
+		if took > recovery {
+			s.t.Errorf("when %s, it takes %s to be ready again", name, took)
+		}
+	}
+}
+
+// serves says whether the server is ready, and takes a message.
+func (s *storm) serves() bool {
+	url := s.url.Load().(string)
+	if statusOf(url+"/readyz") != http.StatusOK {
+		return false
+	}
+	return s.probe.publish(&messagev1.PublishRequest{Queue: stormQueue, Payload: text(fmt.Sprint("probe ", rand.Uint64()))})
+}
+
+// arrive waits until all that was answered has taken effect, and nothing is left that might do so once more.
+func (s *storm) arrive() {
+	t := s.t
+	ready(t, s.url.Load().(string))
+	t.Logf("%d messages answered in %d places; errors: %v", s.answered(), len(s.places), s.errors)
+	if len(s.errors) == 0 {
 		t.Fatal("the storm proves nothing")
 	}
-	var missing []string
-	deadline := time.Now().Add(patience)
-	for {
-		if missing = missingFrom(ids, workers...); len(missing) == 0 || time.Now().After(deadline) {
+	if len(s.wrong) > 0 {
+		t.Errorf("%d calls were answered with an error that no fault excuses, among them %q", len(s.wrong), some(s.wrong))
+	}
+	var lost []place
+	for deadline := time.Now().Add(2 * patience); ; <-time.After(200 * time.Millisecond) {
+		places, _ := s.effects.seen(t)
+		if lost = s.missing(places); len(lost) == 0 || time.Now().After(deadline) {
 			break
 		}
-		<-time.After(100 * time.Millisecond)
 	}
-	if len(missing) > 0 {
-		t.Errorf("%d of %d messages are lost, among them %v", len(missing), len(ids), missing[:min(3, len(missing))])
+	if len(lost) > 0 {
+		t.Errorf("%d of %d are lost, among them %v", len(lost), len(s.places), some(lost))
 	}
-	server.stop(t)
-	workers[len(workers)-1].stop(t)
+	client := grpcClient(t, s.url.Load().(string))
+	for _, name := range []string{stormQueue, stormCopyA, stormCopyB} {
+		eventually(t, "nothing is left in "+name, func() bool {
+			q, err := client.GetQueue(t.Context(), &messagev1.GetQueueRequest{Name: name})
+			if err == nil && q.GetDeadLetters() != 0 {
+				t.Fatalf("%s has %d dead letters", name, q.GetDeadLetters())
+			}
+			return err == nil && q.GetDepth()+q.GetWaiting() == 0
+		})
+	}
+	s.consumer.stop(t) // It finishes what it holds.
+	s.worker.stop(t)
+	s.server.stop(t)
+	places, payloads := s.effects.seen(t)
+	if twice := moreThanOnce(places); len(twice) > 0 {
+		t.Errorf("%d messages took effect twice, among them %v", len(twice), some(twice))
+	}
+	if doubled := slices.DeleteFunc(s.keyed, func(p place) bool { return payloads[p] <= 1 }); len(doubled) > 0 {
+		t.Errorf("%d payloads with an idempotency key took effect twice, among them %v", len(doubled), some(doubled))
+	}
 }
 
-func publishREST(ctx context.Context, client *http.Client, url string) (id string, err error) {
-	ctx, cancel := context.WithTimeout(ctx, patience)
-	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, url+"/api/v1/message",
-		bytes.NewReader([]byte(`{"queue":"task_queue","message":"storm"}`)))
-	if err != nil {
-		return "", err
+func moreThanOnce(seen map[place]int) (twice []place) {
+	for place, n := range seen {
+		if n > 1 {
+			twice = append(twice, place)
+		}
 	}
-	req.Header.Set("Content-Type", "application/json")
-	res, err := client.Do(req)
-	if err != nil {
-		return "", err
-	}
-	defer func() { _ = res.Body.Close() }()
-	body, err := io.ReadAll(res.Body)
-	if err != nil {
-		return "", err
-	}
-	var reply struct{ ID string }
-	if err := json.Unmarshal(body, &reply); err != nil || reply.ID == "" {
-		return "", fmt.Errorf("status %d: %s", res.StatusCode, body)
-	}
-	return reply.ID, nil
-}
-
-func publishGRPC(ctx context.Context, client *http.Client, url string) (id string, err error) {
-	ctx, cancel := context.WithTimeout(ctx, patience)
-	defer cancel()
-	res, err := messagev1.NewMessageServiceClient(client, url, connect.WithGRPC()).Publish(ctx,
-		&messagev1.PublishRequest{Queue: taskQueue, Payload: &messagev1.PublishRequest_Message{Message: "storm"}})
-	return res.GetId(), err
+	return twice
 }

@@ -33,7 +33,10 @@ var ours = regexp.MustCompile(`^(DATABASE|REDIS|AMQP|BROKER|S3|AWS|HTTP|TLS|LOG|
 // command is a binary that has env for its configuration, and nothing else.
 func command(t testing.TB, name string, env map[string]string, args ...string) *exec.Cmd {
 	t.Helper()
-	cmd := exec.Command(binary(t, name), args...)
+	return configured(exec.Command(binary(t, name), args...), env)
+}
+
+func configured(cmd *exec.Cmd, env map[string]string) *exec.Cmd {
 	cmd.Env = slices.DeleteFunc(os.Environ(), ours.MatchString)
 	for name, value := range env {
 		cmd.Env = append(cmd.Env, name+"="+value)
@@ -44,10 +47,16 @@ func command(t testing.TB, name string, env map[string]string, args ...string) *
 	return cmd
 }
 
-// start starts a binary. What is left of it when the test is over is killed; a test that failed shows its log.
+// start starts a binary.
 func start(t testing.TB, name string, env map[string]string) *process {
 	t.Helper()
-	p := &process{name: name, cmd: command(t, name, env), log: newTranscript(), done: make(chan struct{})}
+	return launch(t, name, command(t, name, env))
+}
+
+// launch starts a command. What is left of it when the test is over is killed; a test that failed shows its log.
+func launch(t testing.TB, name string, cmd *exec.Cmd) *process {
+	t.Helper()
+	p := &process{name: name, cmd: cmd, log: newTranscript(), done: make(chan struct{})}
 	p.cmd.Stdout, p.cmd.Stderr = p.log, p.log
 	p.cmd.WaitDelay = time.Second // For a child that was left behind and holds the pipe.
 	if err := p.cmd.Start(); err != nil {
@@ -197,9 +206,15 @@ func (l *transcript) tail() string {
 // eventually polls until the condition holds.
 func eventually(t testing.TB, what string, holds func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(patience); !holds(); <-time.After(20 * time.Millisecond) {
+	within(t, patience, what, holds)
+}
+
+// within polls until the condition holds.
+func within(t testing.TB, limit time.Duration, what string, holds func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(limit); !holds(); <-time.After(20 * time.Millisecond) {
 		if time.Now().After(deadline) {
-			t.Fatalf("not within %s: %s", patience, what)
+			t.Fatalf("not within %s: %s", limit, what)
 		}
 	}
 }

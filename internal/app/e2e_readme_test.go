@@ -45,7 +45,7 @@ func TestREADME(t *testing.T) {
 			if !strings.Contains(script, taskQueue) {
 				return
 			}
-			ids := uuid.FindAllString(output, -1)
+			ids := uuidPattern.FindAllString(output, -1)
 			if len(ids) == 0 {
 				t.Errorf("it prints no id: %s", output)
 			}
@@ -62,7 +62,7 @@ func TestREADME(t *testing.T) {
 	dev.stop(t)
 }
 
-var uuid = regexp.MustCompile(`[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[0-9a-f]{4}-[0-9a-f]{12}`)
+var uuidPattern = regexp.MustCompile(`[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[0-9a-f]{4}-[0-9a-f]{12}`)
 
 // requirements skips the blocks that this machine has not got the programs for.
 func requirements(t *testing.T, kind string) {

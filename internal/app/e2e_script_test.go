@@ -1,16 +1,24 @@
 package app_test
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
+	"io"
+	"net/http"
 	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
+	"connectrpc.com/connect"
 	"github.com/rogpeppe/go-internal/testscript"
+
+	messagev1 "plinth/api/plinth/message/v1"
 )
 
 // scripts plays the sessions of testdata/service on a running system. Beside testscript's own commands they have
@@ -20,6 +28,8 @@ import (
 //	json path pattern      the value at a path such as .queues.0.name in the JSON of the last reply matches, as a whole;
 //	                       with a ! there is no such value
 //	keep NAME path         keeps such a value in a variable
+//	await path pattern args...  asks with curl until the value matches
+//	nack queue reasons...  publishes a message for each reason, receives it and gives it back
 //	log process pattern    waits for a line in the log of the server or the worker
 func scripts(t *testing.T, sys *system) {
 	tool(t, "curl")
@@ -33,7 +43,8 @@ func scripts(t *testing.T, sys *system) {
 		},
 		Condition: func(name string) (bool, error) { return name == "ci" && ci(), nil },
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
-			"curl": curl, "status": status, "json": jsonValue, "keep": keep, "log": sys.awaitLog,
+			"curl": curl, "status": status, "json": jsonValue, "keep": keep, "await": await, "log": sys.awaitLog,
+			"nack": sys.nack,
 		},
 	})
 }
@@ -81,6 +92,19 @@ func jsonValue(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
+func await(ts *testscript.TestScript, _ bool, args []string) {
+	for deadline := time.Now().Add(patience); ; <-time.After(20 * time.Millisecond) {
+		curl(ts, false, args[2:])
+		value, found := lookup(ts, args[0])
+		if found && regexp.MustCompile(`^(?:`+args[1]+`)$`).MatchString(value) {
+			return
+		}
+		if time.Now().After(deadline) {
+			ts.Fatalf("%s is %q", args[0], value)
+		}
+	}
+}
+
 func keep(ts *testscript.TestScript, _ bool, args []string) {
 	value, found := lookup(ts, args[1])
 	if !found {
@@ -121,6 +145,48 @@ func (s *system) awaitLog(ts *testscript.TestScript, _ bool, args []string) {
 	p := map[string]*process{"server": s.server, "worker": s.worker}[args[0]]
 	_, err := p.log.await(regexp.MustCompile(args[1]))
 	ts.Check(err)
+}
+
+func (s *system) nack(ts *testscript.TestScript, _ bool, args []string) {
+	for _, reason := range args[1:] {
+		ts.Check(s.giveBack(args[0], reason))
+	}
+}
+
+func (s *system) giveBack(queue, reason string) error {
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	protocols := new(http.Protocols)
+	protocols.SetUnencryptedHTTP2(true)
+	transport := &http.Transport{Protocols: protocols}
+	defer transport.CloseIdleConnections()
+	client := messagev1.NewMessageServiceClient(&http.Client{Transport: transport}, s.url, connect.WithGRPC())
+	if _, err := client.Publish(ctx, &messagev1.PublishRequest{Queue: queue, Payload: text(reason)}); err != nil {
+		return err
+	}
+	stream, err := client.Consume(ctx)
+	if err != nil {
+		return err
+	}
+	subscribe := &messagev1.Subscribe{Queue: queue, MaxOutstanding: 1}
+	if err := stream.Send(&messagev1.ConsumeRequest{Request: &messagev1.ConsumeRequest_Subscribe{Subscribe: subscribe}}); err != nil {
+		return err
+	}
+	res, err := stream.Receive()
+	if err != nil {
+		return err
+	}
+	nack := &messagev1.Nack{Items: []*messagev1.NackItem{{Id: res.GetMessages()[0].GetId(), Reason: reason}}}
+	if err := stream.Send(&messagev1.ConsumeRequest{Request: &messagev1.ConsumeRequest_Nack{Nack: nack}}); err != nil {
+		return err
+	}
+	if err := stream.CloseRequest(); err != nil {
+		return err
+	}
+	if _, err := stream.Receive(); !errors.Is(err, io.EOF) { // The end says that all was settled.
+		return fmt.Errorf("the stream ended: %w", err)
+	}
+	return stream.CloseResponse()
 }
 
 func exits(ts *testscript.TestScript, _ bool, args []string) {

@@ -51,8 +51,9 @@ func TestService(t *testing.T) {
 		t.Run(broker, func(t *testing.T) {
 			t.Parallel()
 			sys := startSystem(t, broker)
+			t.Run("memory", func(t *testing.T) { consumeMemory(t, sys) })
 			for name, test := range map[string]func(*testing.T, *system){
-				"scripts": scripts, "rpc": everyRPC, "consume": consuming, "canceled": canceledCall,
+				"scripts": scripts, "rpc": everyRPC, "consume": consuming, "canceled": canceledCall, "poison": poisoned,
 			} {
 				t.Run(name, func(t *testing.T) {
 					t.Parallel()
@@ -67,7 +68,7 @@ func TestService(t *testing.T) {
 func backends(t *testing.T, broker string) map[string]string {
 	t.Helper()
 	env := map[string]string{
-		"HTTP_ADDR": "127.0.0.1:0", "SHUTDOWN_TIMEOUT": "5s", "DATABASE_MAX_CONNS": "6",
+		"HTTP_ADDR": "127.0.0.1:0", "SHUTDOWN_TIMEOUT": "5s", "DATABASE_MAX_CONNS": "4",
 		"DATABASE_URL": pgtest.New(t), "REDIS_URL": redisURL(t), "BROKER": broker,
 	}
 	if broker == "rabbitmq" {

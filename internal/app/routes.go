@@ -21,14 +21,15 @@ import (
 // handlers are the functions that handle messages, by their queues.
 func (a *App) handlers() []message.Handler {
 	return []message.Handler{
-		message.Handle("task_queue", sample.LogTask(a.log), message.Concurrency(8)),
+		message.HandleBytes("task_queue", sample.LogTask(a.log), message.Concurrency(8)),
 	}
 }
 
 // services are what is mounted on RPC paths, and on the REST routes that the protos name.
-func (a *App) services(options []connect.HandlerOption) []rpc.Service {
+func (a *App) services(stack *rpc.Stack, options []connect.HandlerOption) []rpc.Service {
+	parts := message.Parts{Validate: stack.Validate, Error: rpc.PartError}
 	return []rpc.Service{
-		rpc.Mount(messagev1.NewMessageServiceHandler(message.NewRPC(a.draining, a.messages, a.cfg.ShutdownTimeout/4), options...)),
+		rpc.Mount(messagev1.NewMessageServiceHandler(message.NewRPC(a.draining, a.messages, a.cfg.ShutdownTimeout/4, parts), options...)),
 	}
 }
 
@@ -48,9 +49,10 @@ func (a *App) checks() []check {
 }
 
 // routes mounts everything on the one port.
-func (a *App) routes(options []connect.HandlerOption) (*http.ServeMux, error) {
+func (a *App) routes(stack *rpc.Stack) (*http.ServeMux, error) {
 	mux := http.NewServeMux()
-	services := a.services(options)
+	options := stack.Options()
+	services := a.services(stack, options)
 	names := []string{grpchealth.HealthV1ServiceName}
 	for _, s := range services {
 		mux.Handle(s.Path, s.Handler)

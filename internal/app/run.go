@@ -42,6 +42,7 @@ func (a *App) run(ctx context.Context) error {
 	}
 	group.Go(func() error { return a.broker.Run(base) })
 	group.Go(func() error { return a.health.run(base) })
+	group.Go(func() error { return a.messages.Run(base) })
 	work := make(chan struct{})
 	group.Go(func() error {
 		defer close(work)

@@ -1,19 +1,36 @@
-// Package message publishes messages to queues and has them handled, at least once.
+// Package message publishes messages to queues and topics and has them handled, at least once.
 //
-// The promise: a message whose id Publish answered is held durably by the broker until a consumer acknowledges it.
+// The promise: a message whose id Publish answered is held durably, by the broker or in Postgres, until a consumer
+// acknowledges it or it becomes a dead letter.
 //
-// Which queues exist is decided by the table queues; the broker's own queues follow it. A broker that does not know a
-// queue of the table, since it came back empty, is told of it by the first call that notices.
+//	            delayed, keyed, in a transaction
+//	published ───────────────────────────────────► waiting ◄────────────────┐ attempt failed: after a back-off
+//	    │                                             │ due: relay          │
+//	    └──────────────► in the queue ◄───────────────┘                     │
+//	                       ▲      │ delivered                               │
+//	  stream ended, lease  │      ▼                                         │
+//	  over, connection lost└── outstanding ──► nack, error, panic, crash ───┤
+//	                              │ ack                                     │ last attempt, or no retry helps
+//	                              ▼                                         ▼
+//	                             gone                                 dead letter ──► redriven (waiting), purged, expired
 //
-//	published ──► waiting ──► outstanding ──► acknowledged (gone)
-//	                 ▲             │
-//	                 └─────────────┘ nack, lease over, stream or process ended, connection lost
+// Which queues and bindings exist is decided by tables; the broker's own follow them. A broker that does not know a queue
+// of the table, since it came back empty, is told of it by the first call that notices; the queues of a topic are
+// declared before the first message to it in each of the broker's generations (topology.go).
 //
 // What happens when
-//   - the broker is away: Publish answers unavailable, and the message may or may not be kept; consumers wait and go on
-//     by themselves.
-//   - Postgres is away: known queues work on; unknown ones, and everything that changes queues, answer unavailable.
-//   - a handler fails or panics: the message stays outstanding for a back-off that grows with its attempts, then goes back
-//     to the queue. It is tried for ever, and takes a place of the consumer's credit while it waits.
-//   - a process dies: what was outstanding there is delivered again.
+//   - the broker is away: Publish answers unavailable, and the message may or may not be kept; with an idempotency key it
+//     is kept in Postgres all the same. The relay and the consumers wait and go on by themselves.
+//   - Postgres is away: publishing to known queues and consuming go on. Everything that waits, and everything that changes
+//     queues, answers unavailable. A failed message keeps its place until it can be moved, and one that a stream's client
+//     gave back stays outstanding for another ack deadline.
+//   - an attempt fails: one transaction reads the queue's policy and moves the message to message_waiting or dead_letters, and
+//     then its delivery is acknowledged. A crash between the two moves it once more, into the same row.
+//   - a process dies: what was outstanding there is delivered again, and counts as an attempt. A handler's message that comes
+//     again so waits for the back-off first: one that kills its process neither loops nor drags others along.
+//   - a handler is cut off by the end of the process: the message is given back, and no failure is recorded.
+//   - the relay dies: what it had claimed is unclaimed by the end of its transaction. What the broker had confirmed
+//     meanwhile is published twice; handlers with a transaction have the effect once (message_handled).
+//   - a queue is paused: nothing is received; what is outstanding can be settled, and the rest goes back.
+//   - a queue is deleted: its messages, those that wait and its dead letters go with it, and its subscriptions end.
 package message

@@ -25,6 +25,8 @@ type fixture struct {
 	broker broker.Broker
 	log    *zap.Logger
 	logs   *observer.ObservedLogs
+	db     *pg.DB
+	url    string
 }
 
 func newFixture(t *testing.T, autoCreate bool) fixture {
@@ -39,7 +41,9 @@ func newFixture(t *testing.T, autoCreate bool) fixture {
 	t.Cleanup(db.Close)
 	b := postgres.New(db, url, log)
 	run(t, b.Run)
-	return fixture{message.New(db, b, log, autoCreate), b, log, logs}
+	s := message.New(db, url, b, log, autoCreate)
+	run(t, s.Run)
+	return fixture{s, b, log, logs, db, url}
 }
 
 // run runs a part until the test ends.
@@ -88,7 +92,7 @@ func within(t *testing.T) context.Context {
 func (f fixture) queue(t *testing.T, s string) message.QueueName {
 	t.Helper()
 	q := name(t, s)
-	if _, err := f.CreateQueue(within(t), q); err != nil {
+	if _, err := f.CreateQueue(within(t), q, message.Policy{}); err != nil {
 		t.Fatal(err)
 	}
 	return q
@@ -96,11 +100,11 @@ func (f fixture) queue(t *testing.T, s string) message.QueueName {
 
 func (f fixture) publish(t *testing.T, q message.QueueName, body string) string {
 	t.Helper()
-	id, err := f.Publish(within(t), q, []byte(body), nil)
+	receipt, err := f.Publish(within(t), message.Publication{To: message.ToQueue(q), Body: []byte(body)})
 	if err != nil {
 		t.Fatal(err)
 	}
-	return id
+	return receipt.ID
 }
 
 func (f fixture) subscribe(t *testing.T, q message.QueueName, outstanding int, deadline time.Duration) *message.Subscription {

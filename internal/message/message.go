@@ -1,7 +1,9 @@
 package message
 
 import (
+	"maps"
 	"regexp"
+	"strconv"
 	"time"
 
 	"github.com/google/uuid"
@@ -14,10 +16,19 @@ import (
 // within the 4 MiB that gRPC clients take.
 const MaxBytes = 3 << 20
 
-// tenant owns every queue until there is identity.
-const tenant = "default"
+// Who acts, and for whom, until there is identity.
+const (
+	tenant    = "default"
+	principal = "anonymous"
+)
 
-var queueName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$`)
+var (
+	queueName  = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$`)
+	topicName  = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$`)
+	routingKey = regexp.MustCompile(`^([A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*)?$`)
+)
+
+const maxRoutingKey = 120
 
 // QueueName is the valid name of a queue: 1 to 128 letters, digits, '.', '_' and '-', the first one a letter or digit.
 type QueueName struct{ name string }
@@ -36,13 +47,39 @@ func (q QueueName) String() string { return q.name }
 // onBroker is the queue's name on the broker, which all tenants share.
 func (q QueueName) onBroker() string { return tenant + "." + q.name }
 
-// Queue is a named place for messages.
-type Queue struct {
-	Name      QueueName
-	CreatedAt time.Time
-	// Depth counts the messages that wait, those that are outstanding left out. Only Service.Queue fills it.
-	Depth int64
+// Destination is where a message goes: a queue, or every queue that is bound to a topic with a pattern that matches the
+// routing key.
+type Destination struct {
+	queue             QueueName
+	topic, routingKey string // where there is no queue
 }
+
+// ToQueue is the destination of one queue.
+func ToQueue(queue QueueName) Destination { return Destination{queue: queue} }
+
+// ToTopic checks a topic, which is like a queue's name of up to 64 letters, and a routing key: words of letters, digits,
+// '_' and '-' with dots between them, 120 bytes at most, or nothing. Errors: InvalidArgument.
+func ToTopic(topic, key string) (Destination, error) {
+	if !topicName.MatchString(topic) {
+		return Destination{}, errs.New(errs.InvalidArgument, "topic: %.64q is not a topic: "+
+			"1 to 64 letters, digits, '.', '_' and '-', the first one a letter or digit", topic)
+	}
+	if len(key) > maxRoutingKey || !routingKey.MatchString(key) {
+		return Destination{}, errs.New(errs.InvalidArgument, "routing_key: %.120q is not a routing key: "+
+			"words of letters, digits, '_' and '-' with dots between them, %d bytes at most", key, maxRoutingKey)
+	}
+	return Destination{topic: topic, routingKey: key}, nil
+}
+
+// onBroker is the address on the broker, which all tenants share.
+func (d Destination) onBroker() broker.Address {
+	if d.topic == "" {
+		return broker.Address{Queue: d.queue.onBroker()}
+	}
+	return broker.Address{Topic: topicOnBroker(d.topic), RoutingKey: d.routingKey}
+}
+
+func topicOnBroker(topic string) string { return tenant + "." + topic }
 
 // Message is one delivery of a message.
 type Message struct {
@@ -50,6 +87,10 @@ type Message struct {
 	Body       []byte
 	Attributes map[string]string
 	Attempt    int // 1 for the first delivery
+
+	firstFailedAt time.Time         // zero where no failure is known
+	reason        string            // of the last failure that is known
+	headers       map[string]string // the trace, for what follows from the message
 }
 
 // PublishedAt is when the message was published, to the millisecond: its id holds it. Zero for an id that is no UUIDv7.
@@ -69,6 +110,26 @@ func (m Message) size() int {
 	return n
 }
 
+// Headers that carry a message's past through the broker. All others are the trace's.
+const (
+	attemptsHeader      = "attempts" // that failed before it came to the queue
+	firstFailedAtHeader = "first-failed-at"
+	reasonHeader        = "reason"
+)
+
 func fromBroker(d broker.Delivery) Message {
-	return Message{ID: d.ID, Body: d.Body, Attributes: d.Attributes, Attempt: d.Attempt}
+	m := Message{ID: d.ID, Body: d.Body, Attributes: d.Attributes, Attempt: d.Attempt}
+	if len(d.Headers) == 0 { // As with most messages, and parsing nothing would cost as much as an ack.
+		return m
+	}
+	m.headers = maps.Clone(d.Headers)
+	if before, err := strconv.Atoi(m.headers[attemptsHeader]); err == nil {
+		m.Attempt += before
+	}
+	m.firstFailedAt, _ = time.Parse(time.RFC3339Nano, m.headers[firstFailedAtHeader])
+	m.reason = m.headers[reasonHeader]
+	for _, ours := range []string{attemptsHeader, firstFailedAtHeader, reasonHeader} {
+		delete(m.headers, ours)
+	}
+	return m
 }

@@ -1,12 +1,18 @@
 package message
 
 import (
+	"cmp"
 	"context"
 	"encoding/base64"
+	"errors"
+	"slices"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 
+	"plinth/internal/broker"
 	"plinth/internal/errs"
+	"plinth/internal/pg"
 )
 
 // Page sizes of lists.
@@ -15,62 +21,149 @@ const (
 	maxPage     = 1000
 )
 
-// CreateQueue makes a queue. Errors: AlreadyExists.
-func (s *Service) CreateQueue(ctx context.Context, name QueueName) (Queue, error) {
-	q := Queue{Name: name}
-	err := s.db.InTx(ctx, func(tx pgx.Tx) error {
-		created, err := insertQueue(ctx, tx, &q)
+// Queue is a named place for messages.
+type Queue struct {
+	Name      QueueName
+	CreatedAt time.Time
+	Policy
+	Paused bool
+	// Stats is nil but in the answer of Service.Queue.
+	Stats *Stats
+}
+
+// Policy is what becomes of a queue's messages.
+type Policy struct {
+	MaxAttempts            int           // after so many failures, a message is a dead letter
+	MinBackoff, MaxBackoff time.Duration // of the first retry, and of any
+	MessageTTL             time.Duration // 0 is none; fixed when the queue is made
+	MaxLength              int64         // 0 is none; fixed when the queue is made
+	DeadLetterRetention    time.Duration
+	Bindings               []Binding
+}
+
+// Binding ties a queue to a topic. Pattern is words with dots between them; "*" stands for one word, "#" for any number.
+type Binding struct{ Topic, Pattern string }
+
+// Stats are what is in a queue and what goes through it.
+type Stats struct {
+	Depth       int64 // messages that wait, those that are outstanding left out
+	Waiting     int64 // rows of message_waiting that go to it
+	DeadLetters int64
+	Rates       Rates
+}
+
+// Rates are messages a second over the last minute.
+type Rates struct{ Published, Delivered, Acknowledged float64 }
+
+// DefaultPolicy is that of a queue that was made without one.
+var DefaultPolicy = Policy{
+	MaxAttempts: 10, MinBackoff: time.Second, MaxBackoff: 10 * time.Minute, DeadLetterRetention: 30 * 24 * time.Hour,
+}
+
+// complete gives the fields that are not set their defaults.
+func (p Policy) complete() Policy {
+	p.MaxAttempts = cmp.Or(p.MaxAttempts, DefaultPolicy.MaxAttempts)
+	p.MinBackoff = cmp.Or(p.MinBackoff, DefaultPolicy.MinBackoff)
+	p.MaxBackoff = cmp.Or(p.MaxBackoff, DefaultPolicy.MaxBackoff)
+	p.DeadLetterRetention = cmp.Or(p.DeadLetterRetention, DefaultPolicy.DeadLetterRetention)
+	return p
+}
+
+// check is for what fields mean together, and for what the broker cannot keep.
+func (p Policy) check() error {
+	if p.MaxBackoff < p.MinBackoff {
+		return errs.New(errs.InvalidArgument, "max_backoff: %v is less than min_backoff, which is %v", p.MaxBackoff, p.MinBackoff)
+	}
+	if p.MessageTTL%time.Millisecond != 0 {
+		return errs.New(errs.InvalidArgument, "message_ttl: %v is no number of whole milliseconds", p.MessageTTL)
+	}
+	return nil
+}
+
+// CreateQueue makes a queue. Fields of the policy that are zero are those of DefaultPolicy. Errors: AlreadyExists;
+// InvalidArgument for a max_backoff below min_backoff, or a message_ttl that is not whole milliseconds; Unavailable
+// when the broker is away, and then the queue is not made unless its bindings were all that was missing: UpdateQueue
+// makes those.
+func (s *Service) CreateQueue(ctx context.Context, name QueueName, policy Policy) (q Queue, err error) {
+	policy = policy.complete()
+	if err := policy.check(); err != nil {
+		return Queue{}, err
+	}
+	err = s.db.InTx(ctx, func(tx pgx.Tx) error {
+		created, err := insertQueue(ctx, tx, name, policy)
 		if err != nil {
 			return err
 		}
 		if !created {
 			return errs.New(errs.AlreadyExists, "name: the queue %q exists already", name)
 		}
-		return s.broker.Declare(ctx, name.onBroker())
+		if q, err = selectQueue(ctx, tx, name); err != nil {
+			return err
+		}
+		return s.broker.Declare(ctx, broker.Queue{Name: name.onBroker(), MessageTTL: q.MessageTTL, MaxLength: q.MaxLength})
 	})
-	return q, err
+	if err != nil {
+		return Queue{}, err
+	}
+	return q, s.bind(ctx, q)
 }
 
-// EnsureQueue makes a queue unless it is there.
+// bind makes the bindings of a queue on the broker, as the table has them now. It comes after the commit that made
+// them: what the table has is made again whenever the queue is declared, but a binding that only the broker has would
+// never end.
+func (s *Service) bind(ctx context.Context, q Queue) error {
+	if len(q.Bindings) == 0 {
+		return nil
+	}
+	return s.declare(ctx, q.Name)
+}
+
+// EnsureQueue makes a queue with the DefaultPolicy unless it is there; one that is there keeps its policy.
 func (s *Service) EnsureQueue(ctx context.Context, name QueueName) error {
 	return s.db.InTx(ctx, func(tx pgx.Tx) error {
-		if _, err := insertQueue(ctx, tx, &Queue{Name: name}); err != nil {
+		if _, err := insertQueue(ctx, tx, name, DefaultPolicy); err != nil {
 			return err
 		}
 		if _, err := lockQueue(ctx, tx, name); err != nil {
 			return err
 		}
-		return s.broker.Declare(ctx, name.onBroker())
+		q, err := selectQueue(ctx, tx, name)
+		if err != nil {
+			return err
+		}
+		return s.declareOnBroker(ctx, q)
 	})
 }
 
-// Queue describes a queue, with its depth. Errors: NotFound.
+// Queue describes a queue, with its Stats. Errors: NotFound.
 func (s *Service) Queue(ctx context.Context, name QueueName) (Queue, error) {
 	q, err := selectQueue(ctx, s.db, name)
 	if err != nil {
 		return Queue{}, err
 	}
+	stats, err := selectStats(ctx, s.db, name)
+	if err != nil {
+		return Queue{}, err
+	}
+	q.Stats = &stats
 	err = known(ctx, name, s.declare, func() (err error) {
-		q.Depth, err = s.broker.Ready(ctx, name.onBroker())
+		q.Stats.Depth, err = s.broker.Ready(ctx, name.onBroker())
 		return err
 	})
 	return q, err
 }
 
-// Queues lists queues by name, size of them at most (0 is 100, more than 1,000 are 1,000), from the page that token names. next is empty on
-// the last page. Errors: InvalidArgument for a token that Queues did not give.
+// Queues lists queues by name, size of them at most (0 is 100, more than 1,000 are 1,000), from the page that token
+// names. next is empty on the last page. Errors: InvalidArgument for a token that Queues did not give.
 func (s *Service) Queues(ctx context.Context, size int, token string) (queues []Queue, next string, err error) {
 	after, err := base64.RawURLEncoding.DecodeString(token)
 	if err == nil && token != "" {
 		_, err = ParseQueueName(string(after))
 	}
 	if err != nil {
-		return nil, "", errs.New(errs.InvalidArgument, "page_token: not a token of this list; use next_page_token of the page before")
+		return nil, "", errPageToken
 	}
-	if size <= 0 {
-		size = defaultPage
-	}
-	size = min(size, maxPage)
+	size = pageSize(size)
 	queues, err = selectQueues(ctx, s.db, string(after), size+1)
 	if len(queues) > size {
 		queues = queues[:size]
@@ -79,9 +172,129 @@ func (s *Service) Queues(ctx context.Context, size int, token string) (queues []
 	return queues, next, err
 }
 
-// DeleteQueue removes a queue with all its messages. Errors: NotFound.
+var errPageToken = errs.New(errs.InvalidArgument,
+	"page_token: not a token of this list; use next_page_token of the page before, with the same filter")
+
+func pageSize(asked int) int {
+	if asked <= 0 {
+		return defaultPage
+	}
+	return min(asked, maxPage)
+}
+
+// UpdateQueue changes a queue's policy, at once for all messages that are in it. change gets the policy as it is;
+// fields that it leaves zero are those of DefaultPolicy. Errors: NotFound; InvalidArgument as CreateQueue;
+// FailedPrecondition for another MessageTTL or MaxLength; Unavailable when the broker is away, which may have part of
+// the bindings then: update again.
+func (s *Service) UpdateQueue(ctx context.Context, name QueueName, change func(*Policy)) (q Queue, err error) {
+	err = s.db.InTx(ctx, func(tx pgx.Tx) error {
+		if err := lockForChange(ctx, tx, name); err != nil {
+			return err
+		}
+		before, err := selectQueue(ctx, tx, name)
+		if err != nil {
+			return err
+		}
+		policy, err := changed(before.Policy, change)
+		if err != nil {
+			return err
+		}
+		if err := updatePolicy(ctx, tx, name, policy); err != nil {
+			return err
+		}
+		if q, err = selectQueue(ctx, tx, name); err != nil {
+			return err
+		}
+		return s.unbind(ctx, name, before.Bindings, q.Bindings)
+	})
+	if err != nil {
+		return Queue{}, err
+	}
+	return q, s.bind(ctx, q)
+}
+
+func changed(before Policy, change func(*Policy)) (Policy, error) {
+	after := before
+	after.Bindings = slices.Clone(before.Bindings)
+	change(&after)
+	const fixed = "%s: fixed when the queue is created, at %v; create another queue, or delete this one and create it again"
+	if after.MessageTTL != before.MessageTTL {
+		return Policy{}, errs.New(errs.FailedPrecondition, fixed, "message_ttl", before.MessageTTL)
+	}
+	if after.MaxLength != before.MaxLength {
+		return Policy{}, errs.New(errs.FailedPrecondition, fixed, "max_length", before.MaxLength)
+	}
+	after = after.complete()
+	return after, after.check()
+}
+
+// unbind ends the bindings that are no longer wanted. It comes before the commit that forgets them: one that fails leaves
+// them in the table, to be made again or ended by the next try.
+func (s *Service) unbind(ctx context.Context, queue QueueName, before, wanted []Binding) error {
+	for _, b := range before {
+		if slices.Contains(wanted, b) {
+			continue
+		}
+		if err := s.broker.Unbind(ctx, queue.onBroker(), b.onBroker()); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (b Binding) onBroker() broker.Binding {
+	return broker.Binding{Topic: topicOnBroker(b.Topic), Pattern: b.Pattern}
+}
+
+// PauseQueue stops deliveries from a queue, in all processes and within a second; publishing goes on. Errors: NotFound.
+func (s *Service) PauseQueue(ctx context.Context, name QueueName) (Queue, error) {
+	return s.setPaused(ctx, name, true)
+}
+
+// ResumeQueue starts deliveries again. Errors: NotFound.
+func (s *Service) ResumeQueue(ctx context.Context, name QueueName) (Queue, error) {
+	return s.setPaused(ctx, name, false)
+}
+
+func (s *Service) setPaused(ctx context.Context, name QueueName, paused bool) (Queue, error) {
+	q, err := updatePaused(ctx, s.db, name, paused)
+	if err == nil {
+		s.notifier.Notify(queuesChannel, name.String())
+	}
+	return q, err
+}
+
+// PurgeQueue removes the messages that wait in a queue, and those that wait for their time to go there, and counts them.
+// Outstanding ones and dead letters stay. Errors: NotFound.
+func (s *Service) PurgeQueue(ctx context.Context, name QueueName) (purged int64, err error) {
+	err = s.db.InTx(ctx, func(tx pgx.Tx) error {
+		known, err := lockQueue(ctx, tx, name)
+		if err != nil {
+			return err
+		}
+		if !known {
+			return errNoQueue(name)
+		}
+		// First the rows: those that a relay has in hand are waited for, and then are in the queue.
+		waiting, err := deleteWaitingOf(ctx, tx, name)
+		if err != nil {
+			return err
+		}
+		ready, err := s.broker.Purge(ctx, name.onBroker())
+		if errors.Is(err, broker.ErrNoQueue) { // The broker came back empty.
+			err = nil
+		}
+		purged = waiting + ready
+		return err
+	})
+	return purged, err
+}
+
+// DeleteQueue removes a queue with all its messages, those that wait for their time and dead letters among them. Errors:
+// NotFound.
 func (s *Service) DeleteQueue(ctx context.Context, name QueueName) error {
 	return s.db.InTx(ctx, func(tx pgx.Tx) error {
+		// The row first: whoever puts something beside it has it locked, and is waited for.
 		deleted, err := deleteQueue(ctx, tx, name)
 		if err != nil {
 			return err
@@ -89,6 +302,10 @@ func (s *Service) DeleteQueue(ctx context.Context, name QueueName) error {
 		if !deleted {
 			return errNoQueue(name)
 		}
+		if err := deleteAllOf(ctx, tx, name); err != nil {
+			return err
+		}
+		pg.AfterCommit(tx, func() { s.notifier.Notify(queuesChannel, name.String()) })
 		return s.broker.Delete(ctx, name.onBroker())
 	})
 }

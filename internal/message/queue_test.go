@@ -1,12 +1,22 @@
 package message_test
 
 import (
+	"context"
+	"errors"
 	"fmt"
+	"reflect"
 	"strings"
 	"testing"
+	"time"
 
+	"github.com/google/uuid"
+	"go.uber.org/zap"
+	"golang.org/x/sync/errgroup"
+
+	"plinth/internal/broker"
 	"plinth/internal/errs"
 	"plinth/internal/message"
+	"plinth/internal/pg"
 )
 
 func TestParseQueueName(t *testing.T) {
@@ -27,7 +37,7 @@ func TestQueues(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t, false)
 	q := f.queue(t, "orders")
-	if _, err := f.CreateQueue(within(t), q); !errs.Is(err, errs.AlreadyExists) {
+	if _, err := f.CreateQueue(within(t), q, message.Policy{}); !errs.Is(err, errs.AlreadyExists) {
 		t.Errorf("created twice: %v", err)
 	}
 	if err := f.EnsureQueue(within(t), q); err != nil {
@@ -36,7 +46,7 @@ func TestQueues(t *testing.T) {
 	f.publish(t, q, "a")
 	f.publish(t, q, "b")
 	got, err := f.Queue(within(t), q)
-	if err != nil || got.Name != q || got.CreatedAt.IsZero() || got.Depth != 2 {
+	if err != nil || got.Name != q || got.CreatedAt.IsZero() || got.Stats.Depth != 2 {
 		t.Errorf("%+v %v", got, err)
 	}
 	if err := f.DeleteQueue(within(t), q); err != nil {
@@ -48,12 +58,333 @@ func TestQueues(t *testing.T) {
 	if _, err := f.Queue(within(t), q); !errs.Is(err, errs.NotFound) {
 		t.Errorf("got after it was deleted: %v", err)
 	}
-	if _, err := f.Publish(within(t), q, nil, nil); !errs.Is(err, errs.NotFound) {
+	if _, err := f.Publish(within(t), message.Publication{To: message.ToQueue(q)}); !errs.Is(err, errs.NotFound) {
 		t.Errorf("published after it was deleted: %v", err)
 	}
 	f.queue(t, "orders")
-	if got, err := f.Queue(within(t), q); err != nil || got.Depth != 0 {
+	if got, err := f.Queue(within(t), q); err != nil || got.Stats.Depth != 0 {
 		t.Errorf("a new queue has messages of the old one: %+v %v", got, err)
+	}
+}
+
+func TestPolicy(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t, false)
+	want := message.Policy{
+		MaxAttempts: 3, MinBackoff: 5 * time.Millisecond, MaxBackoff: time.Hour, MessageTTL: 1500 * time.Millisecond, MaxLength: 7,
+		DeadLetterRetention: 10 * 365 * 24 * time.Hour, Bindings: []message.Binding{{"a", "#"}, {"a", "x.*"}, {"b", "#"}},
+	}
+	asked := want
+	asked.Bindings = []message.Binding{{"b", "#"}, {"a", "x.*"}, {"a", "#"}, {"b", "#"}}
+	q := name(t, "orders")
+	created, err := f.CreateQueue(within(t), q, asked)
+	if err != nil || !reflect.DeepEqual(created.Policy, want) {
+		t.Errorf("created %+v %v", created, err)
+	}
+	if err := f.EnsureQueue(within(t), q); err != nil {
+		t.Error(err)
+	}
+	if got, err := f.Queue(within(t), q); err != nil || !reflect.DeepEqual(got.Policy, want) || got.Paused {
+		t.Errorf("got %+v %v", got, err)
+	}
+	if page, _, err := f.Queues(within(t), 0, ""); err != nil || len(page) != 1 || !reflect.DeepEqual(page[0].Policy, want) || page[0].Stats != nil {
+		t.Errorf("listed %+v %v", page, err)
+	}
+	if got, err := f.CreateQueue(within(t), name(t, "plain"), message.Policy{}); err != nil || !reflect.DeepEqual(got.Policy, message.DefaultPolicy) {
+		t.Errorf("without a policy: %+v %v", got, err)
+	}
+	for field, bad := range map[string]message.Policy{
+		"max_backoff": {MinBackoff: 11 * time.Minute}, "message_ttl": {MessageTTL: 1500 * time.Microsecond},
+	} {
+		_, err := f.CreateQueue(within(t), name(t, field), bad)
+		if !errs.Is(err, errs.InvalidArgument) || !strings.HasPrefix(err.Error(), field+":") {
+			t.Errorf("%s: %v", field, err)
+		}
+	}
+}
+
+func TestUpdateQueue(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t, false)
+	q := name(t, "orders")
+	if _, err := f.CreateQueue(within(t), q, message.Policy{MaxAttempts: 3, MessageTTL: time.Hour, MaxLength: 7}); err != nil {
+		t.Fatal(err)
+	}
+	want := message.DefaultPolicy
+	want.MaxAttempts, want.MessageTTL, want.MaxLength, want.MinBackoff = 3, time.Hour, 7, 2*time.Second
+	for range 2 {
+		got, err := f.UpdateQueue(within(t), q, func(p *message.Policy) { p.MinBackoff = 2 * time.Second })
+		if err != nil || !reflect.DeepEqual(got.Policy, want) {
+			t.Errorf("%+v %v", got, err)
+		}
+	}
+	want.MaxAttempts = message.DefaultPolicy.MaxAttempts
+	if got, err := f.UpdateQueue(within(t), q, func(p *message.Policy) { p.MaxAttempts = 0 }); err != nil || !reflect.DeepEqual(got.Policy, want) {
+		t.Errorf("reset: %+v %v", got, err)
+	}
+	for field, test := range map[string]struct {
+		change func(*message.Policy)
+		kind   errs.Kind
+	}{
+		"message_ttl": {func(p *message.Policy) { p.MessageTTL = 0 }, errs.FailedPrecondition},
+		"max_length":  {func(p *message.Policy) { p.MaxLength = 8 }, errs.FailedPrecondition},
+		"max_backoff": {func(p *message.Policy) { p.MaxBackoff = time.Second }, errs.InvalidArgument},
+	} {
+		if _, err := f.UpdateQueue(within(t), q, test.change); !errs.Is(err, test.kind) || !strings.HasPrefix(err.Error(), field+":") {
+			t.Errorf("%s: %v", field, err)
+		}
+	}
+	if got, err := f.Queue(within(t), q); err != nil || !reflect.DeepEqual(got.Policy, want) {
+		t.Errorf("after what was refused: %+v %v", got, err)
+	}
+	if _, err := f.UpdateQueue(within(t), name(t, "none"), func(*message.Policy) {}); !errs.Is(err, errs.NotFound) {
+		t.Errorf("unknown queue: %v", err)
+	}
+}
+
+// TestUpdatesAtTheSameTime changes different things; none may be lost.
+func TestUpdatesAtTheSameTime(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t, false)
+	q := f.queue(t, "orders")
+	var group errgroup.Group
+	for range 20 {
+		group.Go(func() error {
+			_, err := f.UpdateQueue(within(t), q, func(p *message.Policy) { p.MaxAttempts++ })
+			return err
+		})
+	}
+	if err := group.Wait(); err != nil {
+		t.Fatal(err)
+	}
+	if got, _ := f.Queue(within(t), q); got.MaxAttempts != message.DefaultPolicy.MaxAttempts+20 {
+		t.Errorf("%d attempts", got.MaxAttempts)
+	}
+}
+
+// bindings is a broker whose calls can be watched and made to fail.
+type bindings struct {
+	broker.Broker
+	declare      func() error
+	bind, unbind func(b broker.Binding) error
+}
+
+func (b *bindings) Declare(ctx context.Context, q broker.Queue) error {
+	if err := b.declare(); err != nil {
+		return err
+	}
+	return b.Broker.Declare(ctx, q)
+}
+
+func (b *bindings) Bind(ctx context.Context, q string, binding broker.Binding) error {
+	if err := b.bind(binding); err != nil {
+		return err
+	}
+	return b.Broker.Bind(ctx, q, binding)
+}
+
+func (b *bindings) Unbind(ctx context.Context, q string, binding broker.Binding) error {
+	if err := b.unbind(binding); err != nil {
+		return err
+	}
+	return b.Broker.Unbind(ctx, q, binding)
+}
+
+// withBindings is the fixture over a broker whose calls can be watched, in a service of its own.
+func withBindings(t *testing.T) (fixture, *bindings) {
+	t.Helper()
+	f := newFixture(t, false)
+	b := &bindings{f.broker, func() error { return nil }, func(broker.Binding) error { return nil }, func(broker.Binding) error { return nil }}
+	f.Service = message.New(f.db, "", b, f.log, false)
+	return f, b
+}
+
+func (f fixture) boundTopics(t *testing.T) (topics string) {
+	t.Helper()
+	if err := f.db.QueryRow(within(t), `SELECT coalesce(string_agg(topic, ' ' ORDER BY topic), '') FROM queue_bindings`).Scan(&topics); err != nil {
+		t.Fatal(err)
+	}
+	return topics
+}
+
+func TestCreateQueueWithoutBroker(t *testing.T) {
+	t.Parallel()
+	f, b := withBindings(t)
+	away := errs.New(errs.Unavailable, "away")
+	b.declare = func() error { return away }
+	q := name(t, "orders")
+	if _, err := f.CreateQueue(within(t), q, message.Policy{}); !errs.Is(err, errs.Unavailable) {
+		t.Error(err)
+	}
+	if page, _, err := f.Queues(within(t), 0, ""); len(page) != 0 || err != nil {
+		t.Errorf("%v %v is left", page, err)
+	}
+}
+
+// TestBindingsOutliveEveryCrash looks at what the table says at the moment of each call of the broker: a process that dies
+// there must leave nothing on the broker that the table does not know.
+func TestBindingsOutliveEveryCrash(t *testing.T) {
+	t.Parallel()
+	f, b := withBindings(t)
+	var away error
+	seen := func(binding broker.Binding) error {
+		if topics := f.boundTopics(t); !strings.Contains(" default."+strings.ReplaceAll(topics, " ", " default."), " "+binding.Topic) {
+			t.Errorf("%v changes while the table has %q", binding, topics)
+		}
+		return away
+	}
+	b.bind, b.unbind = seen, seen
+	q := name(t, "orders")
+	set := func(topics ...string) error {
+		_, err := f.UpdateQueue(within(t), q, func(p *message.Policy) {
+			p.Bindings = nil
+			for _, topic := range topics {
+				p.Bindings = append(p.Bindings, message.Binding{Topic: topic, Pattern: "#"})
+			}
+		})
+		return err
+	}
+	leads := func(topic string, want bool) {
+		t.Helper()
+		err := f.broker.Publish(within(t), broker.Address{Topic: "default." + topic}, broker.Message{ID: uuid.NewString()})
+		if want != (err == nil) || !want && !errors.Is(err, broker.ErrNoQueue) {
+			t.Errorf("published to %s: %v", topic, err)
+		}
+	}
+	if _, err := f.CreateQueue(within(t), q, message.Policy{Bindings: []message.Binding{{"a", "#"}}}); err != nil {
+		t.Fatal(err)
+	}
+	leads("a", true)
+	if err := set("b"); err != nil {
+		t.Fatal(err)
+	}
+	leads("a", false)
+	leads("b", true)
+
+	away = errs.New(errs.Unavailable, "away")
+	if err := set("b", "c"); !errs.Is(err, errs.Unavailable) || f.boundTopics(t) != "b c" {
+		t.Errorf("a binding that the broker did not hear of: %v, the table has %q", err, f.boundTopics(t))
+	}
+	if err := set("c"); !errs.Is(err, errs.Unavailable) || f.boundTopics(t) != "b c" {
+		t.Errorf("a binding that the broker did not end: %v, the table has %q", err, f.boundTopics(t))
+	}
+	away = nil
+	if err := set("b", "c"); err != nil { // Nothing changes in the table.
+		t.Fatal(err)
+	}
+	leads("b", true)
+	leads("c", true)
+	if err := set(); err != nil || f.boundTopics(t) != "" {
+		t.Errorf("cleared: %v, the table has %q", err, f.boundTopics(t))
+	}
+	leads("b", false)
+}
+
+func TestPauseQueue(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t, false)
+	q := f.queue(t, "orders")
+	heard := make(chan string, 16)
+	run(t, func(ctx context.Context) error {
+		return pg.Listen(ctx, f.url, "plinth_queues", zap.NewNop(), func(payload string) { heard <- payload })
+	})
+	hear := func(want string) {
+		t.Helper()
+		select {
+		case got := <-heard:
+			if got != want {
+				t.Errorf("heard %q, want %q", got, want)
+			}
+		case <-within(t).Done():
+			t.Errorf("did not hear %q", want)
+		}
+	}
+	hear("") // It listens.
+	for _, want := range []bool{true, true, false} {
+		change := f.PauseQueue
+		if !want {
+			change = f.ResumeQueue
+		}
+		if got, err := change(within(t), q); err != nil || got.Name != q || got.Paused != want || got.MaxAttempts != 10 {
+			t.Errorf("%+v %v", got, err)
+		}
+		hear("orders")
+		if got, err := f.Queue(within(t), q); err != nil || got.Paused != want {
+			t.Errorf("%+v %v", got, err)
+		}
+	}
+	if err := f.DeleteQueue(within(t), q); err != nil {
+		t.Error(err)
+	}
+	hear("orders")
+	if _, err := f.PauseQueue(within(t), q); !errs.Is(err, errs.NotFound) {
+		t.Error(err)
+	}
+}
+
+// later publishes a message that waits for its time.
+func (f fixture) later(t *testing.T, q message.QueueName, key string) {
+	t.Helper()
+	_, err := f.Publish(within(t), message.Publication{To: message.ToQueue(q), Delay: time.Hour, IdempotencyKey: key})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestPurgeQueue(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t, false)
+	q, other := f.queue(t, "orders"), f.queue(t, "other")
+	f.publish(t, q, "outstanding")
+	held := f.subscribe(t, q, 1, long)
+	one(t, held)
+	for _, queue := range []message.QueueName{q, other} {
+		f.publish(t, queue, "a")
+		f.later(t, queue, "")
+		f.later(t, queue, "")
+		f.letters(t, queue, 4)
+	}
+	if got, err := f.Queue(within(t), q); err != nil || got.Stats.Depth != 1 || got.Stats.Waiting != 2 || got.Stats.DeadLetters != 4 {
+		t.Errorf("before: %+v %v", got.Stats, err)
+	}
+	if n, err := f.PurgeQueue(within(t), q); n != 3 || err != nil {
+		t.Errorf("%d %v", n, err)
+	}
+	if got, err := f.Queue(within(t), q); err != nil || got.Stats.Depth != 0 || got.Stats.Waiting != 0 || got.Stats.DeadLetters != 4 {
+		t.Errorf("after: %+v %v", got.Stats, err)
+	}
+	if got, err := f.Queue(within(t), other); err != nil || got.Stats.Depth != 1 || got.Stats.Waiting != 2 || got.Stats.DeadLetters != 4 {
+		t.Errorf("another queue: %+v %v", got.Stats, err)
+	}
+	held.Close()
+	if m := one(t, f.subscribe(t, q, 1, long)); string(m.Body) != "outstanding" {
+		t.Errorf("%v, want what was outstanding", m)
+	}
+	if _, err := f.PurgeQueue(within(t), name(t, "none")); !errs.Is(err, errs.NotFound) {
+		t.Errorf("unknown queue: %v", err)
+	}
+}
+
+func TestDeleteQueueTakesAllAlong(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t, false)
+	q, other := f.queue(t, "orders"), f.queue(t, "other")
+	for _, queue := range []message.QueueName{q, other} {
+		f.later(t, queue, "key")
+		f.letters(t, queue, 2)
+		f.exec(t, `INSERT INTO queue_rates VALUES ('default', $1, now(), 600, 600, 600)`, queue.String())
+	}
+	if err := f.DeleteQueue(within(t), q); err != nil {
+		t.Fatal(err)
+	}
+	f.queue(t, "orders")
+	f.later(t, q, "key") // It is free again.
+	for queue, want := range map[message.QueueName]message.Stats{
+		q: {Waiting: 1}, other: {Waiting: 1, DeadLetters: 2, Rates: message.Rates{Published: 10, Delivered: 10, Acknowledged: 10}},
+	} {
+		if got, err := f.Queue(within(t), queue); err != nil || *got.Stats != want {
+			t.Errorf("%v: %+v %v", queue, got.Stats, err)
+		}
 	}
 }
 
@@ -110,29 +441,4 @@ func TestBrokerThatCameBackEmpty(t *testing.T) {
 	}
 	forget()
 	f.subscribe(t, q, 1, 0)
-}
-
-func TestPublish(t *testing.T) {
-	t.Parallel()
-	f := newFixture(t, false)
-	q := f.queue(t, "orders")
-	large := map[string]string{"a": strings.Repeat("x", 100)}
-	if _, err := f.Publish(within(t), q, make([]byte, message.MaxBytes-100), large); !errs.Is(err, errs.ResourceExhausted) {
-		t.Errorf("too large: %v", err)
-	}
-	if _, err := f.Publish(within(t), q, make([]byte, message.MaxBytes-101), large); err != nil {
-		t.Errorf("just fits: %v", err)
-	}
-	if _, err := f.Publish(within(t), name(t, "none"), nil, nil); !errs.Is(err, errs.NotFound) {
-		t.Errorf("unknown queue: %v", err)
-	}
-	auto := newFixture(t, true)
-	none := name(t, "none")
-	auto.publish(t, none, "a")
-	if got, err := auto.Queue(within(t), none); err != nil || got.Depth != 1 {
-		t.Errorf("created by publishing: %+v %v", got, err)
-	}
-	if _, err := auto.Subscribe(within(t), name(t, "other"), 1, 0); !errs.Is(err, errs.NotFound) {
-		t.Errorf("subscribing must not create: %v", err)
-	}
 }

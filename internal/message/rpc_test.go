@@ -35,7 +35,8 @@ func newEdge(t *testing.T) edge {
 	draining, drain := context.WithCancel(context.Background())
 	t.Cleanup(drain)
 	mux := http.NewServeMux()
-	mux.Handle(messagev1.NewMessageServiceHandler(message.NewRPC(draining, f.Service, 2*time.Second), stack.Options()...))
+	parts := message.Parts{Validate: stack.Validate, Error: rpc.PartError}
+	mux.Handle(messagev1.NewMessageServiceHandler(message.NewRPC(draining, f.Service, 2*time.Second, parts), stack.Options()...))
 	server := httptest.NewUnstartedServer(stack.Handler(mux))
 	server.Config.Protocols = new(http.Protocols)
 	server.Config.Protocols.SetHTTP1(true)
@@ -59,6 +60,10 @@ func subscribe(s *messagev1.Subscribe) *messagev1.ConsumeRequest {
 
 func ack(ids ...string) *messagev1.ConsumeRequest {
 	return &messagev1.ConsumeRequest{Request: &messagev1.ConsumeRequest_Ack{Ack: &messagev1.Ack{Ids: ids}}}
+}
+
+func nack(items ...*messagev1.NackItem) *messagev1.ConsumeRequest {
+	return &messagev1.ConsumeRequest{Request: &messagev1.ConsumeRequest_Nack{Nack: &messagev1.Nack{Items: items}}}
 }
 
 func (e edge) consume(t *testing.T, first *messagev1.ConsumeRequest, options ...connect.ClientOption) *stream {
@@ -124,7 +129,8 @@ func TestCallsInEveryProtocol(t *testing.T) {
 func TestConsume(t *testing.T) {
 	t.Parallel()
 	e := newEdge(t)
-	q := e.queue(t, "orders")
+	e.worker(t, time.Second) // Relays.
+	q := e.queueOf(t, "orders", message.Policy{MaxAttempts: 3, MinBackoff: time.Second})
 	for name, options := range map[string][]connect.ClientOption{"connect": nil, "grpc": {connect.WithGRPC()}, "grpcweb": {connect.WithGRPCWeb()}} {
 		id := e.publish(t, q, name)
 		s := e.consume(t, subscribe(&messagev1.Subscribe{Queue: "orders", MaxOutstanding: 1, AckDeadline: durationpb.New(time.Minute)}), options...)
@@ -133,9 +139,15 @@ func TestConsume(t *testing.T) {
 			t.Errorf("%s: %v", name, m)
 		}
 		_ = s.Send(&messagev1.ConsumeRequest{Request: &messagev1.ConsumeRequest_Extend{Extend: &messagev1.Extend{Ids: []string{id}}}})
-		_ = s.Send(&messagev1.ConsumeRequest{Request: &messagev1.ConsumeRequest_Nack{Nack: &messagev1.Nack{Items: []*messagev1.NackItem{{Id: id}}}}})
-		if m := receive(t, s); m.GetId() != id || m.GetAttempt() != 2 {
-			t.Errorf("%s: %v", name, m)
+		start := time.Now()
+		_ = s.Send(nack(&messagev1.NackItem{Id: id})) // After the back-off: 1 s less up to a half.
+		if m := receive(t, s); m.GetId() != id || m.GetAttempt() != 2 || time.Since(start) < 500*time.Millisecond {
+			t.Errorf("%s: %v after %v", name, m, time.Since(start))
+		}
+		start = time.Now()
+		_ = s.Send(nack(&messagev1.NackItem{Id: id, Delay: durationpb.New(0)}))
+		if m := receive(t, s); m.GetId() != id || m.GetAttempt() != 3 || time.Since(start) > time.Second {
+			t.Errorf("%s: %v after %v", name, m, time.Since(start))
 		}
 		_ = s.Send(ack(id))
 		// A client that has settled and half-closes is done.

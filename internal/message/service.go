@@ -2,79 +2,53 @@ package message
 
 import (
 	"context"
-	"errors"
 
-	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 	"go.uber.org/zap"
+	"golang.org/x/sync/errgroup"
 
 	"plinth/internal/broker"
-	"plinth/internal/errs"
 	"plinth/internal/pg"
 )
 
-// Service holds the rules of messages and queues.
+// Channels of notifications: a hint that there is something new to read.
+const (
+	waitingChannel = "plinth_waiting" // message_waiting has rows that may be due before all others
+	queuesChannel  = "plinth_queues"  // a queue was paused or resumed
+)
+
+// Service holds the rules of messages and queues. Its Run must run.
 type Service struct {
 	db         *pg.DB
+	url        string
 	broker     broker.Broker
 	log        *zap.Logger
 	autoCreate bool
+	notifier   *pg.Notifier
+	rates      *rates
+	topology   *topology
+	pauses     *pauses
 }
 
-// New makes the service. With autoCreate, publishing to an unknown queue creates it.
-func New(db *pg.DB, b broker.Broker, log *zap.Logger, autoCreate bool) *Service {
-	return &Service{db: db, broker: b, log: log, autoCreate: autoCreate}
+// New makes the service. url is that of db, for connections that listen. With autoCreate, publishing to an unknown queue
+// creates it.
+func New(db *pg.DB, url string, b broker.Broker, log *zap.Logger, autoCreate bool) *Service {
+	return &Service{
+		db: db, url: url, broker: b, log: log, autoCreate: autoCreate,
+		notifier: pg.NewNotifier(db), rates: &rates{}, topology: &topology{}, pauses: newPauses(),
+	}
 }
 
-// Publish puts a message in a queue and gives its id once the broker holds it durably. Errors: NotFound for an unknown
-// queue, ResourceExhausted for a message over MaxBytes, Unavailable when its fate is unknown.
-func (s *Service) Publish(ctx context.Context, queue QueueName, body []byte, attributes map[string]string) (string, error) {
-	if n := (Message{Body: body, Attributes: attributes}).size(); n > MaxBytes {
-		return "", errs.New(errs.ResourceExhausted, "the message has %d bytes; at most %d are allowed, attributes included", n, MaxBytes)
-	}
-	id, err := uuid.NewV7()
-	if err != nil {
-		return "", err
-	}
-	m := broker.Message{ID: id.String(), Body: body, Attributes: attributes}
-	tell := s.declare
-	if s.autoCreate {
-		tell = s.EnsureQueue
-	}
-	err = known(ctx, queue, tell, func() error { return s.broker.Publish(ctx, queue.onBroker(), m) })
-	if err != nil {
-		return "", err
-	}
-	return m.ID, nil
+// Run does what every process with the service does beside its calls, until ctx ends.
+func (s *Service) Run(ctx context.Context) error {
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return s.notifier.Run(ctx) })
+	group.Go(func() error { return s.watchPauses(ctx) })
+	group.Go(func() error { return s.rates.run(ctx, s.db, s.log) })
+	return group.Wait()
 }
 
-// known runs use, and once more after the broker was told of the queue if it does not know it.
-func known(ctx context.Context, queue QueueName, tell func(context.Context, QueueName) error, use func() error) error {
-	err := use()
-	if !errors.Is(err, broker.ErrNoQueue) {
-		return err
-	}
-	if err := tell(ctx, queue); err != nil {
-		return err
-	}
-	return use()
-}
-
-// declare tells the broker of a queue that the table knows. The row is locked meanwhile, so that a deletion cannot pass
-// between the two and leave the broker with a queue that nobody knows.
-func (s *Service) declare(ctx context.Context, queue QueueName) error {
-	return s.db.InTx(ctx, func(tx pgx.Tx) error {
-		known, err := lockQueue(ctx, tx, queue)
-		if err != nil {
-			return err
-		}
-		if !known {
-			return errNoQueue(queue)
-		}
-		return s.broker.Declare(ctx, queue.onBroker())
-	})
-}
-
-func errNoQueue(queue QueueName) error {
-	return errs.New(errs.NotFound, "queue: %q does not exist; create it with CreateQueue", queue)
+// wakeRelay tells the relays, once tx is committed, that message_waiting has new rows.
+func (s *Service) wakeRelay(tx pgx.Tx) {
+	pg.AfterCommit(tx, func() { s.notifier.Notify(waitingChannel, "") })
 }

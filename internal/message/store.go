@@ -3,20 +3,69 @@ package message
 import (
 	"context"
 	"errors"
+	"strings"
 
 	"github.com/jackc/pgx/v5"
 
 	"plinth/internal/pg"
 )
 
-// insertQueue fills in the queue's row. created is false when there is one already.
-func insertQueue(ctx context.Context, db pg.Querier, q *Queue) (created bool, err error) {
-	err = db.QueryRow(ctx, `INSERT INTO queues (tenant, name) VALUES ($1, $2)
-		ON CONFLICT (tenant, name) DO NOTHING RETURNING created_at`, tenant, q.Name.name).Scan(&q.CreatedAt)
-	if errors.Is(err, pgx.ErrNoRows) {
-		return false, nil
+// text is what PostgreSQL keeps of a text: valid UTF-8 without U+0000.
+func text(s string) string {
+	return strings.ReplaceAll(strings.ToValidUTF8(s, "\uFFFD"), "\x00", "\uFFFD")
+}
+
+// queueColumns are what scanQueue reads.
+const queueColumns = `name, created_at, max_attempts, min_backoff, max_backoff, message_ttl, max_length,
+	dead_letter_retention, paused,
+	ARRAY(SELECT topic FROM queue_bindings b WHERE (b.tenant, b.queue) = (queues.tenant, queues.name) ORDER BY topic, pattern),
+	ARRAY(SELECT pattern FROM queue_bindings b WHERE (b.tenant, b.queue) = (queues.tenant, queues.name) ORDER BY topic, pattern)`
+
+func scanQueue(row pgx.Row) (q Queue, err error) {
+	var topics, patterns []string
+	err = row.Scan(&q.Name.name, &q.CreatedAt, &q.MaxAttempts, &q.MinBackoff, &q.MaxBackoff, &q.MessageTTL, &q.MaxLength,
+		&q.DeadLetterRetention, &q.Paused, &topics, &patterns)
+	for i := range topics {
+		q.Bindings = append(q.Bindings, Binding{topics[i], patterns[i]})
 	}
-	return err == nil, err
+	return q, err
+}
+
+// insertQueue makes the rows of a queue and its bindings. created is false when there is one already.
+func insertQueue(ctx context.Context, db pg.Querier, name QueueName, p Policy) (created bool, err error) {
+	tag, err := db.Exec(ctx, `
+		INSERT INTO queues (tenant, name, max_attempts, min_backoff, max_backoff, message_ttl, max_length, dead_letter_retention)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT (tenant, name) DO NOTHING`,
+		tenant, name.name, p.MaxAttempts, p.MinBackoff, p.MaxBackoff, p.MessageTTL, p.MaxLength, p.DeadLetterRetention)
+	if err != nil || tag.RowsAffected() == 0 {
+		return false, err
+	}
+	return true, insertBindings(ctx, db, name, p.Bindings)
+}
+
+// updatePolicy changes all of a policy that can be changed.
+func updatePolicy(ctx context.Context, db pg.Querier, name QueueName, p Policy) error {
+	_, err := db.Exec(ctx, `UPDATE queues
+		SET max_attempts = $3, min_backoff = $4, max_backoff = $5, dead_letter_retention = $6 WHERE tenant = $1 AND name = $2`,
+		tenant, name.name, p.MaxAttempts, p.MinBackoff, p.MaxBackoff, p.DeadLetterRetention)
+	if err != nil {
+		return err
+	}
+	if _, err := db.Exec(ctx, `DELETE FROM queue_bindings WHERE tenant = $1 AND queue = $2`, tenant, name.name); err != nil {
+		return err
+	}
+	return insertBindings(ctx, db, name, p.Bindings)
+}
+
+func insertBindings(ctx context.Context, db pg.Querier, queue QueueName, bindings []Binding) error {
+	topics, patterns := make([]string, len(bindings)), make([]string, len(bindings))
+	for i, b := range bindings {
+		topics[i], patterns[i] = b.Topic, b.Pattern
+	}
+	_, err := db.Exec(ctx, `INSERT INTO queue_bindings (tenant, queue, topic, pattern)
+		SELECT $1, $2, topic, pattern FROM unnest($3::text[], $4::text[]) AS b (topic, pattern)
+		ON CONFLICT DO NOTHING`, tenant, queue.name, topics, patterns)
+	return err
 }
 
 // lockQueue keeps a queue from being deleted until the transaction ends.
@@ -28,9 +77,18 @@ func lockQueue(ctx context.Context, db pg.Querier, name QueueName) (known bool, 
 	return known, err
 }
 
+// lockForChange keeps all others from changing or deleting a queue until the transaction ends.
+func lockForChange(ctx context.Context, db pg.Querier, name QueueName) error {
+	var known bool
+	err := db.QueryRow(ctx, `SELECT true FROM queues WHERE tenant = $1 AND name = $2 FOR NO KEY UPDATE`, tenant, name.name).Scan(&known)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return errNoQueue(name)
+	}
+	return err
+}
+
 func selectQueue(ctx context.Context, db pg.Querier, name QueueName) (Queue, error) {
-	q := Queue{Name: name}
-	err := db.QueryRow(ctx, `SELECT created_at FROM queues WHERE tenant = $1 AND name = $2`, tenant, name.name).Scan(&q.CreatedAt)
+	q, err := scanQueue(db.QueryRow(ctx, `SELECT `+queueColumns+` FROM queues WHERE tenant = $1 AND name = $2`, tenant, name.name))
 	if errors.Is(err, pgx.ErrNoRows) {
 		return Queue{}, errNoQueue(name)
 	}
@@ -38,18 +96,69 @@ func selectQueue(ctx context.Context, db pg.Querier, name QueueName) (Queue, err
 }
 
 func selectQueues(ctx context.Context, db pg.Querier, after string, limit int) ([]Queue, error) {
-	rows, err := db.Query(ctx, `SELECT name, created_at FROM queues
+	rows, err := db.Query(ctx, `SELECT `+queueColumns+` FROM queues
 		WHERE tenant = $1 AND name > $2 ORDER BY name LIMIT $3`, tenant, after, limit)
 	if err != nil {
 		return nil, err
 	}
-	return pgx.CollectRows(rows, func(row pgx.CollectableRow) (q Queue, err error) {
-		err = row.Scan(&q.Name.name, &q.CreatedAt)
-		return q, err
-	})
+	return pgx.CollectRows(rows, func(row pgx.CollectableRow) (Queue, error) { return scanQueue(row) })
+}
+
+// updatePaused gives the queue as it is then.
+func updatePaused(ctx context.Context, db pg.Querier, name QueueName, paused bool) (Queue, error) {
+	q, err := scanQueue(db.QueryRow(ctx, `UPDATE queues SET paused = $3 WHERE tenant = $1 AND name = $2 RETURNING `+queueColumns,
+		tenant, name.name, paused))
+	if errors.Is(err, pgx.ErrNoRows) {
+		return Queue{}, errNoQueue(name)
+	}
+	return q, err
+}
+
+// selectStats gives what the database knows of a queue's traffic, which is all but its depth. Rates are of the last six
+// buckets that are over, and of what processes that ended since have left.
+func selectStats(ctx context.Context, db pg.Querier, name QueueName) (s Stats, err error) {
+	err = db.QueryRow(ctx, `
+		SELECT (SELECT count(*) FROM message_waiting WHERE tenant = $1 AND queue = $2),
+			(SELECT count(*) FROM dead_letters WHERE tenant = $1 AND queue = $2),
+			coalesce(sum(published), 0) / 60::float8, coalesce(sum(delivered), 0) / 60::float8, coalesce(sum(acknowledged), 0) / 60::float8
+		FROM queue_rates
+		WHERE tenant = $1 AND queue = $2 AND bucket >= date_bin('10 seconds', now(), 'epoch') - interval '60 seconds'`,
+		tenant, name.name,
+	).Scan(&s.Waiting, &s.DeadLetters, &s.Rates.Published, &s.Rates.Delivered, &s.Rates.Acknowledged)
+	return s, err
 }
 
 func deleteQueue(ctx context.Context, db pg.Querier, name QueueName) (deleted bool, err error) {
 	tag, err := db.Exec(ctx, `DELETE FROM queues WHERE tenant = $1 AND name = $2`, tenant, name.name)
 	return tag.RowsAffected() == 1, err
+}
+
+// deleteAllOf removes what stands beside a queue's row and its bindings, the records of redrives and purges left out.
+func deleteAllOf(ctx context.Context, db pg.Querier, name QueueName) error {
+	if _, err := deleteWaitingOf(ctx, db, name); err != nil {
+		return err
+	}
+	for _, statement := range []string{
+		`DELETE FROM dead_letters WHERE tenant = $1 AND queue = $2`,
+		`DELETE FROM message_keys WHERE tenant = $1 AND destination = $2`,
+		`DELETE FROM queue_rates WHERE tenant = $1 AND queue = $2`,
+	} {
+		if _, err := db.Exec(ctx, statement, tenant, name.name); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// deleteWaitingOf removes the messages that wait for their time to go to a queue. A statement does not see the row that
+// a relay puts back while it waits for that relay; the next one does.
+func deleteWaitingOf(ctx context.Context, db pg.Querier, name QueueName) (deleted int64, err error) {
+	for range 2 {
+		tag, err := db.Exec(ctx, `DELETE FROM message_waiting WHERE tenant = $1 AND queue = $2`, tenant, name.name)
+		if err != nil {
+			return deleted, err
+		}
+		deleted += tag.RowsAffected()
+	}
+	return deleted, nil
 }

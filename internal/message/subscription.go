@@ -3,6 +3,7 @@ package message
 import (
 	"context"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"go.uber.org/zap"
@@ -16,73 +17,79 @@ const (
 	maxBatchBytes = 1 << 20
 )
 
-// settleTimeout bounds one ack or nack. One that takes longer is given up, and the message comes again.
+// aheadBatch is how many messages are taken from the broker before they are asked for. There may be very many
+// subscriptions, most of them idle.
+const aheadBatch = 16
+
+// settleTimeout bounds one ack, nack or failed attempt. One that takes longer is given up, and the message comes again.
 const settleTimeout = 5 * time.Second
 
 // Subscription receives messages of one queue for one consumer. Each message is leased to it: it comes again, to this
-// consumer or another, unless it is settled before its ack deadline.
+// consumer or another, unless it is settled before its ack deadline. While the queue is paused, nothing comes.
 type Subscription struct {
-	source      broker.Subscription
+	service     *Service
+	source      *source
 	log         *zap.Logger
+	count       *counters
 	ackDeadline time.Duration
 	received    chan broker.Delivery
+	life        context.Context
 	end         context.CancelFunc
-	ended       error            // why there are no more; read after received is closed
-	left        *broker.Delivery // received, but too large for the last batch
+	ended       error  // why there are no more; read after received is closed
+	left        *lease // received, but too large for the last batch
 
-	mu     sync.Mutex
-	leases map[string]*lease
-	acking int           // acks on their way to the broker
-	freed  chan struct{} // has a token after a message was settled
+	busy sync.Mutex // while Ack or Nack settles
+
+	mu       sync.Mutex
+	leases   map[string]*lease
+	settling int           // messages that Ack or Nack settles now
+	freed    chan struct{} // has a token after a message was settled
 }
 
 // lease is one outstanding message. When its timer fires, the message goes back.
 type lease struct {
 	delivery broker.Delivery
+	message  Message
 	timer    *time.Timer
-	given    bool // back, after a delay: no longer the consumer's to settle
 }
 
-// Nack is one message that a consumer gives back, to come again after a delay.
+// Nack is one message that a consumer gives back: its attempt failed.
 type Nack struct {
 	ID     string
-	Delay  time.Duration
-	Reason string
+	Delay  *time.Duration // before it comes again; nil is the queue's back-off
+	Reason string         // for people
 }
 
 // Subscribe starts to receive from a queue. At most maxOutstanding messages are leased at a time, each for ackDeadline.
 // Errors: NotFound.
 func (s *Service) Subscribe(ctx context.Context, queue QueueName, maxOutstanding int, ackDeadline time.Duration) (*Subscription, error) {
-	var source broker.Subscription
-	err := known(ctx, queue, s.declare, func() (err error) {
-		source, err = s.broker.Subscribe(ctx, queue.onBroker(), maxOutstanding)
-		return err
-	})
+	life, end := context.WithCancel(context.WithoutCancel(ctx))
+	src, err := s.open(ctx, life, queue, maxOutstanding)
 	if err != nil {
+		end()
 		return nil, err
 	}
-	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	sub := &Subscription{
-		source: source, log: s.log.With(zap.Stringer("queue", queue)), ackDeadline: ackDeadline,
-		received: make(chan broker.Delivery, maxOutstanding), end: cancel,
+		service: s, source: src, log: s.log, count: s.rates.of(queue), ackDeadline: ackDeadline,
+		received: make(chan broker.Delivery, min(maxOutstanding, aheadBatch)), life: life, end: end,
 		leases: map[string]*lease{}, freed: make(chan struct{}, 1),
 	}
-	go sub.receive(ctx)
+	go sub.receive()
 	return sub, nil
 }
 
-func (s *Subscription) receive(ctx context.Context) {
+func (s *Subscription) receive() {
 	defer close(s.received)
 	for {
-		d, err := s.source.Receive(ctx)
+		d, err := s.source.Receive()
 		if err != nil {
 			s.ended = err
 			return
 		}
 		select {
 		case s.received <- d:
-		case <-ctx.Done():
-			s.ended = ctx.Err()
+		case <-s.life.Done():
+			s.ended = s.life.Err()
 			return
 		}
 	}
@@ -91,137 +98,222 @@ func (s *Subscription) receive(ctx context.Context) {
 // Next waits for messages until ctx ends, and leases what has come: up to 100 messages and 1 MiB, or one larger message.
 // Errors: NotFound when the queue was deleted, Unavailable when the service stops. Not for concurrent use.
 func (s *Subscription) Next(ctx context.Context) ([]Message, error) {
-	d, err := s.first(ctx)
+	l, err := s.first(ctx)
 	if err != nil {
 		return nil, err
 	}
 	var batch []Message
-	bytes := 0
+	for bytes := 0; l != nil; l = s.another(ctx) {
+		if bytes += l.message.size(); len(batch) > 0 && bytes > maxBatchBytes {
+			s.left = l
+			break
+		}
+		s.lease(l)
+		if batch = append(batch, l.message); len(batch) == maxBatch {
+			break
+		}
+	}
+	s.count.delivered.Add(int64(len(batch)))
+	return batch, nil
+}
+
+// first waits for a message for the consumer.
+func (s *Subscription) first(ctx context.Context) (*lease, error) {
+	if l := s.left; l != nil {
+		if s.left = nil; s.fits(ctx, l) {
+			return l, nil
+		}
+	}
 	for {
-		m := fromBroker(d)
-		if bytes += m.size(); len(batch) > 0 && bytes > maxBatchBytes {
-			s.left = &d
-			return batch, nil
-		}
-		s.lease(d)
-		if batch = append(batch, m); len(batch) == maxBatch {
-			return batch, nil
-		}
-		var more bool
 		select {
-		case d, more = <-s.received:
+		case d, more := <-s.received:
+			if !more {
+				return nil, s.ended
+			}
+			if l := newLease(d); s.fits(ctx, l) {
+				return l, nil
+			}
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+}
+
+// another gives the next message for the consumer if one is there.
+func (s *Subscription) another(ctx context.Context) *lease {
+	for {
+		select {
+		case d, more := <-s.received:
+			if !more {
+				return nil
+			}
+			if l := newLease(d); s.fits(ctx, l) {
+				return l
+			}
 		default:
-		}
-		if !more {
-			return batch, nil
+			return nil
 		}
 	}
 }
 
-func (s *Subscription) first(ctx context.Context) (broker.Delivery, error) {
-	if d := s.left; d != nil {
-		s.left = nil
-		return *d, nil
+// fits says whether the consumer is to get a message. Otherwise it is settled: it goes back to a queue that was paused
+// meanwhile, and is a dead letter where it was delivered too often without being settled. While Postgres is away, nothing
+// is too often.
+func (s *Subscription) fits(ctx context.Context, l *lease) bool {
+	queue := s.source.queue
+	if paused, _ := s.service.pauses.of(queue); paused {
+		s.settle(l.delivery.Nack, l.message.ID)
+		return false
 	}
-	select {
-	case d, more := <-s.received:
-		if !more {
-			return d, s.ended
-		}
-		return d, nil
-	case <-ctx.Done():
-		return broker.Delivery{}, ctx.Err()
+	if l.delivery.Attempt == 1 {
+		return true
 	}
+	most, err := selectMaxAttempts(ctx, s.service.db, queue)
+	if err != nil || l.message.Attempt <= most {
+		return true
+	}
+	f := cutShort(l.message)
+	f.permanent = true
+	if s.service.fail(ctx, queue, f) != nil {
+		return true
+	}
+	s.settle(l.delivery.Ack, l.message.ID)
+	return false
 }
 
-func (s *Subscription) lease(d broker.Delivery) {
-	l := &lease{delivery: d}
+func newLease(d broker.Delivery) *lease { return &lease{delivery: d, message: fromBroker(d)} }
+
+// lease begins a lease; that of an earlier delivery of the message, whose connection was lost, ends.
+func (s *Subscription) lease(l *lease) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if old := s.leases[d.ID]; old != nil {
-		old.timer.Stop() // Its connection was lost, and this is the redelivery.
+	if old := s.leases[l.message.ID]; old != nil {
+		old.timer.Stop()
+		go s.settle(old.delivery.Nack, l.message.ID)
 	}
-	s.leases[d.ID] = l
+	s.begin(l)
+}
+
+// begin runs a lease; the caller holds the lock.
+func (s *Subscription) begin(l *lease) {
+	s.leases[l.message.ID] = l
 	l.timer = time.AfterFunc(s.ackDeadline, func() { s.expire(l) })
 }
 
 // expire gives a message back whose time is over.
 func (s *Subscription) expire(l *lease) {
 	s.mu.Lock()
-	current := s.leases[l.delivery.ID] == l
+	current := s.leases[l.message.ID] == l
 	if current {
 		s.drop(l)
 	}
 	s.mu.Unlock()
 	if current {
-		s.settle(l.delivery.Nack, l.delivery.ID)
+		s.settle(l.delivery.Nack, l.message.ID)
 	}
 }
 
 // drop ends a lease; the caller holds the lock.
 func (s *Subscription) drop(l *lease) {
 	l.timer.Stop()
-	delete(s.leases, l.delivery.ID)
+	delete(s.leases, l.message.ID)
 	s.free()
 }
 
-func (s *Subscription) free() {
-	select {
-	case s.freed <- struct{}{}:
-	default:
-	}
-}
+func (s *Subscription) free() { give(s.freed) }
 
-// held finds the lease of a message that is the consumer's to settle; the caller holds the lock.
-func (s *Subscription) held(id string) *lease {
-	if l := s.leases[id]; l != nil && !l.given {
-		return l
-	}
-	return nil
-}
-
-// Ack says that messages were handled, and returns when the broker knows. Ids that are not
-// outstanding are ignored. Not for concurrent use.
+// Ack says that messages were handled, and returns when the broker knows. Ids that are not outstanding are ignored.
 func (s *Subscription) Ack(ids []string) {
+	s.busy.Lock()
+	defer s.busy.Unlock()
+	taken := s.take(ids)
+	defer s.took()
+	s.count.acknowledged.Add(s.ack(taken))
+}
+
+// ack acknowledges deliveries to the broker, and counts where it worked.
+func (s *Subscription) ack(taken []*lease) int64 {
 	var settling sync.WaitGroup
-	for _, l := range s.take(ids) {
-		settling.Go(func() { s.settle(l.delivery.Ack, l.delivery.ID) })
+	var acked atomic.Int64
+	for _, l := range taken {
+		settling.Go(func() {
+			if s.settle(l.delivery.Ack, l.message.ID) {
+				acked.Add(1)
+			}
+		})
 	}
 	settling.Wait()
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.acking = 0
-	s.free()
+	return acked.Load()
 }
 
-// take ends the leases of messages that are the consumer's to acknowledge.
+// take ends the leases of outstanding messages for their settling, which ends with took.
 func (s *Subscription) take(ids []string) (taken []*lease) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, id := range ids {
-		if l := s.held(id); l != nil {
+		if l := s.leases[id]; l != nil {
 			s.drop(l)
 			taken = append(taken, l)
 		}
 	}
-	s.acking = len(taken)
+	s.settling += len(taken)
 	return taken
 }
 
-// Nack gives messages back. One with a delay stays here, and in the credit, until it is over.
+func (s *Subscription) took() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.settling = 0
+	s.free()
+}
+
+// Nack says that attempts failed, and returns when that is committed: the messages come again, or are dead letters. While
+// Postgres is away, they stay outstanding for another ack deadline. Ids that are not outstanding are ignored.
 func (s *Subscription) Nack(items []Nack) {
-	for _, item := range items {
-		s.mu.Lock()
-		l := s.held(item.ID)
-		if l != nil {
-			l.given = true
-			l.timer.Reset(item.Delay)
-			s.free()
+	s.busy.Lock()
+	defer s.busy.Unlock()
+	defer s.took()
+	for len(items) > 0 && s.life.Err() == nil {
+		items = items[s.nack(items):]
+	}
+}
+
+// nack moves the messages of as many items as fit into a transaction, and gives the number of the items.
+func (s *Subscription) nack(items []Nack) (n int) {
+	var taken []*lease
+	var failures []*failure
+	for bytes := 0; n < len(items) && len(taken) < maxBatch && bytes < maxBatchBytes; n++ {
+		for _, l := range s.take([]string{items[n].ID}) {
+			bytes += l.message.size()
+			taken = append(taken, l)
+			failures = append(failures, &failure{message: l.message, delay: items[n].Delay, reason: items[n].Reason})
 		}
-		s.mu.Unlock()
-		if l != nil {
-			s.log.Info("message given back", zap.String("id", item.ID), zap.Int("attempt", l.delivery.Attempt),
-				zap.Duration("delay_ms", item.Delay), zap.String("reason", item.Reason))
+	}
+	if len(taken) == 0 {
+		return n
+	}
+	// The end of the subscription waits for this, so that what is moved is acknowledged too.
+	if err := s.service.fail(context.WithoutCancel(s.life), s.source.queue, failures...); err != nil {
+		s.log.Warn("messages cannot be moved, they stay outstanding", zap.Stringer("queue", s.source.queue), zap.Error(err))
+		s.keep(taken)
+		return n
+	}
+	for _, f := range failures {
+		s.log.Info("message given back", zap.Inline(&line{queue: s.source.queue, message: f.message, failure: f}))
+	}
+	s.ack(taken)
+	return n
+}
+
+// keep gives messages that could not be settled a new ack deadline.
+func (s *Subscription) keep(taken []*lease) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, l := range taken {
+		if s.leases[l.message.ID] == nil {
+			s.begin(l)
+		} else { // It was delivered again meanwhile.
+			go s.settle(l.delivery.Nack, l.message.ID)
 		}
 	}
 }
@@ -234,7 +326,7 @@ func (s *Subscription) Extend(ids []string, ackDeadline time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, id := range ids {
-		if l := s.held(id); l != nil {
+		if l := s.leases[id]; l != nil {
 			l.timer.Reset(ackDeadline)
 		}
 	}
@@ -244,12 +336,7 @@ func (s *Subscription) Extend(ids []string, ackDeadline time.Duration) {
 func (s *Subscription) Settled(ctx context.Context) {
 	for {
 		s.mu.Lock()
-		left := s.acking
-		for _, l := range s.leases {
-			if !l.given {
-				left++
-			}
-		}
+		left := s.settling + len(s.leases)
 		s.mu.Unlock()
 		if left == 0 {
 			return
@@ -265,6 +352,11 @@ func (s *Subscription) Settled(ctx context.Context) {
 // Close ends the subscription. What is outstanding goes back at once.
 func (s *Subscription) Close() {
 	s.end()
+	s.busy.Lock()
+	defer s.busy.Unlock()
+	for range s.received { // Until receive has ended. What it received goes back with the rest.
+		continue
+	}
 	s.source.Close()
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -273,10 +365,12 @@ func (s *Subscription) Close() {
 	}
 }
 
-func (s *Subscription) settle(how func(context.Context) error, id string) {
+func (s *Subscription) settle(how func(context.Context) error, id string) bool {
 	ctx, cancel := context.WithTimeout(context.Background(), settleTimeout)
 	defer cancel()
-	if err := how(ctx); err != nil {
-		s.log.Warn("settling failed, the message will come again", zap.String("id", id), zap.Error(err))
+	err := how(ctx)
+	if err != nil {
+		s.log.Warn("settling failed, the message will come again", zap.Stringer("queue", s.source.queue), zap.String("id", id), zap.Error(err))
 	}
+	return err == nil
 }

@@ -18,10 +18,13 @@ func TestDelivery(t *testing.T) {
 	q := f.queue(t, "orders")
 	sub := f.subscribe(t, q, 10, long)
 	before := time.Now().Add(-time.Millisecond)
-	id, err := f.Publish(within(t), q, []byte{0, 255}, map[string]string{"schlüssel": "wert"})
+	receipt, err := f.Publish(within(t), message.Publication{
+		To: message.ToQueue(q), Body: []byte{0, 255}, Attributes: map[string]string{"schlüssel": "wert"},
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
+	id := receipt.ID
 	m := one(t, sub)
 	if m.ID != id || string(m.Body) != "\x00\xff" || m.Attributes["schlüssel"] != "wert" || m.Attempt != 1 {
 		t.Errorf("%+v", m)
@@ -58,24 +61,92 @@ func TestDeadlineThatIsMissed(t *testing.T) {
 	}
 }
 
+// after is a delay.
+func after(d time.Duration) *time.Duration { return &d }
+
 func TestNack(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t, false)
-	q := f.queue(t, "orders")
+	f.worker(t, time.Second) // Relays.
+	q := f.queueOf(t, "orders", message.Policy{MaxAttempts: 4, MinBackoff: 200 * time.Millisecond})
 	id := f.publish(t, q, "a")
 	sub := f.subscribe(t, q, 10, long)
 	one(t, sub)
-	sub.Nack([]message.Nack{{ID: id}, {ID: "unknown"}})
-	if m := one(t, sub); m.ID != id || m.Attempt != 2 {
-		t.Errorf("%+v", m)
+	start := time.Now()
+	sub.Nack([]message.Nack{{ID: id, Delay: after(0)}, {ID: "unknown"}, {ID: id}})
+	if m := one(t, sub); m.ID != id || m.Attempt != 2 || time.Since(start) > time.Second {
+		t.Errorf("%+v after %v", m, time.Since(start))
 	}
 	const delay = 400 * time.Millisecond
-	start := time.Now()
-	sub.Nack([]message.Nack{{ID: id, Delay: delay, Reason: "later"}})
+	start = time.Now()
+	sub.Nack([]message.Nack{{ID: id, Delay: after(delay), Reason: "later"}})
 	sub.Ack([]string{id})          // Too late: it is given back.
 	sub.Extend([]string{id}, long) // So is this.
 	if m := one(t, sub); m.Attempt != 3 || time.Since(start) < delay {
 		t.Errorf("attempt %d after %v", m.Attempt, time.Since(start))
+	}
+	// The third back-off is 800 ms less up to a half.
+	start = time.Now()
+	sub.Nack([]message.Nack{{ID: id, Reason: "later"}})
+	if m := one(t, sub); m.Attempt != 4 || time.Since(start) < delay {
+		t.Errorf("attempt %d after %v", m.Attempt, time.Since(start))
+	}
+	sub.Nack([]message.Nack{{ID: id, Delay: after(0), Reason: "never"}})
+	if d := f.dead(t, q, 1)[0]; d.MessageID != id || d.Attempts != 4 || d.Reason != "never" {
+		t.Errorf("%+v", d)
+	}
+	nothing(t, sub)
+}
+
+// TestNackMany gives back more than fits into one transaction, and frees the credit.
+func TestNackMany(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t, false)
+	q := f.queueOf(t, "orders", message.Policy{MaxAttempts: 1})
+	const n = 250
+	for range n {
+		f.publish(t, q, "a")
+	}
+	sub := f.subscribe(t, q, n, long)
+	var nacks []message.Nack
+	for len(nacks) < n {
+		for _, m := range next(t, sub) {
+			nacks = append(nacks, message.Nack{ID: m.ID, Reason: m.ID})
+		}
+	}
+	sub.Nack(nacks)
+	for _, d := range f.dead(t, q, n) {
+		if d.Reason != d.MessageID {
+			t.Errorf("%s has the reason %s", d.MessageID, d.Reason)
+		}
+	}
+	id := f.publish(t, q, "b")
+	if m := one(t, sub); m.ID != id {
+		t.Errorf("%+v", m)
+	}
+}
+
+func TestDeliveredTooOften(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t, false)
+	f.worker(t, time.Second) // Relays.
+	q := f.queueOf(t, "orders", quick)
+	sub := f.subscribe(t, q, 10, long)
+	id := f.publish(t, q, "a")
+	one(t, sub)
+	sub.Nack([]message.Nack{{ID: id, Delay: after(0), Reason: "broken"}})
+	one(t, sub)
+	sub.Close()
+	f.cut(t, q, 1)
+	sub = f.subscribe(t, q, 10, long)
+	nothing(t, sub)
+	want := "delivered 3 times without being settled; before that: broken"
+	if d := f.dead(t, q, 1)[0]; d.MessageID != id || d.Attempts != 3 || d.Reason != want {
+		t.Errorf("%+v", d)
+	}
+	id = f.publish(t, q, "b")
+	if m := one(t, sub); m.ID != id {
+		t.Errorf("%+v", m)
 	}
 }
 
@@ -170,7 +241,7 @@ func TestSettled(t *testing.T) {
 		t.Fatal("settled with a message outstanding")
 	case <-time.After(100 * time.Millisecond):
 	}
-	sub.Nack([]message.Nack{{ID: second, Delay: long}})
+	sub.Nack([]message.Nack{{ID: second, Delay: after(long)}})
 	select {
 	case <-settled:
 	case <-time.After(5 * time.Second):

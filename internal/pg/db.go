@@ -87,10 +87,11 @@ func (db *DB) QueryRow(ctx context.Context, sql string, args ...any) pgx.Row {
 // InTx runs fn in a transaction and commits it. When fn gives an error or panics, or ctx ends, everything is rolled
 // back; the panic goes on. An errs.Unavailable may come from the commit itself: then the outcome is unknown.
 func (db *DB) InTx(ctx context.Context, fn func(tx pgx.Tx) error) error {
-	tx, err := db.pool.Begin(ctx)
+	begun, err := db.pool.Begin(ctx)
 	if err != nil {
 		return driverError(err)
 	}
+	tx := &transaction{Tx: begun, after: new([]func())}
 	// Rolling back what is committed does nothing. A cancelled request must not leave its locks to a timeout, nor cost
 	// the pool a connection.
 	defer func() {
@@ -101,7 +102,31 @@ func (db *DB) InTx(ctx context.Context, fn func(tx pgx.Tx) error) error {
 	if err := fn(tx); err != nil {
 		return classify(err, tx.Conn().IsClosed())
 	}
-	return driverError(tx.Commit(ctx))
+	if err := tx.Commit(ctx); err != nil {
+		return driverError(err)
+	}
+	for _, f := range *tx.after {
+		f()
+	}
+	return nil
+}
+
+// AfterCommit has f called once tx, which InTx gave, is committed; never where it is rolled back.
+func AfterCommit(tx pgx.Tx, f func()) {
+	after := tx.(*transaction).after
+	*after = append(*after, f)
+}
+
+// transaction remembers what is to be done after its commit. Savepoints within it share that.
+type transaction struct {
+	pgx.Tx
+	after *[]func()
+}
+
+// Begin makes a savepoint.
+func (t *transaction) Begin(ctx context.Context) (pgx.Tx, error) {
+	savepoint, err := t.Tx.Begin(ctx)
+	return &transaction{savepoint, t.after}, err
 }
 
 // rows and row classify the errors that come after the query has begun.

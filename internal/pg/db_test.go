@@ -254,3 +254,44 @@ func TestTimeoutsGiveWayToTheURL(t *testing.T) {
 		}
 	}
 }
+
+func TestAfterCommit(t *testing.T) {
+	t.Parallel()
+	db := open(t, pg.Config{URL: pgtest.NewEmpty(t)})
+	exec(t, db, `CREATE TABLE items (n int PRIMARY KEY DEFERRABLE INITIALLY DEFERRED)`)
+	undo := errors.New("undo")
+	var did []string
+	after := func(tx pgx.Tx, what string) { pg.AfterCommit(tx, func() { did = append(did, what) }) }
+	inTx := func(fn func(tx pgx.Tx) error) error {
+		return db.InTx(patient(t), func(tx pgx.Tx) error {
+			err := fn(tx)
+			if len(did) != 0 {
+				t.Errorf("done before the commit: %v", did)
+			}
+			return err
+		})
+	}
+	if err := inTx(func(tx pgx.Tx) error { after(tx, "rolled back"); return undo }); err != undo || len(did) != 0 {
+		t.Errorf("%v, done: %v", err, did)
+	}
+	err := inTx(func(tx pgx.Tx) error { // The commit itself fails.
+		after(tx, "not committed")
+		_, err := tx.Exec(patient(t), `INSERT INTO items VALUES (1), (1)`)
+		return err
+	})
+	if err == nil || len(did) != 0 {
+		t.Errorf("%v, done: %v", err, did)
+	}
+	err = inTx(func(tx pgx.Tx) error {
+		after(tx, "first")
+		savepoint, err := tx.Begin(patient(t))
+		if err != nil {
+			return err
+		}
+		after(savepoint, "second")
+		return savepoint.Commit(patient(t))
+	})
+	if err != nil || strings.Join(did, " ") != "first second" {
+		t.Errorf("%v, done: %v", err, did)
+	}
+}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	amqp091 "github.com/rabbitmq/amqp091-go"
@@ -29,6 +30,8 @@ type Broker struct {
 	publishing *link
 	consuming  *link
 	publisher  *publisher
+
+	subscriptions atomic.Int64 // how many there are, those that end and begin among them
 }
 
 var _ broker.Broker = (*Broker)(nil)
@@ -94,10 +97,10 @@ func classify(err error) error {
 	switch {
 	case err == nil || errors.As(err, &kind):
 		return err
+	case errors.Is(err, amqp091.ErrChannelMax):
+		return errs.Wrap(err, errs.ResourceExhausted, "the connection to RabbitMQ has no channel left")
 	case isReply(err, amqp091.NotFound):
 		return broker.ErrNoQueue
-	case isReply(err, amqp091.PreconditionFailed):
-		return errs.Wrap(err, errs.FailedPrecondition, "the queue exists on RabbitMQ with other arguments")
 	default:
 		return errs.Wrap(err, errs.Unavailable, "RabbitMQ is away")
 	}

@@ -15,17 +15,28 @@
 // One goroutine writes to one channel in confirm mode, with at most 256 publications unconfirmed. A publication goes
 //
 //	waiting ── written ──▶ unconfirmed ── confirmed ──▶ nil
-//	   │                        ├────────── returned, then confirmed ──▶ ErrNoQueue
-//	   │                        └────────── refused, or the channel was lost ──▶ errs.Unavailable, outcome unknown
+//	   │                        ├────────── returned, then confirmed ──▶ broker.ErrNoQueue
+//	   │                        ├────────── refused ──▶ broker.ErrFull
+//	   │                        └────────── the channel was lost ──▶ errs.Unavailable, outcome unknown
 //	   └── its caller leaves: it is not published
 //
 // A caller may leave at any time. Its place in the window stays taken until RabbitMQ answers or the channel is lost.
 // A publication that RabbitMQ answers with a channel error, such as a body above the server's max_message_size, takes
 // the unconfirmed ones of the same moment with it; the link then connects anew.
 //
+// A message has its attributes in a table, the header "attributes". The service's own headers have the prefix "plinth-"
+// on the wire, but for traceparent and tracestate, which others may want to read.
+//
 // # Queues
 //
-// All are durable quorum queues. One that exists with other arguments is not touched: errs.FailedPrecondition.
+// All are durable quorum queues. One that exists with other arguments is not touched: errs.FailedPrecondition. A queue
+// with a MaxLength refuses what is over it (x-overflow is reject-publish); once it was full, RabbitMQ takes messages again
+// when a fifth of it is empty.
+//
+// # Topics
+//
+// All share one durable topic exchange, plinth.topics, which each connection for publishing and each Bind declares. The
+// routing key on the wire is the topic, with "/" for its dots, and after another dot the message's own, where it has one.
 //
 // # Subscriptions
 //
@@ -33,4 +44,7 @@
 // the channel is lost settling gives errs.Unavailable and does nothing, and RabbitMQ delivers the message again. The
 // subscription meanwhile waits for its link and consumes on a new channel; it ends only with Close, with Run, or with
 // its queue.
+//
+// RabbitMQ counts a delivery that ends with its channel as it counts one that is given back, be it that Receive gave it or
+// that it waited behind others within the credit. A connection has room for the server's channel_max, less a few channels for all else.
 package amqp

@@ -9,49 +9,90 @@ import (
 	"testing"
 	"time"
 
-	"github.com/google/uuid"
 	"go.uber.org/zap"
 	"go.uber.org/zap/zaptest/observer"
 
 	"plinth/internal/broker"
+	"plinth/internal/broker/brokertest"
 	"plinth/internal/errs"
 )
 
 func TestBrokerStartsWithoutRabbitMQ(t *testing.T) {
 	t.Parallel()
 	p, url := newProxy(t, serverURL(t))
+	p.Stop()
 	b := newBroker(t, url)
-	run(t, b)
-
+	brokertest.Serve(t, b)
 	brief, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
 	defer cancel()
-	if err := b.Publish(brief, "any", message()); !errs.Is(err, errs.Unavailable) {
-		t.Errorf("Publish: %v, want errs.Unavailable", err)
-	}
-	if err := b.Declare(brief, "any"); !errs.Is(err, errs.Unavailable) {
-		t.Errorf("Declare: %v, want errs.Unavailable", err)
-	}
-	if err := b.Ping(t.Context()); !errs.Is(err, errs.Unavailable) {
-		t.Errorf("Ping: %v, want errs.Unavailable", err)
+	wantUnavailable(t, "Publish", b.Publish(brief, broker.Address{Queue: "any"}, message()))
+	wantUnavailable(t, "Declare", b.Declare(brief, broker.Queue{Name: "any"}))
+	wantUnavailable(t, "Ping", b.Ping(t.Context()))
+	if g := b.Generation(); g != 0 {
+		t.Errorf("generation is %d before the first connection, want 0", g)
 	}
 
-	p.listen()
-	queue := declareQueue(t, b)
-	sub := subscribe(t, b, queue, 1)
-	publish(t, b, queue)
-	receive(t, sub)
+	p.start()
+	queue := brokertest.Declare(t, b, broker.Queue{})
+	wantSoon(t, b, queue, brokertest.Subscribe(t, b, queue, 1))
 	if err := b.Ping(t.Context()); err != nil {
 		t.Errorf("Ping: %v, want nil", err)
 	}
 }
 
-// TestSilentServer stands RabbitMQ still, so that small publications are written and not confirmed, and large ones are
-// stuck in the socket. Every caller must come back in its own time.
+// TestCut ends both connections in each way that a network or a server does, and wants all to go on by itself.
+func TestCut(t *testing.T) {
+	t.Parallel()
+	const connection, closeMethod = 10, 50
+	forced := append([]byte{320 >> 8, 320 & 0xFF, 6}, "forced\x00\x00\x00\x00"...)
+	for name, cut := range map[string]func(*testing.T, *proxy, *Broker){
+		"closed": func(_ *testing.T, p *proxy, _ *Broker) { p.cut() },
+		"reset": func(t *testing.T, p *proxy, b *Broker) {
+			defer p.poison("reset_peer", map[string]any{"timeout": 0})()
+			brokertest.Eventually(t, "both connections are gone", func() bool {
+				return !b.publishing.up() && !b.consuming.up()
+			})
+		},
+		"killed by the server": func(_ *testing.T, p *proxy, _ *Broker) {
+			p.inject(0, connection, closeMethod, forced...)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			p, b, queue := throughProxy(t)
+			sub := brokertest.Subscribe(t, b, queue, 1)
+			generation := b.Generation()
+			cut(t, p, b)
+			brokertest.Eventually(t, "the generation tells of the cut", func() bool { return b.Generation() > generation })
+			wantSoon(t, b, queue, sub)
+		})
+	}
+}
+
+// TestSilentServer lets the other end vanish, without a word and with its connections open. Only its silence tells.
 func TestSilentServer(t *testing.T) {
 	t.Parallel()
 	p, b, queue := throughProxy(t)
-	release := p.hold()
+	sub := brokertest.Subscribe(t, b, queue, 1)
+	cure := p.silence()
+	brief, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+	defer cancel()
+	wantUnavailable(t, "Publish", b.Publish(brief, broker.Address{Queue: queue}, message()))
+	_, err := b.Ready(brief, queue)
+	wantUnavailable(t, "Ready", err)
+	brokertest.Eventually(t, "Ping tells of the silence", func() bool { return b.Ping(t.Context()) != nil })
+	cure()
+	wantSoon(t, b, queue, sub)
+}
 
+// TestStandstill holds all that is sent, so that small publications are written and not confirmed, and large ones are
+// stuck in the socket. Every caller must come back in its own time.
+func TestStandstill(t *testing.T) {
+	t.Parallel()
+	p, b, queue := throughProxy(t)
+	sub := brokertest.Subscribe(t, b, queue, 1)
+	to := broker.Address{Queue: queue}
+	cure := p.hold()
 	began := time.Now()
 	var callers sync.WaitGroup
 	for i := range 40 {
@@ -62,14 +103,12 @@ func TestSilentServer(t *testing.T) {
 			}
 			ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
 			defer cancel()
-			if err := b.Publish(ctx, queue, m); !errs.Is(err, errs.Unavailable) {
-				t.Errorf("Publish: %v, want errs.Unavailable", err)
-			}
+			wantUnavailable(t, "Publish", b.Publish(ctx, to, m))
 		})
 	}
 	cancelled, cancel := context.WithCancel(t.Context())
 	time.AfterFunc(300*time.Millisecond, cancel)
-	if err := b.Publish(cancelled, queue, message()); !errors.Is(err, context.Canceled) {
+	if err := b.Publish(cancelled, to, message()); !errors.Is(err, context.Canceled) {
 		t.Errorf("Publish: %v, want the context's error", err)
 	}
 	callers.Wait()
@@ -78,157 +117,134 @@ func TestSilentServer(t *testing.T) {
 	}
 
 	began = time.Now()
-	if err := b.Publish(context.Background(), queue, message()); !errs.Is(err, errs.Unavailable) {
-		t.Errorf("Publish: %v, want errs.Unavailable", err)
+	batch := []broker.Publication{{To: to, Message: message()}, {To: to, Message: message()}}
+	for _, err := range b.PublishBatch(context.Background(), batch) {
+		wantUnavailable(t, "PublishBatch", err)
 	}
 	if took := time.Since(began); took > callLimit+2*time.Second {
-		t.Errorf("Publish without a deadline took %v", took)
+		t.Errorf("PublishBatch without a deadline took %v", took)
 	}
-
-	p.cut()
-	release()
-	publishSoon(t, b, queue)
+	cure()
+	wantSoon(t, b, queue, sub)
 }
 
 // TestStuckWriteIsGivenUp wants the client to leave a server by itself that reads nothing for longer than writeTimeout.
 func TestStuckWriteIsGivenUp(t *testing.T) {
 	t.Parallel()
 	p, b, queue := throughProxy(t)
-	p.hold()
+	defer p.hold()()
 	m := message()
 	m.Body = make([]byte, 16<<20)
 	began := time.Now()
-	err := b.Publish(patient(t), queue, m)
-	if !errs.Is(err, errs.Unavailable) || errors.Is(err, context.DeadlineExceeded) {
-		t.Errorf("Publish: %v, want errs.Unavailable from the lost connection", err)
+	err := b.Publish(brokertest.Patient(t), broker.Address{Queue: queue}, m)
+	if !errors.Is(err, errLost) {
+		t.Errorf("Publish: %v, want errLost", err)
 	}
 	if took := time.Since(began); took > writeTimeout+2*time.Second {
 		t.Errorf("the stuck write was given up after %v", took)
 	}
 }
 
-// TestAbandonedPublications has more callers leave than the window holds. Those that were written keep their places
-// until they are confirmed, the others are not published, and then all places are free again.
-func TestAbandonedPublications(t *testing.T) {
+// TestSlowLink wants all to work over a link with a long way and a narrow one, and without the loss of a connection.
+func TestSlowLink(t *testing.T) {
 	t.Parallel()
 	p, b, queue := throughProxy(t)
-	session := b.publisher.session.Load()
-	release := p.hold()
-	ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
-	defer cancel()
-	var callers sync.WaitGroup
-	for range 2 * window {
-		callers.Go(func() {
-			if err := b.Publish(ctx, queue, message()); !errs.Is(err, errs.Unavailable) {
-				t.Errorf("Publish: %v, want errs.Unavailable", err)
-			}
-		})
+	sub := brokertest.Subscribe(t, b, queue, 100)
+	generation := b.Generation()
+	defer p.poison("latency", map[string]any{"latency": 150, "jitter": 50})()
+	defer p.poison("bandwidth", map[string]any{"rate": 300})()
+	const messages = 2 * window
+	batch := make([]broker.Publication, messages)
+	for i := range batch {
+		batch[i] = broker.Publication{To: broker.Address{Queue: queue}, Message: message()}
 	}
-	callers.Wait()
-
-	release()
-	const more = 3 * window
-	for range more {
-		callers.Go(func() { publish(t, b, queue) })
+	for _, err := range b.PublishBatch(t.Context(), batch) {
+		if err != nil {
+			t.Fatalf("PublishBatch: %v", err)
+		}
 	}
-	callers.Wait()
-	if b.publisher.session.Load() != session {
-		t.Fatal("the connection was lost: the case shows nothing")
+	for range messages {
+		brokertest.Ack(t, brokertest.Receive(t, sub))
 	}
-	if n := len(session.unconfirmed); n > 1 { // The writer holds the place of the next publication.
-		t.Errorf("%d places of the window are taken, with nothing unconfirmed", n)
-	}
-	wantReady(t, b, queue, window+more)
-}
-
-// TestReturnsAreTold publishes one message to two queues at once, over and over: only the one that exists may say yes.
-func TestReturnsAreTold(t *testing.T) {
-	t.Parallel()
-	_, b, queue := throughProxy(t)
-	missing := "brokertest-" + uuid.NewString()
-	var callers sync.WaitGroup
-	for range window {
-		m := message()
-		callers.Go(func() {
-			if err := b.Publish(patient(t), queue, m); err != nil {
-				t.Errorf("Publish: %v", err)
-			}
-		})
-		callers.Go(func() {
-			if err := b.Publish(patient(t), missing, m); !errors.Is(err, broker.ErrNoQueue) {
-				t.Errorf("Publish to no queue: %v, want ErrNoQueue", err)
-			}
-		})
-	}
-	callers.Wait()
-	wantReady(t, b, queue, window)
-	if left := b.publisher.session.Load().returned; len(left) > 0 {
-		t.Errorf("%d returns are kept after they were told", len(left))
+	brokertest.WantReady(t, b, queue, 0)
+	if b.Generation() != generation {
+		t.Error("the connection was lost")
 	}
 }
 
 func TestBlockedPublishers(t *testing.T) {
 	t.Parallel()
 	p, b, queue := throughProxy(t)
+	sub := brokertest.Subscribe(t, b, queue, 1)
+	to := broker.Address{Queue: queue}
 	reason := "low on memory"
 	const connection, blocked, unblocked = 10, 60, 61
+	tells := func() bool { return errors.Is(b.Ping(t.Context()), errBlocked) }
 	p.inject(0, connection, blocked, append([]byte{byte(len(reason))}, reason...)...)
-	eventually(t, "Ping tells that publishers are blocked", func() bool {
-		return errors.Is(b.Ping(t.Context()), errBlocked)
-	})
+	brokertest.Eventually(t, "Ping tells that publishers are blocked", tells)
 	began := time.Now()
-	if err := b.Publish(t.Context(), queue, message()); !errors.Is(err, errBlocked) {
+	if err := b.Publish(t.Context(), to, message()); !errors.Is(err, errBlocked) {
 		t.Errorf("Publish: %v, want errBlocked", err)
 	}
 	if took := time.Since(began); took > time.Second {
 		t.Errorf("Publish was blocked for %v", took)
 	}
-	wantReady(t, b, queue, 0)
+	brokertest.ReceiveNothing(t, sub)
 
 	p.inject(0, connection, unblocked)
-	eventually(t, "Ping is well again", func() bool { return b.Ping(t.Context()) == nil })
-	publish(t, b, queue)
+	brokertest.Eventually(t, "Ping is well again", func() bool { return b.Ping(t.Context()) == nil })
+	wantSoon(t, b, queue, sub)
 
 	// The block was of the connection that is lost, and does not outlive it.
 	p.inject(0, connection, blocked, 0)
-	eventually(t, "Ping tells that publishers are blocked", func() bool {
-		return errors.Is(b.Ping(t.Context()), errBlocked)
-	})
+	brokertest.Eventually(t, "Ping tells that publishers are blocked", tells)
 	p.cut()
-	publishSoon(t, b, queue)
+	wantSoon(t, b, queue, sub)
 }
 
-// TestChannelLost closes the publishing channel alone, as RabbitMQ does after a publication that it refuses.
+// TestChannelLost makes RabbitMQ close the publishing channel alone, in the midst of publishing. What it has not
+// confirmed then is unknown, and was not refused.
 func TestChannelLost(t *testing.T) {
 	t.Parallel()
-	p, b, queue := throughProxy(t)
-	const channel, closeMethod = 20, 40
-	preconditionFailed := []byte{406 >> 8, 406 & 0xFF, 0, 0, 60, 0, 40}
-	p.inject(1, channel, closeMethod, preconditionFailed...)
-	publishSoon(t, b, queue)
+	_, b, queue := throughProxy(t)
+	sub := brokertest.Subscribe(t, b, queue, 1)
+	generation := b.Generation()
+	var publishers sync.WaitGroup
+	for range 64 {
+		publishers.Go(func() {
+			for b.Generation() == generation {
+				err := b.Publish(t.Context(), broker.Address{Queue: queue}, message())
+				if err != nil && !errs.Is(err, errs.Unavailable) {
+					t.Errorf("Publish: %v, want nil or errs.Unavailable", err)
+				}
+			}
+		})
+	}
+	_, err := b.publisher.session.Load().channel.QueueDeclarePassive(queue+"-missing", true, false, false, false, nil)
+	if err == nil {
+		t.Fatal("a queue was found that is missing")
+	}
+	publishers.Wait()
+	wantSoon(t, b, queue, sub)
 }
 
 // TestSubscriptionChannelLost makes RabbitMQ close a subscription's channel, with an ack of a delivery that never was.
 func TestSubscriptionChannelLost(t *testing.T) {
 	t.Parallel()
 	_, b, queue := throughProxy(t)
-	sub := subscribe(t, b, queue, 1)
+	sub := brokertest.Subscribe(t, b, queue, 1)
 	publish(t, b, queue)
-	stale := receive(t, sub)
+	stale := brokertest.Receive(t, sub)
 	if err := stale.Settler.(*settler).channel.Ack(9999, false); err != nil {
 		t.Fatal(err)
 	}
-	again := receive(t, sub)
-	if again.ID != stale.ID {
-		t.Errorf("received %s, want %s again", again.ID, stale.ID)
+	again := brokertest.Receive(t, sub)
+	if again.ID != stale.ID || again.Attempt != 2 {
+		t.Errorf("received %s, attempt %d, want %s again as attempt 2", again.ID, again.Attempt, stale.ID)
 	}
-	if err := stale.Ack(t.Context()); !errs.Is(err, errs.Unavailable) {
-		t.Errorf("Ack of a stale delivery: %v, want errs.Unavailable", err)
-	}
-	if err := again.Ack(t.Context()); err != nil {
-		t.Errorf("Ack: %v", err)
-	}
-	wantReady(t, b, queue, 0)
+	wantUnavailable(t, "Ack of a stale delivery", stale.Ack(t.Context()))
+	brokertest.Ack(t, again)
+	brokertest.WantReady(t, b, queue, 0)
 }
 
 func TestPasswordIsNotLogged(t *testing.T) {
@@ -248,8 +264,8 @@ func TestPasswordIsNotLogged(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	run(t, b)
-	eventually(t, "the refusal is logged", func() bool { return logs.Len() >= 2 })
+	brokertest.Serve(t, b)
+	brokertest.Eventually(t, "the refusal is logged", func() bool { return logs.Len() >= 2 })
 	for _, entry := range logs.All() {
 		if text := fmt.Sprint(entry.Message, entry.ContextMap()); strings.Contains(text, "s3cret") {
 			t.Errorf("the log tells the password: %s", text)

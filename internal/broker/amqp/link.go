@@ -2,6 +2,7 @@ package amqp
 
 import (
 	"context"
+	"math"
 	"math/rand/v2"
 	"net"
 	"sync"
@@ -29,13 +30,15 @@ type link struct {
 	logger *zap.Logger
 	life   context.Context // the Broker's
 
+	channelMax uint16 // of the client; the server has one of its own, 2,047 unless it is configured
+
 	mu      sync.Mutex
 	conn    *amqp091.Connection // nil while there is none
 	changed chan struct{}       // closed when conn changes
 }
 
 func newLink(url string, logger *zap.Logger, life context.Context) *link {
-	return &link{url: url, logger: logger, life: life, changed: make(chan struct{})}
+	return &link{url: url, logger: logger, life: life, channelMax: math.MaxUint16, changed: make(chan struct{})}
 }
 
 // run keeps the link until ctx ends. Each connection is given to serve; when serve returns, it is closed.
@@ -80,6 +83,7 @@ func (l *link) dial(ctx context.Context) (*amqp091.Connection, *socket, error) {
 	var wire *socket
 	conn, err := amqp091.DialConfig(l.url, amqp091.Config{
 		Heartbeat:  heartbeat,
+		ChannelMax: l.channelMax,
 		Properties: properties,
 		Dial: func(network, address string) (net.Conn, error) {
 			raw, err := (&net.Dialer{Timeout: dialTimeout}).DialContext(ctx, network, address)

@@ -1,172 +1,118 @@
 package amqp
 
 import (
+	"context"
 	"encoding/binary"
-	"net"
+	"encoding/json"
 	"net/url"
-	"sync"
+	"strings"
 	"testing"
+	"time"
+
+	"github.com/Shopify/toxiproxy/v2"
+	"github.com/Shopify/toxiproxy/v2/stream"
+	"github.com/Shopify/toxiproxy/v2/toxics"
+	"github.com/rs/zerolog"
 )
 
 // proxy is a way to RabbitMQ that a test can break.
 type proxy struct {
-	t      *testing.T
-	target string
-
-	mu       sync.Mutex
-	listener net.Listener
-	conns    map[net.Conn]bool // true for those of clients; nil once the proxy is closed
-	held     chan struct{}     // nil, or closed when what is held may go on
-	wg       sync.WaitGroup
+	*toxiproxy.Proxy
+	t *testing.T
 }
 
-// newProxy makes a proxy that does not listen yet, and the URL that leads through it.
+// newProxy makes a proxy that takes connections, and the URL that leads through it.
 func newProxy(t *testing.T, target string) (*proxy, string) {
 	t.Helper()
 	u, err := url.Parse(target)
 	if err != nil {
 		t.Fatal(err)
 	}
-	reserved, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	p := &proxy{t: t, target: u.Host, listener: reserved, conns: map[net.Conn]bool{}}
-	u.Host = reserved.Addr().String()
-	if err := reserved.Close(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(p.close)
+	zerolog.SetGlobalLevel(zerolog.Disabled) // Some toxics log by themselves.
+	server := toxiproxy.NewServer(toxiproxy.NewMetricsContainer(nil), zerolog.Nop())
+	p := &proxy{toxiproxy.NewProxy(server, t.Name(), "127.0.0.1:0", u.Host), t}
+	p.start()
+	t.Cleanup(func() {
+		p.Toxics.ResetToxics(context.Background()) // They would keep goroutines.
+		p.Stop()
+	})
+	u.Host = p.Listen
 	return p, u.String()
 }
 
-// listen begins to take connections.
-func (p *proxy) listen() {
+func (p *proxy) start() {
 	p.t.Helper()
-	l, err := net.Listen("tcp", p.listener.Addr().String())
+	if err := p.Start(); err != nil {
+		p.t.Fatal(err)
+	}
+}
+
+// cut ends every connection, and takes new ones.
+func (p *proxy) cut() {
+	p.Stop()
+	p.start()
+}
+
+// poison puts a toxic on both ways, of the connections that are open and of those to come, until cure takes it away.
+func (p *proxy) poison(toxic string, attributes map[string]any) (cure func()) {
+	p.t.Helper()
+	ways := []string{"upstream", "downstream"}
+	for _, way := range ways {
+		p.add(map[string]any{"name": toxic + way, "type": toxic, "stream": way, "attributes": attributes})
+	}
+	return func() {
+		p.t.Helper()
+		for _, way := range ways {
+			p.remove(toxic + way)
+		}
+	}
+}
+
+func (p *proxy) add(toxic map[string]any) {
+	p.t.Helper()
+	text, err := json.Marshal(toxic)
 	if err != nil {
 		p.t.Fatal(err)
 	}
-	p.mu.Lock()
-	p.listener = l
-	p.mu.Unlock()
-	p.wg.Go(func() {
-		for {
-			client, err := l.Accept()
-			if err != nil {
-				return
-			}
-			p.wg.Go(func() { p.serve(client) })
-		}
-	})
-}
-
-func (p *proxy) serve(client net.Conn) {
-	defer client.Close()
-	server, err := net.Dial("tcp", p.target)
-	if err != nil {
-		return
-	}
-	defer server.Close()
-	if !p.track(client, server) {
-		return
-	}
-	defer p.forget(client, server)
-	var ways sync.WaitGroup
-	for _, way := range [][2]net.Conn{{client, server}, {server, client}} {
-		ways.Go(func() {
-			defer client.Close()
-			defer server.Close()
-			p.copy(way[0], way[1])
-		})
-	}
-	ways.Wait()
-}
-
-func (p *proxy) copy(from, to net.Conn) {
-	buffer := make([]byte, 32<<10)
-	for {
-		n, err := from.Read(buffer)
-		if err != nil {
-			return
-		}
-		p.mu.Lock()
-		held := p.held
-		p.mu.Unlock()
-		if held != nil {
-			<-held
-		}
-		if _, err := to.Write(buffer[:n]); err != nil {
-			return
-		}
+	if _, err := p.Toxics.AddToxicJson(strings.NewReader(string(text))); err != nil {
+		p.t.Fatal(err)
 	}
 }
 
-func (p *proxy) track(client, server net.Conn) bool {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.conns == nil {
-		return false
-	}
-	p.conns[client], p.conns[server] = true, false
-	return true
-}
-
-func (p *proxy) forget(conns ...net.Conn) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	for _, c := range conns {
-		delete(p.conns, c)
+func (p *proxy) remove(name string) {
+	p.t.Helper()
+	if err := p.Toxics.RemoveToxic(context.Background(), name); err != nil {
+		p.t.Error(err)
 	}
 }
 
-// cut closes every connection, and takes new ones.
-func (p *proxy) cut() {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	for c := range p.conns {
-		_ = c.Close()
-	}
-}
+// hold lets nothing through: what is on its way waits, and writers get stuck. The cure sends on what was held.
+func (p *proxy) hold() (cure func()) { return p.poison("bandwidth", map[string]any{"rate": 0}) }
 
-// hold forwards nothing any more, either way, and keeps all connections open, until release forwards what was held.
-func (p *proxy) hold() (release func()) {
-	held := make(chan struct{})
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.held = held
-	release = sync.OnceFunc(func() {
-		p.mu.Lock()
-		defer p.mu.Unlock()
-		p.held = nil
-		close(held)
-	})
-	p.t.Cleanup(release)
-	return release
-}
+// silence swallows all, and keeps connections open as one does whose other end has vanished. The cure ends them.
+func (p *proxy) silence() (cure func()) { return p.poison("timeout", map[string]any{"timeout": 0}) }
 
-// inject sends the clients a method of the server's, on a channel of each; nothing else may be on its way.
+// inject sends the client a method of the server's, on a channel of each connection; nothing else may be on its way.
 func (p *proxy) inject(channel, class, method uint16, arguments ...byte) {
+	p.t.Helper()
 	frame := []byte{1}
 	frame = binary.BigEndian.AppendUint16(frame, channel)
 	frame = binary.BigEndian.AppendUint32(frame, uint32(4+len(arguments)))
 	frame = binary.BigEndian.AppendUint16(frame, class)
 	frame = binary.BigEndian.AppendUint16(frame, method)
 	frame = append(append(frame, arguments...), 0xCE)
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	for c, isClient := range p.conns {
-		if isClient {
-			_, _ = c.Write(frame)
-		}
-	}
+	toxics.Register("inject", new(injectToxic))
+	p.add(map[string]any{"name": "inject", "type": "inject", "attributes": map[string]any{"frame": frame}})
+	p.remove("inject")
 }
 
-func (p *proxy) close() {
-	_ = p.listener.Close()
-	p.cut()
-	p.mu.Lock()
-	p.conns = nil
-	p.mu.Unlock()
-	p.wg.Wait()
+// injectToxic sends a frame ahead of what passes.
+type injectToxic struct {
+	Frame []byte `json:"frame"`
+}
+
+// Pipe implements toxics.Toxic.
+func (i *injectToxic) Pipe(stub *toxics.ToxicStub) {
+	stub.Output <- &stream.StreamChunk{Data: i.Frame, Timestamp: time.Now()}
+	new(toxics.NoopToxic).Pipe(stub)
 }

@@ -8,21 +8,26 @@ import (
 	amqp091 "github.com/rabbitmq/amqp091-go"
 	"go.uber.org/zap"
 
+	"plinth/internal/broker"
 	"plinth/internal/errs"
 )
 
-// Declare implements broker.Broker. A queue that exists with other arguments is errs.FailedPrecondition; a name has 1
-// to 255 bytes, here and in all other methods, and any other is errs.InvalidArgument.
-func (b *Broker) Declare(ctx context.Context, queue string) error {
-	return b.call(ctx, queue, func(conn *amqp091.Connection) error {
+// Declare implements broker.Broker. A name has 1 to 255 bytes, here and in all other methods, and any other is
+// errs.InvalidArgument.
+func (b *Broker) Declare(ctx context.Context, queue broker.Queue) error {
+	return b.onConnection(ctx, queue.Name, func(conn *amqp091.Connection) error {
 		version, _ := conn.Properties["version"].(string)
-		err := declare(conn, queue, queueArguments(version))
+		err := declare(conn, queue, version)
 		if isReply(err, amqp091.PreconditionFailed) && hasDeliveryLimit(version) {
 			// It may have been declared on RabbitMQ 3, without the argument, and the arguments of a queue are fixed.
-			if err = declare(conn, queue, queueArguments("")); err == nil {
+			if err = declare(conn, queue, ""); err == nil {
 				b.logger.Warn("the queue was declared before RabbitMQ 4 and drops messages after 20 deliveries: "+
-					"set its delivery-limit by a policy", zap.String("queue", queue))
+					"set its delivery-limit by a policy", zap.String("queue", queue.Name))
 			}
+		}
+		if isReply(err, amqp091.PreconditionFailed) {
+			return errs.Wrap(err, errs.FailedPrecondition,
+				"the queue is there with another message_ttl, max_length or type, which are fixed when it is made")
 		}
 		return err
 	})
@@ -31,32 +36,53 @@ func (b *Broker) Declare(ctx context.Context, queue string) error {
 // Delete implements broker.Broker. RabbitMQ tells subscriptions a moment later: where the queue is declared again before
 // that, they may go on with the new one.
 func (b *Broker) Delete(ctx context.Context, queue string) error {
-	return b.call(ctx, queue, func(conn *amqp091.Connection) error {
-		return onChannel(conn, func(channel *amqp091.Channel) error {
-			const ifUnused, ifEmpty, noWait = false, false, false
-			_, err := channel.QueueDelete(queue, ifUnused, ifEmpty, noWait)
-			return err
-		})
+	return b.call(ctx, queue, func(channel *amqp091.Channel) error {
+		const ifUnused, ifEmpty, noWait = false, false, false
+		_, err := channel.QueueDelete(queue, ifUnused, ifEmpty, noWait)
+		return err
 	})
+}
+
+// Purge implements broker.Broker.
+func (b *Broker) Purge(ctx context.Context, queue string) (int64, error) {
+	var purged int
+	err := b.call(ctx, queue, func(channel *amqp091.Channel) (err error) {
+		const noWait = false
+		purged, err = channel.QueuePurge(queue, noWait)
+		return err
+	})
+	if err != nil {
+		return 0, err // The call may have been left behind, and count later.
+	}
+	return int64(purged), nil
 }
 
 // Ready implements broker.Broker.
 func (b *Broker) Ready(ctx context.Context, queue string) (int64, error) {
-	var ready int64
-	err := b.call(ctx, queue, func(conn *amqp091.Connection) error {
-		return onChannel(conn, func(channel *amqp091.Channel) error {
-			const durable, autoDelete, exclusive, noWait = true, false, false, false
-			q, err := channel.QueueDeclarePassive(queue, durable, autoDelete, exclusive, noWait, nil)
-			ready = int64(q.Messages)
-			return err
-		})
+	var ready int
+	err := b.call(ctx, queue, func(channel *amqp091.Channel) error {
+		const durable, autoDelete, exclusive, noWait = true, false, false, false
+		q, err := channel.QueueDeclarePassive(queue, durable, autoDelete, exclusive, noWait, nil)
+		ready = q.Messages
+		return err
 	})
-	return ready, err
+	if err != nil {
+		return 0, err
+	}
+	return int64(ready), nil
 }
 
-// call runs op on the consuming connection, which RabbitMQ answers on also when it blocks publishers. The library's
+// call runs op on a channel of its own.
+func (b *Broker) call(ctx context.Context, queue string, op func(*amqp091.Channel) error) error {
+	return b.onConnection(ctx, queue, func(conn *amqp091.Connection) error { return onChannel(conn, op) })
+}
+
+// onConnection runs op on the consuming connection, which RabbitMQ answers on also when it blocks publishers. The library's
 // calls know no context, so one that RabbitMQ does not answer is left behind until the connection ends.
-func (b *Broker) call(ctx context.Context, queue string, op func(*amqp091.Connection) error) error {
+func (b *Broker) onConnection(ctx context.Context, queue string, op func(*amqp091.Connection) error) error {
+	if ctx.Err() != nil {
+		return expired(ctx, "RabbitMQ did not answer in time")
+	}
 	if err := checkQueue(queue); err != nil {
 		return err
 	}
@@ -94,19 +120,26 @@ func onChannel(conn *amqp091.Connection, op func(*amqp091.Channel) error) error 
 	return op(channel)
 }
 
-func declare(conn *amqp091.Connection, queue string, arguments amqp091.Table) error {
+func declare(conn *amqp091.Connection, queue broker.Queue, version string) error {
 	return onChannel(conn, func(channel *amqp091.Channel) error {
 		const durable, autoDelete, exclusive, noWait = true, false, false, false
-		_, err := channel.QueueDeclare(queue, durable, autoDelete, exclusive, noWait, arguments)
+		_, err := channel.QueueDeclare(queue.Name, durable, autoDelete, exclusive, noWait, queueArguments(queue, version))
 		return err
 	})
 }
 
-// queueArguments are those of every queue, on a server of that version.
-func queueArguments(version string) amqp091.Table {
+// queueArguments are those of a queue, on a server of that version.
+func queueArguments(queue broker.Queue, version string) amqp091.Table {
 	arguments := amqp091.Table{"x-queue-type": "quorum"}
 	if hasDeliveryLimit(version) {
 		arguments["x-delivery-limit"] = int64(-1)
+	}
+	if queue.MessageTTL > 0 {
+		arguments["x-message-ttl"] = max(1, queue.MessageTTL.Milliseconds()) // 0 would drop everything at once.
+	}
+	if queue.MaxLength > 0 {
+		arguments["x-max-length"] = queue.MaxLength
+		arguments["x-overflow"] = "reject-publish"
 	}
 	return arguments
 }

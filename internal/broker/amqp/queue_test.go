@@ -1,16 +1,15 @@
 package amqp
 
 import (
-	"bytes"
 	"errors"
-	"strings"
 	"sync"
 	"testing"
+	"time"
 
-	"github.com/google/uuid"
 	amqp091 "github.com/rabbitmq/amqp091-go"
 
 	"plinth/internal/broker"
+	"plinth/internal/broker/brokertest"
 	"plinth/internal/errs"
 )
 
@@ -19,12 +18,39 @@ func TestQueueArguments(t *testing.T) {
 	for version, limited := range map[string]bool{
 		"3.10.8": false, "3.13.7": false, "4.0.0-rc.2": true, "4.1.4": true, "10.0": true, "": false,
 	} {
-		arguments := queueArguments(version)
+		arguments := queueArguments(broker.Queue{}, version)
 		if limit, set := arguments["x-delivery-limit"]; set != limited || set && limit != int64(-1) {
 			t.Errorf("version %q: x-delivery-limit is %v, set %v, want it set: %v", version, limit, set, limited)
 		}
 		if arguments["x-queue-type"] != "quorum" {
 			t.Errorf("version %q: the queue is %v, want a quorum queue", version, arguments["x-queue-type"])
+		}
+	}
+	for ttl, want := range map[time.Duration]any{
+		0: nil, time.Microsecond: int64(1), time.Second: int64(1000), 365 * 24 * time.Hour: int64(31_536_000_000),
+	} {
+		if got := queueArguments(broker.Queue{MessageTTL: ttl}, "")["x-message-ttl"]; got != want {
+			t.Errorf("x-message-ttl of %v is %v, want %v", ttl, got, want)
+		}
+	}
+}
+
+func TestAttempt(t *testing.T) {
+	t.Parallel()
+	for what, c := range map[string]struct {
+		delivery amqp091.Delivery
+		want     int
+	}{
+		"RabbitMQ 3.10, first": {amqp091.Delivery{Headers: amqp091.Table{"x-delivery-count": int64(0)}}, 1},
+		"RabbitMQ 3.13, first": {amqp091.Delivery{}, 1},
+		"RabbitMQ 3.13, third": {amqp091.Delivery{Redelivered: true, Headers: amqp091.Table{"x-delivery-count": int64(2)}}, 3},
+		"RabbitMQ 4.3, fourth": {amqp091.Delivery{Redelivered: true, Headers: amqp091.Table{
+			"x-delivery-count": int64(1), "x-acquired-count": int64(3),
+		}}, 4},
+		"classic queue, again": {amqp091.Delivery{Redelivered: true}, 2},
+	} {
+		if got := attempt(&c.delivery); got != c.want {
+			t.Errorf("%s: attempt %d, want %d", what, got, c.want)
 		}
 	}
 }
@@ -33,99 +59,44 @@ func TestQueueArguments(t *testing.T) {
 func TestForeignQueue(t *testing.T) {
 	t.Parallel()
 	_, b, _ := throughProxy(t)
-	queue := queueName(t, b)
+	queue := brokertest.QueueName(t, b)
 	conn, err := amqp091.Dial(serverURL(t))
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer conn.Close()
-	classic := amqp091.Table{"x-queue-type": "classic"}
-	if err := declare(conn, queue, classic); err != nil {
+	if err := onChannel(conn, func(channel *amqp091.Channel) error {
+		_, err := channel.QueueDeclare(queue, true, false, false, false, amqp091.Table{"x-queue-type": "classic"})
+		return err
+	}); err != nil {
 		t.Fatal(err)
 	}
 
-	if err := b.Declare(patient(t), queue); !errs.Is(err, errs.FailedPrecondition) {
+	if err := b.Declare(brokertest.Patient(t), broker.Queue{Name: queue}); !errs.Is(err, errs.FailedPrecondition) {
 		t.Errorf("Declare: %v, want errs.FailedPrecondition", err)
 	}
-	sub := subscribe(t, b, queue, 1)
+	sub := brokertest.Subscribe(t, b, queue, 1)
 	publish(t, b, queue)
 	for attempt, want := range []int{1, 2, 2} {
-		d := receive(t, sub)
+		d := brokertest.Receive(t, sub)
 		if d.Attempt != want {
 			t.Errorf("delivery %d of a classic queue has attempt %d, want %d", attempt+1, d.Attempt, want)
 		}
-		if err := d.Nack(t.Context()); err != nil {
-			t.Fatal(err)
-		}
+		brokertest.Nack(t, d)
 	}
 }
 
-func TestLimits(t *testing.T) {
-	t.Parallel()
-	_, b, queue := throughProxy(t)
-	sub := subscribe(t, b, queue, 1)
-	session := b.publisher.session.Load()
-
-	long := strings.Repeat("x", maxShort+1)
-	with := func(key, value string) broker.Message {
-		m := message()
-		m.Attributes = map[string]string{key: value}
-		return m
-	}
-	longID := message()
-	longID.ID = long
-	for name, err := range map[string]error{
-		"queue name":         b.Publish(t.Context(), long, message()),
-		"no queue name":      b.Publish(t.Context(), "", message()),
-		"declared name":      b.Declare(t.Context(), long),
-		"no declared name":   b.Declare(t.Context(), ""),
-		"message id":         b.Publish(t.Context(), queue, longID),
-		"attribute's key":    b.Publish(t.Context(), queue, with(long, "")),
-		"attributes at once": b.Publish(t.Context(), queue, with("key", strings.Repeat("v", maxAttributes))),
-		"many attributes":    b.Publish(t.Context(), queue, manyAttributes(maxAttributes/8+1)),
-	} {
-		if !errs.Is(err, errs.InvalidArgument) {
-			t.Errorf("%s: %v, want errs.InvalidArgument", name, err)
-		}
-	}
-
-	largest := with(long[1:], strings.Repeat("v", maxAttributes-maxShort-attributeCost))
-	largest.ID = long[1:]
-	if err := b.Publish(patient(t), queue, largest); err != nil {
-		t.Fatalf("Publish at the limits: %v", err)
-	}
-	if d := receive(t, sub); d.ID != largest.ID || d.Attributes[long[1:]] != largest.Attributes[long[1:]] {
-		t.Error("the message at the limits came otherwise")
-	}
-	if err := b.Publish(patient(t), queue, manyAttributes(maxAttributes/8)); err != nil {
-		t.Errorf("Publish with many attributes: %v", err)
-	}
-	if b.publisher.session.Load() != session {
-		t.Error("a message at the limits cost the connection")
-	}
-}
-
-// manyAttributes gives a message n empty attributes, each with a key of two bytes.
-func manyAttributes(n int) broker.Message {
-	m := message()
-	m.Attributes = map[string]string{}
-	for i := range n {
-		m.Attributes[string([]byte{byte(i >> 8), byte(i)})] = ""
-	}
-	return m
-}
-
-// TestThousandSubscriptions gives each of 1,000 subscriptions a message to hold.
+// TestThousandSubscriptions gives each of 1,000 subscriptions a message to hold, and cuts them all.
 func TestThousandSubscriptions(t *testing.T) {
 	t.Parallel()
 	const subscriptions = 1000
-	_, b, queue := throughProxy(t)
+	p, b, queue := throughProxy(t)
 	subs := make([]broker.Subscription, subscriptions)
 	var wg sync.WaitGroup
 	for i := range subs {
 		wg.Go(func() {
 			var err error
-			if subs[i], err = b.Subscribe(patient(t), queue, 1); err != nil {
+			if subs[i], err = b.Subscribe(brokertest.Patient(t), queue, 1); err != nil {
 				t.Errorf("Subscribe: %v", err)
 			}
 		})
@@ -137,24 +108,65 @@ func TestThousandSubscriptions(t *testing.T) {
 	for range subscriptions {
 		wg.Go(func() { publish(t, b, queue) })
 	}
-	for _, sub := range subs {
-		wg.Go(func() {
-			if _, err := sub.Receive(patient(t)); err != nil {
-				t.Errorf("Receive: %v", err)
-			}
-		})
+	eachReceives := func() {
+		for _, sub := range subs {
+			wg.Go(func() {
+				if _, err := sub.Receive(brokertest.Patient(t)); err != nil {
+					t.Errorf("Receive: %v", err)
+				}
+			})
+		}
+		wg.Wait()
 	}
-	wg.Wait()
-	if err := b.Delete(patient(t), queue); err != nil {
+	eachReceives()
+	p.cut()
+	eachReceives()
+	if err := b.Delete(brokertest.Patient(t), queue); err != nil {
 		t.Fatal(err)
 	}
 	for _, sub := range subs {
-		if _, err := sub.Receive(patient(t)); !errors.Is(err, broker.ErrNoQueue) {
+		if _, err := sub.Receive(brokertest.Patient(t)); !errors.Is(err, broker.ErrNoQueue) {
 			t.Fatalf("Receive: %v, want ErrNoQueue", err)
 		}
 	}
 }
 
-func message() broker.Message {
-	return broker.Message{ID: uuid.Must(uuid.NewV7()).String(), Body: bytes.Repeat([]byte("body "), 10)}
+// TestTooManySubscriptions has more subscriptions than one connection may have channels.
+func TestTooManySubscriptions(t *testing.T) {
+	t.Parallel()
+	p, url := newProxy(t, serverURL(t))
+	b := newBroker(t, url)
+	const room = 5
+	b.consuming.channelMax = room + spareChannels
+	brokertest.Serve(t, b)
+	queue := brokertest.Declare(t, b, broker.Queue{})
+	var subs []broker.Subscription
+	for range room {
+		subs = append(subs, brokertest.Subscribe(t, b, queue, 1))
+	}
+	for range 2 * spareChannels {
+		if _, err := b.Subscribe(brokertest.Patient(t), queue, 1); !errs.Is(err, errs.ResourceExhausted) {
+			t.Fatalf("Subscribe: %v, want errs.ResourceExhausted", err)
+		}
+	}
+
+	// The others live on, through a cut as well, and there is room for all else.
+	brokertest.WantReady(t, b, queue, 0)
+	p.cut()
+	for range room {
+		brokertest.Eventually(t, "publishing works again", func() bool {
+			return b.Publish(t.Context(), broker.Address{Queue: queue}, message()) == nil
+		})
+	}
+	for _, sub := range subs {
+		brokertest.Ack(t, brokertest.Receive(t, sub))
+	}
+	subs[0].Close()
+	brokertest.Eventually(t, "there is room for another", func() bool {
+		sub, err := b.Subscribe(brokertest.Patient(t), queue, 1)
+		if err == nil {
+			sub.Close()
+		}
+		return err == nil
+	})
 }

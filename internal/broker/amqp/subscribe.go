@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"math"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -15,12 +14,18 @@ import (
 	"plinth/internal/errs"
 )
 
+// spareChannels is how many channels of the connection subscriptions leave for all else.
+const spareChannels = 16
+
 var (
-	errClosed = errs.New(errs.Canceled, "the subscription is closed")
-	errStale  = errs.New(errs.Unavailable, "the delivery was lost with its connection or subscription, and comes again")
+	errClosed            = errs.New(errs.Canceled, "the subscription is closed")
+	errManySubscriptions = errs.New(errs.ResourceExhausted,
+		"too many subscriptions: RabbitMQ's channel_max allows no more on one connection")
+	errStale = errs.New(errs.Unavailable, "the delivery was lost with its connection or subscription, and comes again")
 )
 
-// Subscribe implements broker.Broker. Credit is at least 1; above 65,535 it counts as that.
+// Subscribe implements broker.Broker. Credit is at least 1; above 65,535 it counts as that. More subscriptions than the
+// connection has channels for, which is the server's channel_max, are errs.ResourceExhausted.
 func (b *Broker) Subscribe(ctx context.Context, queue string, credit int) (broker.Subscription, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
@@ -35,12 +40,16 @@ func (b *Broker) Subscribe(ctx context.Context, queue string, credit int) (broke
 		queue:      queue,
 		credit:     min(credit, math.MaxUint16),
 		link:       b.consuming,
-		logger:     b.logger.With(zap.String("queue", queue)),
+		logger:     b.logger,
+		number:     b.subscriptions.Add(1),
 		deliveries: make(chan broker.Delivery),
 		started:    make(chan struct{}),
 	}
 	s.life, s.end = context.WithCancelCause(b.life)
-	go s.run()
+	go func() {
+		defer b.subscriptions.Add(-1)
+		s.run()
+	}()
 	select {
 	case <-s.started:
 		return s, nil
@@ -58,11 +67,11 @@ type subscription struct {
 	credit     int
 	link       *link
 	logger     *zap.Logger
+	number     int64           // of the subscriptions at its start, itself included
 	life       context.Context // its cause tells why the subscription has ended
 	end        context.CancelCauseFunc
 	deliveries chan broker.Delivery
 	started    chan struct{} // closed when the first channel consumes
-	startOnce  sync.Once
 }
 
 // Receive implements broker.Subscription.
@@ -93,8 +102,8 @@ func (s *subscription) run() {
 		began := time.Now()
 		err = classify(s.consume(conn))
 		switch {
-		case errors.Is(err, broker.ErrNoQueue):
-			s.end(broker.ErrNoQueue)
+		case errors.Is(err, broker.ErrNoQueue), errors.Is(err, errManySubscriptions):
+			s.end(err)
 		case s.life.Err() != nil:
 		case conn.IsClosed():
 			attempt = 0 // The link has a back-off of its own.
@@ -102,15 +111,29 @@ func (s *subscription) run() {
 			if time.Since(began) > maxBackoff {
 				attempt = 0
 			}
-			s.logger.Warn("RabbitMQ ended the subscription's channel, subscribing again", zap.Error(err))
+			s.logger.Warn("RabbitMQ ended the subscription's channel, subscribing again",
+				zap.String("queue", s.queue), zap.Error(err))
 			rest(s.life, backoff(attempt))
 		}
+	}
+}
+
+// hasStarted is for the goroutine of run alone.
+func (s *subscription) hasStarted() bool {
+	select {
+	case <-s.started:
+		return true
+	default:
+		return false
 	}
 }
 
 // consume receives over one channel, until that is lost or the subscription ends. Its error is never nil, but where the
 // subscription has ended.
 func (s *subscription) consume(conn *amqp091.Connection) error {
+	if !s.hasStarted() && s.number > int64(conn.Config.ChannelMax)-spareChannels {
+		return errManySubscriptions
+	}
 	return onChannel(conn, func(channel *amqp091.Channel) error {
 		if err := channel.Qos(s.credit, 0, false); err != nil {
 			return err
@@ -122,7 +145,9 @@ func (s *subscription) consume(conn *amqp091.Connection) error {
 		if err != nil {
 			return err
 		}
-		s.startOnce.Do(func() { close(s.started) })
+		if !s.hasStarted() {
+			close(s.started)
+		}
 		return s.forward(channel, deliveries, closed, cancelled)
 	})
 }
@@ -138,7 +163,7 @@ func (s *subscription) forward(channel *amqp091.Channel, deliveries <-chan amqp0
 		case d, open := <-in:
 			in = nil
 			if open {
-				next, out = s.delivery(channel, d), s.deliveries
+				next, out = s.delivery(channel, &d), s.deliveries
 			}
 		case out <- next:
 			in, out = deliveries, nil
@@ -155,32 +180,12 @@ func (s *subscription) forward(channel *amqp091.Channel, deliveries <-chan amqp0
 	}
 }
 
-func (s *subscription) delivery(channel *amqp091.Channel, d amqp091.Delivery) broker.Delivery {
-	var attributes map[string]string
-	if table, _ := d.Headers[attributesHeader].(amqp091.Table); len(table) > 0 {
-		attributes = make(map[string]string, len(table))
-		for key, value := range table {
-			if text, ok := value.(string); ok {
-				attributes[key] = text
-			}
-		}
-	}
+func (s *subscription) delivery(channel *amqp091.Channel, d *amqp091.Delivery) broker.Delivery {
 	return broker.Delivery{
-		Message: broker.Message{ID: d.MessageId, Body: d.Body, Attributes: attributes},
+		Message: received(d),
 		Attempt: attempt(d),
 		Settler: &settler{life: s.life, channel: channel, tag: d.DeliveryTag},
 	}
-}
-
-// attempt reads the count that quorum queues keep. Classic queues say only whether there was a delivery before.
-func attempt(d amqp091.Delivery) int {
-	if n, ok := d.Headers["x-delivery-count"].(int64); ok {
-		return int(n) + 1
-	}
-	if d.Redelivered {
-		return 2
-	}
-	return 1
 }
 
 // settler settles one delivery on the channel that it came over, and never on another: tags are counted by channel, and
@@ -198,9 +203,10 @@ func (s *settler) Ack(context.Context) error {
 	return s.settle(func() error { return s.channel.Ack(s.tag, false) })
 }
 
-// Nack implements broker.Settler, as Ack does.
+// Nack implements broker.Settler, as Ack does. It is AMQP's reject: its nack is not counted since RabbitMQ 4.3.
 func (s *settler) Nack(context.Context) error {
-	return s.settle(func() error { return s.channel.Nack(s.tag, false, true) })
+	const requeue = true
+	return s.settle(func() error { return s.channel.Reject(s.tag, requeue) })
 }
 
 func (s *settler) settle(send func() error) error {

@@ -1,25 +1,11 @@
 // Package brokertest is the contract of package broker in executable form. Every adapter calls Run from its own tests
-// and passes it whole.
+// and passes it whole. The aids of the suite are there for the adapters' other tests as well.
 package brokertest
 
 import (
-	"bytes"
-	"context"
-	"errors"
-	"maps"
 	"testing"
-	"time"
-
-	"github.com/google/uuid"
 
 	"plinth/internal/broker"
-)
-
-const (
-	// patience bounds everything that must happen: a case fails, and never hangs, when it has not.
-	patience = 20 * time.Second
-	// quiet is how long a case watches that something does not happen.
-	quiet = 300 * time.Millisecond
 )
 
 // Open makes a client of the one server that the suite runs on, and does not run it: the suite does. cut breaks every
@@ -49,6 +35,26 @@ func Run(t *testing.T, open Open) {
 		{"a delivery from before a cut is stale", testStaleDelivery},
 		{"Ping recovers after a cut", testPingAfterCut},
 		{"the end of Run ends everything", testRunEnds},
+		{"headers and attributes are apart", testHeaders},
+		{"a topic leads where its bindings say", testPatterns},
+		{"topics are apart", testTopicsApart},
+		{"a topic without a match is told and keeps nothing", testUnboundTopic},
+		{"a topic gives each queue one copy", testCopies},
+		{"Unbind ends one binding", testUnbind},
+		{"Bind wants the queue and is idempotent", testBind},
+		{"Declare with other limits is refused", testDeclareOtherwise},
+		{"what waited longer than its TTL is dropped", testTTL},
+		{"a TTL leaves outstanding messages alone", testTTLOutstanding},
+		{"a full queue refuses, until there is room again", testMaxLength},
+		{"a full queue of a topic is told and the others get theirs", testMaxLengthOfTopic},
+		{"Purge removes what waits and leaves what is outstanding", testPurge},
+		{"a batch gives each publication its own error", testBatch},
+		{"a large batch loses and doubles nothing", testLargeBatch},
+		{"a batch ends with its context", testBatchCancel},
+		{"deliveries that were cut short are counted", testAttempts},
+		{"subscriptions of a queue get fair parts", testFair},
+		{"one broker has many subscriptions", testManySubscriptions},
+		{"one publisher and one consumer keep the order", testOrder},
 	}
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
@@ -58,7 +64,7 @@ func Run(t *testing.T, open Open) {
 	}
 }
 
-// client is a running broker.
+// client is a running broker that can be cut.
 type client struct {
 	broker.Broker
 	cut  func()
@@ -68,162 +74,5 @@ type client struct {
 func start(t *testing.T, open Open) client {
 	t.Helper()
 	b, cut := open(t)
-	ctx, cancel := context.WithCancel(context.Background())
-	ended := make(chan error, 1)
-	go func() {
-		ended <- b.Run(ctx)
-		close(ended)
-	}()
-	stop := func() {
-		cancel()
-		select {
-		case err := <-ended:
-			if err != nil {
-				t.Errorf("Run: %v", err)
-			}
-		case <-time.After(patience):
-			t.Error("Run did not end with its context")
-		}
-	}
-	t.Cleanup(stop)
-	return client{Broker: b, cut: cut, stop: stop}
-}
-
-// queueName makes a name that nobody else uses; the queue of that name is deleted when the test is over.
-func queueName(t *testing.T, c client) string {
-	t.Helper()
-	name := "brokertest-" + uuid.NewString()
-	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), patience)
-		defer cancel()
-		if err := c.Delete(ctx, name); err != nil {
-			t.Errorf("Delete in cleanup: %v", err)
-		}
-	})
-	return name
-}
-
-func declare(t *testing.T, c client) string {
-	t.Helper()
-	name := queueName(t, c)
-	if err := c.Declare(patient(t), name); err != nil {
-		t.Fatalf("Declare: %v", err)
-	}
-	return name
-}
-
-func patient(t *testing.T) context.Context {
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
-	t.Cleanup(cancel)
-	return ctx
-}
-
-func message(body string) broker.Message {
-	return broker.Message{ID: uuid.Must(uuid.NewV7()).String(), Body: []byte(body)}
-}
-
-func publish(t *testing.T, c client, queue string, bodies ...string) []broker.Message {
-	t.Helper()
-	var sent []broker.Message
-	for _, body := range bodies {
-		m := message(body)
-		if err := c.Publish(patient(t), queue, m); err != nil {
-			t.Fatalf("Publish: %v", err)
-		}
-		sent = append(sent, m)
-	}
-	return sent
-}
-
-func subscribe(t *testing.T, c client, queue string, credit int) broker.Subscription {
-	t.Helper()
-	sub, err := c.Subscribe(patient(t), queue, credit)
-	if err != nil {
-		t.Fatalf("Subscribe: %v", err)
-	}
-	t.Cleanup(sub.Close)
-	return sub
-}
-
-func receive(t *testing.T, sub broker.Subscription) broker.Delivery {
-	t.Helper()
-	d, err := sub.Receive(patient(t))
-	if err != nil {
-		t.Fatalf("Receive: %v", err)
-	}
-	return d
-}
-
-func receiveNothing(t *testing.T, sub broker.Subscription) {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), quiet)
-	defer cancel()
-	d, err := sub.Receive(ctx)
-	if err == nil {
-		t.Fatalf("Receive gave message %s, attempt %d, where nothing should come", d.ID, d.Attempt)
-	}
-	if !errors.Is(err, context.DeadlineExceeded) {
-		t.Fatalf("Receive: %v, want the context's error", err)
-	}
-}
-
-func ack(t *testing.T, d broker.Delivery) {
-	t.Helper()
-	if err := d.Ack(patient(t)); err != nil {
-		t.Fatalf("Ack: %v", err)
-	}
-}
-
-func nack(t *testing.T, d broker.Delivery) {
-	t.Helper()
-	if err := d.Nack(patient(t)); err != nil {
-		t.Fatalf("Nack: %v", err)
-	}
-}
-
-// wantReady waits until so many messages wait in the queue: brokers may count a moment late.
-func wantReady(t *testing.T, c client, queue string, want int64) {
-	t.Helper()
-	var last int64
-	ok := poll(t, func() bool {
-		n, err := c.Ready(patient(t), queue)
-		if err != nil {
-			t.Fatalf("Ready: %v", err)
-		}
-		last = n
-		return n == want
-	})
-	if !ok {
-		t.Fatalf("Ready is %d, want %d", last, want)
-	}
-}
-
-// poll asks until it hears yes, and says whether it did within the suite's patience.
-func poll(t *testing.T, yes func() bool) bool {
-	tick := time.NewTicker(20 * time.Millisecond)
-	defer tick.Stop()
-	deadline := time.After(patience)
-	for !yes() {
-		select {
-		case <-tick.C:
-		case <-deadline:
-			return false
-		case <-t.Context().Done():
-			return false
-		}
-	}
-	return true
-}
-
-func wantMessage(t *testing.T, got, want broker.Message) {
-	t.Helper()
-	if got.ID != want.ID {
-		t.Errorf("id is %q, want %q", got.ID, want.ID)
-	}
-	if !bytes.Equal(got.Body, want.Body) {
-		t.Errorf("body of %d bytes differs from the %d that were published", len(got.Body), len(want.Body))
-	}
-	if !maps.Equal(got.Attributes, want.Attributes) {
-		t.Errorf("attributes are %q, want %q", got.Attributes, want.Attributes)
-	}
+	return client{Broker: b, cut: cut, stop: Serve(t, b)}
 }

@@ -14,18 +14,18 @@ import (
 
 func testRoundTrip(t *testing.T, open Open) {
 	c := start(t, open)
-	queue := declare(t, c)
-	sub := subscribe(t, c, queue, 1)
+	queue := Declare(t, c, broker.Queue{})
+	sub := Subscribe(t, c, queue, 1)
 
 	every := make([]byte, 256)
 	for i := range every {
 		every[i] = byte(i)
 	}
-	plain := message("hello")
-	empty := message("")
-	binary := message(string(every))
-	large := message(string(bytes.Repeat(every, 1<<20/len(every))))
-	attributed := message("hello")
+	plain := Message("hello")
+	empty := Message("")
+	binary := Message(string(every))
+	large := Message(string(bytes.Repeat(every, 1<<20/len(every))))
+	attributed := Message("hello")
 	attributed.Attributes = map[string]string{
 		"traceparent": "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
 		"größe":       "übergroß, 特大 🐘",
@@ -34,102 +34,126 @@ func testRoundTrip(t *testing.T, open Open) {
 		"lines":       "one\r\ntwo\ttab \"quoted\" \\",
 	}
 	for _, want := range []broker.Message{plain, empty, binary, large, attributed} {
-		if err := c.Publish(patient(t), queue, want); err != nil {
+		if err := c.Publish(Patient(t), broker.Address{Queue: queue}, want); err != nil {
 			t.Fatalf("Publish: %v", err)
 		}
-		got := receive(t, sub)
+		got := Receive(t, sub)
 		wantMessage(t, got.Message, want)
 		if got.Attempt != 1 {
 			t.Errorf("attempt is %d, want 1", got.Attempt)
 		}
-		ack(t, got)
+		Ack(t, got)
+	}
+}
+
+// testHeaders gives attributes and headers the same keys, and names that mean something to those who carry them.
+func testHeaders(t *testing.T, open Open) {
+	c := start(t, open)
+	queue := Declare(t, c, broker.Queue{})
+	sub := Subscribe(t, c, queue, 1)
+	const trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+	headed := Message("headers alone")
+	headed.Headers = map[string]string{"traceparent": trace, "tracestate": "a=1,b=2", "attempts": "3", "empty": ""}
+	both := Message("both")
+	both.Attributes = map[string]string{"traceparent": "the publisher's", "attempts": "one", "x-delivery-count": "7"}
+	both.Headers = map[string]string{"traceparent": trace, "attempts": "2", "attributes": "none", "plinth-attempts": "4"}
+	for _, want := range []broker.Message{headed, both, Message("neither")} {
+		if err := c.Publish(Patient(t), broker.Address{Queue: queue}, want); err != nil {
+			t.Fatalf("Publish: %v", err)
+		}
+		first := Receive(t, sub)
+		wantMessage(t, first.Message, want)
+		Nack(t, first)
+		again := Receive(t, sub)
+		wantMessage(t, again.Message, want)
+		Ack(t, again)
 	}
 }
 
 func testCredit(t *testing.T, open Open) {
 	c := start(t, open)
-	queue := declare(t, c)
-	publish(t, c, queue, "one", "two", "three", "four", "five")
+	queue := Declare(t, c, broker.Queue{})
+	Publish(t, c, queue, "one", "two", "three", "four", "five")
 
-	sub := subscribe(t, c, queue, 2)
-	first, second := receive(t, sub), receive(t, sub)
-	receiveNothing(t, sub)
-	wantReady(t, c, queue, 3)
+	sub := Subscribe(t, c, queue, 2)
+	first, second := Receive(t, sub), Receive(t, sub)
+	ReceiveNothing(t, sub)
+	WantReady(t, c, queue, 3)
 
-	ack(t, second)
-	third := receive(t, sub)
-	receiveNothing(t, sub)
-	ack(t, first)
-	ack(t, third)
-	ack(t, receive(t, sub))
-	ack(t, receive(t, sub))
-	receiveNothing(t, sub)
+	Ack(t, second)
+	third := Receive(t, sub)
+	ReceiveNothing(t, sub)
+	Ack(t, first)
+	Ack(t, third)
+	Ack(t, Receive(t, sub))
+	Ack(t, Receive(t, sub))
+	ReceiveNothing(t, sub)
 	sub.Close()
-	wantReady(t, c, queue, 0)
+	WantReady(t, c, queue, 0)
 }
 
 func testNack(t *testing.T, open Open) {
 	c := start(t, open)
-	queue := declare(t, c)
-	sent := publish(t, c, queue, "again")
-	sub := subscribe(t, c, queue, 1)
+	queue := Declare(t, c, broker.Queue{})
+	sent := Publish(t, c, queue, "again")
+	sub := Subscribe(t, c, queue, 1)
 	for attempt := 1; attempt <= 4; attempt++ {
-		d := receive(t, sub)
+		d := Receive(t, sub)
 		wantMessage(t, d.Message, sent[0])
 		if d.Attempt != attempt {
 			t.Errorf("attempt is %d, want %d", d.Attempt, attempt)
 		}
-		nack(t, d)
+		Nack(t, d)
 	}
 }
 
 func testSettleTwice(t *testing.T, open Open) {
 	c := start(t, open)
-	queue := declare(t, c)
-	sub := subscribe(t, c, queue, 2)
+	queue := Declare(t, c, broker.Queue{})
+	sub := Subscribe(t, c, queue, 2)
 
-	publish(t, c, queue, "acked")
-	acked := receive(t, sub)
-	ack(t, acked)
-	_ = acked.Nack(patient(t))
-	_ = acked.Ack(patient(t))
-	receiveNothing(t, sub)
+	Publish(t, c, queue, "acked")
+	acked := Receive(t, sub)
+	Ack(t, acked)
+	_ = acked.Nack(Patient(t))
+	_ = acked.Ack(Patient(t))
+	ReceiveNothing(t, sub)
 
-	publish(t, c, queue, "nacked")
-	nacked := receive(t, sub)
-	nack(t, nacked)
-	_ = nacked.Ack(patient(t))
-	again := receive(t, sub)
-	_ = nacked.Ack(patient(t))
+	Publish(t, c, queue, "nacked")
+	nacked := Receive(t, sub)
+	Nack(t, nacked)
+	_ = nacked.Ack(Patient(t))
+	again := Receive(t, sub)
+	_ = nacked.Ack(Patient(t))
 	if again.ID != nacked.ID {
 		t.Fatalf("received %s, want %s again", again.ID, nacked.ID)
 	}
-	nack(t, again)
-	ack(t, receive(t, sub))
-	receiveNothing(t, sub)
-	wantReady(t, c, queue, 0)
+	Nack(t, again)
+	Ack(t, Receive(t, sub))
+	ReceiveNothing(t, sub)
+	WantReady(t, c, queue, 0)
 }
 
 func testClose(t *testing.T, open Open) {
 	c, other := start(t, open), start(t, open)
-	queue := declare(t, c)
+	queue := Declare(t, c, broker.Queue{})
 	want := map[string]bool{}
-	for _, m := range publish(t, c, queue, "one", "two", "three", "four", "five") {
+	for _, m := range Publish(t, c, queue, "one", "two", "three", "four", "five") {
 		want[m.ID] = true
 	}
 
-	sub := subscribe(t, c, queue, 5)
-	held := []broker.Delivery{receive(t, sub), receive(t, sub)}
-	wantReady(t, c, queue, 0)
-	elsewhere := subscribe(t, other, queue, 5)
-	receiveNothing(t, elsewhere)
+	sub := Subscribe(t, c, queue, 5)
+	held := []broker.Delivery{Receive(t, sub), Receive(t, sub)}
+	WantReady(t, c, queue, 0)
+	elsewhere := Subscribe(t, other, queue, 5)
+	ReceiveNothing(t, elsewhere)
 
 	sub.Close()
 	sub.Close()
 	for _, d := range held {
-		_ = d.Ack(patient(t)) // Too late: the end of the subscription settled it.
+		_ = d.Ack(Patient(t)) // Too late: the end of the subscription settled it.
 	}
-	if _, err := sub.Receive(patient(t)); err == nil || errors.Is(err, context.DeadlineExceeded) {
+	if _, err := sub.Receive(Patient(t)); err == nil || errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("Receive after Close: %v, want an error at once", err)
 	}
 	soon, cancel := context.WithTimeout(t.Context(), 5*time.Second)
@@ -143,33 +167,33 @@ func testClose(t *testing.T, open Open) {
 			t.Errorf("message %s came twice", d.ID)
 		}
 		delete(want, d.ID)
-		ack(t, d)
+		Ack(t, d)
 	}
-	wantReady(t, c, queue, 0)
+	WantReady(t, c, queue, 0)
 }
 
 func testShare(t *testing.T, open Open) {
 	const messages = 200
 	c, other := start(t, open), start(t, open)
-	queue := declare(t, c)
-	subs := []broker.Subscription{subscribe(t, c, queue, 1), subscribe(t, other, queue, 1)}
+	queue := Declare(t, c, broker.Queue{})
+	subs := []broker.Subscription{Subscribe(t, c, queue, 1), Subscribe(t, other, queue, 1)}
 
 	bodies := make([]string, messages)
 	for i := range bodies {
 		bodies[i] = fmt.Sprint(i)
 	}
-	publish(t, c, queue, bodies...)
+	Publish(t, c, queue, bodies...)
 
 	// Each holds its one credit before either acks, so both must get something.
-	held := []broker.Delivery{receive(t, subs[0]), receive(t, subs[1])}
+	held := []broker.Delivery{Receive(t, subs[0]), Receive(t, subs[1])}
 	var seen tally
 	seen.add(held[0].ID)
 	seen.add(held[1].ID)
-	ctx, cancel := context.WithCancel(patient(t))
+	ctx, cancel := context.WithCancel(Patient(t))
 	defer cancel()
 	var wg sync.WaitGroup
 	for i, sub := range subs {
-		ack(t, held[i])
+		Ack(t, held[i])
 		wg.Go(func() {
 			for ctx.Err() == nil {
 				d, err := sub.Receive(ctx)
@@ -192,16 +216,16 @@ func testShare(t *testing.T, open Open) {
 func testManyPublishers(t *testing.T, open Open) {
 	const publishers, each = 64, 40
 	c := start(t, open)
-	queue := declare(t, c)
-	sub := subscribe(t, c, queue, 100)
-	ctx, cancel := context.WithTimeout(t.Context(), 3*patience)
+	queue := Declare(t, c, broker.Queue{})
+	sub := Subscribe(t, c, queue, 100)
+	ctx, cancel := context.WithTimeout(t.Context(), 3*Patience)
 	defer cancel()
 
 	var wg sync.WaitGroup
 	for range publishers {
 		wg.Go(func() {
 			for range each {
-				if err := c.Publish(ctx, queue, message("one of many")); err != nil {
+				if err := c.Publish(ctx, broker.Address{Queue: queue}, Message("one of many")); err != nil {
 					t.Errorf("Publish: %v", err)
 				}
 			}
@@ -220,8 +244,8 @@ func testManyPublishers(t *testing.T, open Open) {
 	}
 	wg.Wait()
 	seen.wantOnce(t, publishers*each)
-	receiveNothing(t, sub)
-	wantReady(t, c, queue, 0)
+	ReceiveNothing(t, sub)
+	WantReady(t, c, queue, 0)
 }
 
 // tally counts how often each message came.

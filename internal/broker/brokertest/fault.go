@@ -13,10 +13,10 @@ import (
 
 func testCancel(t *testing.T, open Open) {
 	c := start(t, open)
-	queue := declare(t, c)
+	queue := Declare(t, c, broker.Queue{})
 	cancelled, cancel := context.WithCancel(t.Context())
 	cancel()
-	if err := c.Publish(cancelled, queue, message("never mind")); !errors.Is(err, context.Canceled) {
+	if err := c.Publish(cancelled, broker.Address{Queue: queue}, Message("never mind")); !errors.Is(err, context.Canceled) {
 		t.Errorf("Publish: %v, want the context's error", err)
 	}
 	if _, err := c.Subscribe(cancelled, queue, 1); !errors.Is(err, context.Canceled) {
@@ -24,15 +24,15 @@ func testCancel(t *testing.T, open Open) {
 	}
 
 	// The message of the cancelled Publish may have been kept, so the rest is on another queue.
-	queue = declare(t, c)
-	sub := subscribe(t, c, queue, 1)
+	queue = Declare(t, c, broker.Queue{})
+	sub := Subscribe(t, c, queue, 1)
 	ctx, cancel := context.WithCancel(t.Context())
 	time.AfterFunc(quiet, cancel)
 	if err := receiveError(t, sub, ctx); !errors.Is(err, context.Canceled) {
 		t.Errorf("Receive: %v, want the context's error", err)
 	}
-	publish(t, c, queue, "next")
-	if d := receive(t, sub); string(d.Body) != "next" {
+	Publish(t, c, queue, "next")
+	if d := Receive(t, sub); string(d.Body) != "next" {
 		t.Errorf("received %q, want the subscription to go on", d.Body)
 	}
 }
@@ -48,7 +48,7 @@ func receiveError(t *testing.T, sub broker.Subscription, ctx context.Context) er
 	select {
 	case err := <-got:
 		return err
-	case <-time.After(patience):
+	case <-time.After(Patience):
 		t.Fatal("Receive did not end")
 		return nil
 	}
@@ -59,8 +59,8 @@ func receiveError(t *testing.T, sub broker.Subscription, ctx context.Context) er
 func testCutUnderLoad(t *testing.T, open Open) {
 	const publishers, cuts, perCut = 16, 3, 300
 	c := start(t, open)
-	queue := declare(t, c)
-	sub := subscribe(t, c, queue, 50)
+	queue := Declare(t, c, broker.Queue{})
+	sub := Subscribe(t, c, queue, 50)
 
 	var confirmed, received tally
 	progress := make(chan struct{}, 1)
@@ -70,7 +70,7 @@ func testCutUnderLoad(t *testing.T, open Open) {
 	for range publishers {
 		publisherGroup.Go(func() {
 			for publishing.Err() == nil {
-				if m := message("through cuts"); publishOnce(t, c, queue, m) {
+				if m := Message("through cuts"); publishOnce(t, c, queue, m) {
 					confirmed.add(m.ID)
 					select {
 					case progress <- struct{}{}:
@@ -115,8 +115,8 @@ func testCutUnderLoad(t *testing.T, open Open) {
 // publishOnce says whether the message was confirmed. Publish is given no deadline: its own limit must do.
 func publishOnce(t *testing.T, c client, queue string, m broker.Message) bool {
 	began := time.Now()
-	err := c.Publish(context.Background(), queue, m)
-	if took := time.Since(began); took > patience {
+	err := c.Publish(context.Background(), broker.Address{Queue: queue}, m)
+	if took := time.Since(began); took > Patience {
 		t.Errorf("Publish took %v", took)
 	}
 	if err != nil && !errs.Is(err, errs.Unavailable) {
@@ -127,7 +127,7 @@ func publishOnce(t *testing.T, c client, queue string, m broker.Message) bool {
 
 func awaitConfirmed(t *testing.T, confirmed *tally, progress <-chan struct{}, want int) {
 	t.Helper()
-	deadline := time.After(2 * patience)
+	deadline := time.After(2 * Patience)
 	for confirmed.len() < want {
 		select {
 		case <-progress:
@@ -157,34 +157,61 @@ func (s *tally) missingFrom(other *tally) int {
 
 func testStaleDelivery(t *testing.T, open Open) {
 	c, other := start(t, open), start(t, open)
-	queue := declare(t, other)
-	sent := publish(t, other, queue, "held through a cut")
-	sub := subscribe(t, c, queue, 1)
-	stale := receive(t, sub)
+	queue := Declare(t, other, broker.Queue{})
+	sent := Publish(t, other, queue, "held through a cut")
+	sub := Subscribe(t, c, queue, 1)
+	stale := Receive(t, sub)
 	wantMessage(t, stale.Message, sent[0])
 
 	c.cut()
-	again := receive(t, sub)
+	again := Receive(t, sub)
 	wantMessage(t, again.Message, sent[0])
-	_ = stale.Ack(patient(t))
-	nack(t, again)
+	_ = stale.Ack(Patient(t))
+	Nack(t, again)
 
 	// Had the stale ack ended the message, or the subscription, the nack could not bring it back.
-	third := receive(t, sub)
+	third := Receive(t, sub)
 	wantMessage(t, third.Message, sent[0])
-	_ = stale.Nack(patient(t))
-	receiveNothing(t, sub)
-	ack(t, third)
-	publish(t, c, queue, "after")
-	if d := receive(t, sub); string(d.Body) != "after" {
+	_ = stale.Nack(Patient(t))
+	ReceiveNothing(t, sub)
+	Ack(t, third)
+	Publish(t, c, queue, "after")
+	if d := Receive(t, sub); string(d.Body) != "after" {
 		t.Errorf("received %q, want the next message", d.Body)
 	}
+}
+
+// testAttempts cuts deliveries short in each way there is. A message whose handling kills the process must be seen to do so.
+func testAttempts(t *testing.T, open Open) {
+	c, dying, other := start(t, open), start(t, open), start(t, open)
+	queue := Declare(t, other, broker.Queue{})
+	sent := Publish(t, other, queue, "comes again and again")
+	want := func(sub broker.Subscription, attempt int, after string) {
+		t.Helper()
+		d := Receive(t, sub)
+		wantMessage(t, d.Message, sent[0])
+		if d.Attempt != attempt {
+			t.Errorf("attempt is %d after %s, want %d", d.Attempt, after, attempt)
+		}
+	}
+
+	sub := Subscribe(t, c, queue, 1)
+	want(sub, 1, "publishing")
+	c.cut()
+	want(sub, 2, "a cut")
+	c.cut()
+	want(sub, 3, "another cut")
+	sub.Close()
+	want(Subscribe(t, dying, queue, 1), 4, "Close")
+	dying.stop()
+	last := Subscribe(t, other, queue, 1)
+	want(last, 5, "the end of Run")
 }
 
 func testPingAfterCut(t *testing.T, open Open) {
 	c := start(t, open)
 	var last error
-	pings := func() bool { last = c.Ping(patient(t)); return last == nil }
+	pings := func() bool { last = c.Ping(Patient(t)); return last == nil }
 	if !poll(t, pings) {
 		t.Fatalf("Ping: %v, want nil once the broker runs", last)
 	}
@@ -193,18 +220,18 @@ func testPingAfterCut(t *testing.T, open Open) {
 		t.Fatalf("Ping: %v, want nil again after a cut", last)
 	}
 	// The first nil may be from before the loss was noticed, so what uses the connection may fail once more.
-	queue := queueName(t, c)
-	if !poll(t, func() bool { last = c.Declare(patient(t), queue); return last == nil }) {
+	queue := QueueName(t, c)
+	if !poll(t, func() bool { last = c.Declare(Patient(t), broker.Queue{Name: queue}); return last == nil }) {
 		t.Fatalf("Declare: %v, want nil again after a cut", last)
 	}
 }
 
 func testRunEnds(t *testing.T, open Open) {
 	c, other := start(t, open), start(t, open)
-	queue := declare(t, other)
-	publish(t, other, queue, "one")
-	sub := subscribe(t, c, queue, 1)
-	held := receive(t, sub)
+	queue := Declare(t, other, broker.Queue{})
+	Publish(t, other, queue, "one")
+	sub := Subscribe(t, c, queue, 1)
+	held := Receive(t, sub)
 	ended := make(chan error, 1)
 	go func() {
 		_, err := sub.Receive(context.Background())
@@ -217,18 +244,18 @@ func testRunEnds(t *testing.T, open Open) {
 		if !errs.Is(err, errs.Unavailable) {
 			t.Errorf("Receive: %v, want errs.Unavailable", err)
 		}
-	case <-time.After(patience):
+	case <-time.After(Patience):
 		t.Error("Receive did not end with Run")
 	}
-	if err := c.Publish(patient(t), queue, message("late")); !errs.Is(err, errs.Unavailable) {
+	if err := c.Publish(Patient(t), broker.Address{Queue: queue}, Message("late")); !errs.Is(err, errs.Unavailable) {
 		t.Errorf("Publish: %v, want errs.Unavailable", err)
 	}
-	if _, err := c.Subscribe(patient(t), queue, 1); !errs.Is(err, errs.Unavailable) {
+	if _, err := c.Subscribe(Patient(t), queue, 1); !errs.Is(err, errs.Unavailable) {
 		t.Errorf("Subscribe: %v, want errs.Unavailable", err)
 	}
-	if err := c.Ping(patient(t)); err == nil {
+	if err := c.Ping(Patient(t)); err == nil {
 		t.Error("Ping: nil, want an error")
 	}
-	_ = held.Ack(patient(t)) // Too late.
-	wantMessage(t, receive(t, subscribe(t, other, queue, 1)).Message, held.Message)
+	_ = held.Ack(Patient(t)) // Too late.
+	wantMessage(t, Receive(t, Subscribe(t, other, queue, 1)).Message, held.Message)
 }

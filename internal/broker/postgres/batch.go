@@ -1,8 +1,6 @@
 package postgres
 
-import (
-	"context"
-)
+import "context"
 
 const (
 	maxBatch      = 256
@@ -11,7 +9,7 @@ const (
 
 // batcher lets many callers share one statement: while one batch is at work, the next one gathers.
 type batcher[T sizer] struct {
-	calls chan call[T]
+	calls chan []call[T] // never more than a batch's worth at once
 	// work answers every call of its batch.
 	work func(ctx context.Context, batch []call[T])
 }
@@ -24,22 +22,39 @@ type call[T any] struct {
 }
 
 func newBatcher[T sizer](work func(context.Context, []call[T])) *batcher[T] {
-	return &batcher[T]{calls: make(chan call[T]), work: work}
+	return &batcher[T]{calls: make(chan []call[T]), work: work}
 }
 
-// do hands over a value and waits for its answer.
-func (b *batcher[T]) do(ctx context.Context, ended <-chan struct{}, value T) error {
-	if err := ctx.Err(); err != nil {
-		return away(err)
+// do hands over values, in order, and waits for the answer to each.
+func (b *batcher[T]) do(ctx context.Context, ended <-chan struct{}, values ...T) []error {
+	answers := make([]error, len(values))
+	calls := make([]call[T], len(values))
+	for i, v := range values {
+		calls[i] = call[T]{value: v, done: make(chan error, 1)}
 	}
-	c := call[T]{value: value, done: make(chan error, 1)}
-	select {
-	case b.calls <- c:
-	case <-ended:
-		return errEnded()
-	case <-ctx.Done():
-		return away(ctx.Err())
+	taken := 0
+	err := ctx.Err()
+	for err == nil && taken < len(calls) {
+		part := worth(calls[taken:])
+		select {
+		case b.calls <- part:
+			taken += len(part)
+		case <-ended:
+			err = errEnded()
+		case <-ctx.Done():
+			err = ctx.Err()
+		}
 	}
+	for i := range answers {
+		answers[i] = away(err)
+		if i < taken {
+			answers[i] = calls[i].answer(ctx)
+		}
+	}
+	return answers
+}
+
+func (c call[T]) answer(ctx context.Context) error {
 	select {
 	case err := <-c.done:
 		return err
@@ -47,6 +62,20 @@ func (b *batcher[T]) do(ctx context.Context, ended <-chan struct{}, value T) err
 		return away(ctx.Err())
 	}
 }
+
+// worth gives the first calls that fill a batch, at least one.
+func worth[T sizer](calls []call[T]) []call[T] {
+	size := 0
+	for i, c := range calls {
+		if full(i, size) {
+			return calls[:i]
+		}
+		size += c.value.size()
+	}
+	return calls
+}
+
+func full(calls, size int) bool { return calls >= maxBatch || size >= maxBatchBytes }
 
 // run works until ctx ends. A call that was taken is always answered.
 func (b *batcher[T]) run(ctx context.Context) {
@@ -62,16 +91,23 @@ func (b *batcher[T]) run(ctx context.Context) {
 	}
 }
 
-// gather adds the calls that wait already to the first one.
-func (b *batcher[T]) gather(first call[T]) []call[T] {
-	batch, size := []call[T]{first}, first.value.size()
-	for len(batch) < maxBatch && size < maxBatchBytes {
+// gather adds the calls that wait already to the first ones. A batch has less than twice its limits.
+func (b *batcher[T]) gather(batch []call[T]) []call[T] {
+	size := sizeOf(batch)
+	for !full(len(batch), size) {
 		select {
-		case c := <-b.calls:
-			batch, size = append(batch, c), size+c.value.size()
+		case calls := <-b.calls:
+			batch, size = append(batch, calls...), size+sizeOf(calls)
 		default:
 			return batch
 		}
 	}
 	return batch
+}
+
+func sizeOf[T sizer](calls []call[T]) (size int) {
+	for _, c := range calls {
+		size += c.value.size()
+	}
+	return size
 }

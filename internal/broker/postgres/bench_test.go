@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"plinth/internal/broker"
 	"plinth/internal/pg/pgtest"
 )
 
@@ -76,7 +77,7 @@ func publishAll(b *testing.B, br *Broker, queue string, callers, n int) {
 	for range callers {
 		group.Go(func() {
 			for left.Add(-1) >= 0 {
-				if err := br.Publish(b.Context(), queue, message(body)); err != nil {
+				if err := br.Publish(b.Context(), broker.Address{Queue: queue}, message(body)); err != nil {
 					b.Error(err)
 				}
 			}

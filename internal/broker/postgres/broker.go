@@ -2,7 +2,6 @@ package postgres
 
 import (
 	"context"
-	"errors"
 	"maps"
 	"math/rand/v2"
 	"slices"
@@ -72,6 +71,7 @@ func (b *Broker) Run(ctx context.Context) error {
 	serving.Go(func() { b.acks.run(ctx) })
 	serving.Go(func() { every(ctx, b.lease/3, b.renewHeld) })
 	serving.Go(func() { every(ctx, pollInterval, b.poll) })
+	serving.Go(func() { every(ctx, pollInterval, b.expire) })
 	notifier.Go(func() { _ = b.notifier.Run(notifying) })
 
 	connected := func() { close(b.listening) }
@@ -100,35 +100,6 @@ func (b *Broker) Ping(ctx context.Context) error {
 	default:
 		return away(b.db.Ping(ctx))
 	}
-}
-
-// Declare implements broker.Broker. What stands before the first dot of the name is its tenant.
-func (b *Broker) Declare(ctx context.Context, queue string) error {
-	ctx, cancel := bounded(ctx)
-	defer cancel()
-	return away(insertQueue(ctx, b.db, queue))
-}
-
-// Delete implements broker.Broker.
-func (b *Broker) Delete(ctx context.Context, queue string) error {
-	ctx, cancel := bounded(ctx)
-	defer cancel()
-	id, err := deleteQueue(ctx, b.db, queue)
-	if errors.Is(err, broker.ErrNoQueue) {
-		return nil
-	}
-	if err == nil {
-		b.notify(id)
-	}
-	return away(err)
-}
-
-// Ready implements broker.Broker.
-func (b *Broker) Ready(ctx context.Context, queue string) (int64, error) {
-	ctx, cancel := bounded(ctx)
-	defer cancel()
-	n, err := countReady(ctx, b.db, queue)
-	return n, away(err)
 }
 
 // Subscribe implements broker.Broker. It waits for the listening connection too, which all deliveries depend on.

@@ -23,7 +23,7 @@ func TestAttributesAreKeptOrRefused(t *testing.T) {
 
 	kept := message("kept")
 	kept.Attributes = map[string]string{"nul": "a\x00b", "n\x00l": "", "html": "<&>\u2028", "replaced": "\ufffd"}
-	if err := b.Publish(patient(t), queue, kept); err != nil {
+	if err := b.Publish(patient(t), broker.Address{Queue: queue}, kept); err != nil {
 		t.Fatal(err)
 	}
 	d := receive(t, sub)
@@ -37,12 +37,13 @@ func TestAttributesAreKeptOrRefused(t *testing.T) {
 	for _, attributes := range []map[string]string{{"broken": "\xff"}, {"broken\xff": ""}} {
 		refused := message("refused")
 		refused.Attributes = attributes
-		err := b.Publish(patient(t), queue, refused)
+		err := b.Publish(patient(t), broker.Address{Queue: queue}, refused)
 		if !errs.Is(err, errs.InvalidArgument) || !strings.Contains(err.Error(), "broken") {
 			t.Errorf("%q: %v, want errs.InvalidArgument with the attribute's name", attributes, err)
 		}
 	}
-	if err := b.Publish(patient(t), queue, broker.Message{ID: "one"}); !errs.Is(err, errs.InvalidArgument) {
+	err := b.Publish(patient(t), broker.Address{Queue: queue}, broker.Message{ID: "one"})
+	if !errs.Is(err, errs.InvalidArgument) {
 		t.Errorf("an id that is no UUID: %v, want errs.InvalidArgument", err)
 	}
 }
@@ -82,7 +83,7 @@ func TestPollFindsWhatNoNotificationTold(t *testing.T) {
 	receiveNothing(t, sub, 100*time.Millisecond)
 	silent := openDB(t, databaseURL)
 	m := message("unheard")
-	batch := []call[publication]{{value: publication{queue: queue, id: m.ID, attributes: "{}", body: m.Body}}}
+	batch := []call[publication]{{value: publication{queue: queue, id: m.ID, headers: "{}", attributes: "{}", body: m.Body}}}
 	if _, err := insertMessages(patient(t), silent, batch); err != nil {
 		t.Fatal(err)
 	}
@@ -106,7 +107,8 @@ func TestDeleteLeavesNoMessageBehind(t *testing.T) {
 	for range 8 {
 		publishers.Go(func() {
 			for publishing.Err() == nil {
-				if err := b.Publish(t.Context(), queue, message("racing")); err != nil && !errors.Is(err, broker.ErrNoQueue) {
+				err := b.Publish(t.Context(), broker.Address{Queue: queue}, message("racing"))
+				if err != nil && !errors.Is(err, broker.ErrNoQueue) {
 					t.Errorf("Publish: %v", err)
 				}
 			}
@@ -116,7 +118,7 @@ func TestDeleteLeavesNoMessageBehind(t *testing.T) {
 		if err := b.Delete(patient(t), queue); err != nil {
 			t.Errorf("Delete: %v", err)
 		}
-		if err := b.Declare(patient(t), queue); err != nil {
+		if err := b.Declare(patient(t), broker.Queue{Name: queue}); err != nil {
 			t.Errorf("Declare: %v", err)
 		}
 	}
@@ -147,8 +149,10 @@ func TestAwayDatabaseIsUnavailableInTime(t *testing.T) {
 			t.Parallel()
 			b, _ := start(t, "postgres://app@"+address+"/app?sslmode=disable", lease)
 			calls := map[string]func(ctx context.Context) error{
-				"Publish": func(ctx context.Context) error { return b.Publish(ctx, "default.q", message("lost")) },
-				"Declare": func(ctx context.Context) error { return b.Declare(ctx, "default.q") },
+				"Publish": func(ctx context.Context) error {
+					return b.Publish(ctx, broker.Address{Queue: "default.q"}, message("lost"))
+				},
+				"Declare": func(ctx context.Context) error { return b.Declare(ctx, broker.Queue{Name: "default.q"}) },
 				"Delete":  func(ctx context.Context) error { return b.Delete(ctx, "default.q") },
 				"Ping":    b.Ping,
 				"Ready":   func(ctx context.Context) error { _, err := b.Ready(ctx, "default.q"); return err },

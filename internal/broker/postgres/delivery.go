@@ -15,7 +15,7 @@ type delivery struct {
 	seq      int64
 	lease    string
 	message  broker.Message
-	attempt  int
+	attempt  int  // that it is once it is received
 	received bool // guarded by sub.mu until the delivery is dropped
 	settled  atomic.Bool
 }
@@ -30,7 +30,7 @@ func (d *delivery) Ack(ctx context.Context) error {
 	defer d.release()
 	ctx, cancel := bounded(ctx)
 	defer cancel()
-	return d.sub.b.acks.do(ctx, d.sub.b.ended, d)
+	return d.sub.b.acks.do(ctx, d.sub.b.ended, d)[0]
 }
 
 // Nack implements broker.Settler.

@@ -3,16 +3,23 @@ package postgres
 import (
 	"context"
 	"strconv"
+	"strings"
 	"time"
 )
 
 // notify wakes the subscriptions of a queue, in this process and all others, once what it is about is committed.
 func (b *Broker) notify(queue int64) { b.notifier.Notify(channel, strconv.FormatInt(queue, 10)) }
 
-// wake wakes the subscriptions that a notification is for: all of them where it names no queue.
+// wake wakes the subscriptions that a notification is for: all of them where it names no queue. One that names a
+// subscription beside the queue is a hint of that one to the others.
 func (b *Broker) wake(payload string) {
+	queue, from, hint := strings.Cut(payload, " ")
 	for _, s := range b.subscriptions() {
-		if payload == "" || payload == strconv.FormatInt(s.queue, 10) {
+		switch {
+		case payload != "" && queue != strconv.FormatInt(s.queue, 10) || hint && from == s.id:
+		case hint:
+			s.hear()
+		default:
 			signal(s.woken)
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"fmt"
+	"maps"
 	"os"
 	"os/exec"
 	"testing"
@@ -12,6 +13,7 @@ import (
 	"go.uber.org/zap"
 
 	"plinth/internal/broker"
+	"plinth/internal/broker/brokertest"
 	"plinth/internal/errs"
 	"plinth/internal/pg"
 	"plinth/internal/pg/pgtest"
@@ -41,12 +43,17 @@ func holdAndHang() {
 	select {}
 }
 
+// Both messages come again before the process has them, so that only what it received counts.
 func TestMessagesOfAKilledProcessComeBack(t *testing.T) {
 	t.Parallel()
 	databaseURL := pgtest.New(t)
 	b, _ := start(t, databaseURL, lease)
 	queue := declare(t, b)
 	publish(t, b, queue, "received", "buffered")
+	before := subscribe(t, b, queue, 2)
+	receive(t, before)
+	receive(t, before)
+	before.Close()
 
 	cmd := exec.CommandContext(t.Context(), os.Args[0])
 	cmd.Env = append(os.Environ(), "HOLD_URL="+databaseURL, "HOLD_QUEUE="+queue)
@@ -67,16 +74,13 @@ func TestMessagesOfAKilledProcessComeBack(t *testing.T) {
 		t.Fatal(err)
 	}
 	_ = cmd.Wait()
-	got := map[string]bool{}
+	got := map[string]int{}
 	for range 2 {
 		d := receive(t, sub)
-		got[string(d.Body)] = true
-		if d.Attempt != 2 {
-			t.Errorf("%q: attempt is %d, want 2", d.Body, d.Attempt)
-		}
+		got[string(d.Body)] = d.Attempt
 	}
-	if !got["received"] || !got["buffered"] {
-		t.Errorf("received %v, want both messages", got)
+	if want := map[string]int{"received": 3, "buffered": 2}; !maps.Equal(got, want) {
+		t.Errorf("received attempts %v, want %v", got, want)
 	}
 }
 
@@ -145,6 +149,28 @@ func TestAttemptCountsOnlyWhatWasReceived(t *testing.T) {
 			t.Errorf("%q: attempt is %d, want %d", d.Body, d.Attempt, want)
 		}
 	}
+}
+
+// A delivery that waits in the buffer loses its lease before it is received again: it is somebody else's.
+func TestBufferedDeliveryThatLostItsLeaseIsNotReceived(t *testing.T) {
+	t.Parallel()
+	databaseURL := pgtest.New(t)
+	b, _ := start(t, databaseURL, lease)
+	queue := declare(t, b)
+	publish(t, b, queue, "moves on")
+	sub := subscribe(t, b, queue, 1)
+	if err := receive(t, sub).Nack(patient(t)); err != nil {
+		t.Fatal(err)
+	}
+	brokertest.WantReady(t, b, queue, 0) // It is in the buffer again.
+	if _, err := b.db.Exec(patient(t), `UPDATE broker_messages SET available_at = now()`); err != nil {
+		t.Fatal(err)
+	}
+	other, _ := start(t, databaseURL, lease)
+	if d := receive(t, subscribe(t, other, queue, 1)); d.Attempt != 2 {
+		t.Errorf("attempt is %d, want 2", d.Attempt)
+	}
+	receiveNothing(t, sub, 100*time.Millisecond)
 }
 
 // A claim can succeed in the database and fail on its way back.

@@ -90,7 +90,7 @@ func start(t testing.TB, databaseURL string, lease time.Duration) (b *Broker, st
 func declare(t testing.TB, b *Broker) string {
 	t.Helper()
 	queue := "default.q-" + uuid.NewString()
-	if err := b.Declare(patient(t), queue); err != nil {
+	if err := b.Declare(patient(t), broker.Queue{Name: queue}); err != nil {
 		t.Fatal(err)
 	}
 	return queue
@@ -103,7 +103,7 @@ func message(body string) broker.Message {
 func publish(t testing.TB, b *Broker, queue string, bodies ...string) {
 	t.Helper()
 	for _, body := range bodies {
-		if err := b.Publish(patient(t), queue, message(body)); err != nil {
+		if err := b.Publish(patient(t), broker.Address{Queue: queue}, message(body)); err != nil {
 			t.Fatal(err)
 		}
 	}

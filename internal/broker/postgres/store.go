@@ -2,7 +2,6 @@ package postgres
 
 import (
 	"context"
-	"errors"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -15,91 +14,107 @@ import (
 // deadlock. relaxed makes a statement's commit not wait for the disk.
 const relaxed = `(SELECT set_config('synchronous_commit', 'off', true)) AS relaxed`
 
-func insertQueue(ctx context.Context, db pg.Querier, name string) error {
-	_, err := db.Exec(ctx, `INSERT INTO broker_queues (name) VALUES ($1) ON CONFLICT DO NOTHING`, name)
-	return err
+// waits holds for a row m of broker_messages that is neither leased nor expired.
+const waits = `m.available_at <= now() AND m.expires_at > now()`
+
+// placed says that a publication of a batch has a copy for a queue, and whether the queue had room for it.
+type placed struct {
+	n     int // its place in the batch
+	queue int64
+	kept  bool
 }
 
-func findQueue(ctx context.Context, db pg.Querier, name string) (id int64, err error) {
-	err = db.QueryRow(ctx, `SELECT id FROM broker_queues WHERE name = $1`, name).Scan(&id)
-	return id, noQueue(err)
-}
-
-func countReady(ctx context.Context, db pg.Querier, queue string) (n int64, err error) {
-	err = db.QueryRow(ctx, `
-		SELECT (SELECT count(*) FROM broker_messages m WHERE m.queue_id = q.id AND m.available_at <= now())
-		FROM broker_queues q WHERE q.name = $1`, queue).Scan(&n)
-	return n, noQueue(err)
-}
-
-// deleteQueue takes the queue's row first: it waits for the publishers that share a lock on it, and then sees all their
-// messages.
-func deleteQueue(ctx context.Context, db *pg.DB, name string) (id int64, err error) {
-	err = db.InTx(ctx, func(tx pgx.Tx) error {
-		if err := tx.QueryRow(ctx, `DELETE FROM broker_queues WHERE name = $1 RETURNING id`, name).Scan(&id); err != nil {
-			return noQueue(err)
-		}
-		_, err := tx.Exec(ctx, `
-			WITH doomed AS (
-				SELECT seq FROM broker_messages WHERE queue_id = $1 ORDER BY seq FOR UPDATE
-			)
-			DELETE FROM broker_messages m USING doomed WHERE m.queue_id = $1 AND m.seq = doomed.seq`, id)
-		return err
-	})
-	return id, err
-}
-
-// insertMessages stores the messages whose queues exist, in order, and gives the ids of those queues by name.
-func insertMessages(ctx context.Context, db pg.Querier, batch []call[publication]) (map[string]int64, error) {
-	n := len(batch)
-	queues, ids, attributes, bodies := make([]string, n), make([]string, n), make([]string, n), make([][]byte, n)
-	for i, c := range batch {
-		queues[i], ids[i], attributes[i], bodies[i] = c.value.queue, c.value.id, c.value.attributes, c.value.body
-	}
+// insertMessages stores a copy of each message for each queue that its address leads to, in order. It locks the queues
+// against deletion first, and counts the messages of a queue only where the queue has a limit, and only up to it.
+//
+// Bindings are the outer loop, which OFFSET 0 makes sure of: the database keeps only a few regular expressions compiled.
+// The arrays come through subqueries so that the database does not plan for their length: it would do so anew each time,
+// which takes longer than the rest.
+func insertMessages(ctx context.Context, db pg.Querier, batch []call[publication]) ([]placed, error) {
+	c := columnsOf(batch)
 	rows, err := db.Query(ctx, `
-		WITH q AS (
-			SELECT id, name, tenant FROM broker_queues WHERE name = ANY ($1::text[]) FOR KEY SHARE
+		WITH target AS (
+			SELECT a.n, q.id AS queue_id
+			FROM unnest((SELECT $1::text[])) WITH ORDINALITY AS a (queue, n) JOIN broker_queues q ON q.name = a.queue
+			UNION
+			SELECT a.n, b.queue_id
+			FROM broker_bindings b CROSS JOIN LATERAL (
+				SELECT n FROM unnest((SELECT $2::text[]), (SELECT $3::text[])) WITH ORDINALITY AS a (topic, path, n)
+				WHERE a.topic = b.topic AND a.path ~ b.matches
+				OFFSET 0
+			) AS a
+			WHERE b.topic = ANY ((SELECT $2::text[])::text[])
+		), q AS (
+			SELECT id, tenant,
+				CASE WHEN message_ttl > '0' THEN now() + message_ttl ELSE 'infinity' END AS expires_at,
+				CASE WHEN max_length > 0 THEN max_length - (
+					SELECT count(*) FROM (
+						SELECT FROM broker_messages m WHERE m.queue_id = broker_queues.id AND `+waits+` LIMIT max_length
+					) AS waiting
+				) END AS room
+			FROM broker_queues
+			WHERE id IN (SELECT queue_id FROM target)
+			FOR KEY SHARE
+		), placed AS (
+			SELECT t.n, q.id AS queue_id, q.tenant, q.expires_at,
+				q.room IS NULL OR row_number() OVER (PARTITION BY q.id ORDER BY t.n) <= q.room AS kept
+			FROM target t JOIN q ON q.id = t.queue_id
 		), inserted AS (
-			INSERT INTO broker_messages (queue_id, tenant, id, attributes, body)
-			SELECT q.id, q.tenant, m.id::uuid, m.attributes::json, m.body
-			FROM unnest($1::text[], $2::text[], $3::text[], $4::bytea[])
-				WITH ORDINALITY AS m (queue, id, attributes, body, n)
-			JOIN q ON q.name = m.queue
-			ORDER BY m.n
+			INSERT INTO broker_messages (queue_id, tenant, expires_at, id, headers, attributes, body)
+			SELECT p.queue_id, p.tenant, p.expires_at, m.id::uuid, m.headers::json, m.attributes::json, m.body
+			FROM unnest((SELECT $4::text[]), (SELECT $5::text[]), (SELECT $6::text[]), (SELECT $7::bytea[]))
+				WITH ORDINALITY AS m (id, headers, attributes, body, n)
+			JOIN placed p ON p.n = m.n
+			WHERE p.kept
+			ORDER BY p.n
 		)
-		SELECT name, id FROM q`, queues, ids, attributes, bodies)
+		SELECT n - 1, queue_id, kept FROM placed`,
+		c.queues, c.topics, c.paths, c.ids, c.headers, c.attributes, c.bodies)
 	if err != nil {
 		return nil, err
 	}
-	found := map[string]int64{}
-	var name string
-	var id int64
-	_, err = pgx.ForEachRow(rows, []any{&name, &id}, func() error {
-		found[name] = id
-		return nil
+	return pgx.CollectRows(rows, func(row pgx.CollectableRow) (p placed, err error) {
+		err = row.Scan(&p.n, &p.queue, &p.kept)
+		return p, err
 	})
-	return found, err
 }
 
-// claimMessages leases up to limit ready messages of a queue, oldest first. It looks whether the queue exists even where
-// the limit is 0.
+// columns is a batch of publications, turned on its side.
+type columns struct {
+	queues, topics, paths    []string
+	ids, headers, attributes []string
+	bodies                   [][]byte
+}
+
+func columnsOf(batch []call[publication]) (c columns) {
+	for _, b := range batch {
+		p := b.value
+		c.queues, c.topics, c.paths = append(c.queues, p.queue), append(c.topics, p.topic), append(c.paths, p.path)
+		c.ids, c.bodies = append(c.ids, p.id), append(c.bodies, p.body)
+		c.headers, c.attributes = append(c.headers, p.headers), append(c.attributes, p.attributes)
+	}
+	return c
+}
+
+// claimMessages leases up to limit ready messages of a queue, oldest first. A first attempt is counted here, a later one
+// by countAttempt. It looks whether the queue exists even where the limit is 0.
 func claimMessages(
 	ctx context.Context, db pg.Querier, queue int64, limit int, lease string, duration time.Duration,
 ) ([]*delivery, error) {
 	rows, err := db.Query(ctx, `
 		WITH due AS (
-			SELECT seq FROM broker_messages
-			WHERE queue_id = $1 AND available_at <= now()
+			SELECT m.seq, m.attempt FROM broker_messages m
+			WHERE m.queue_id = $1 AND `+waits+`
 			ORDER BY seq LIMIT $2
 			FOR UPDATE SKIP LOCKED
 		), claimed AS (
 			UPDATE broker_messages m
-			SET lease = $3::text::uuid, available_at = now() + $4::interval, attempt = m.attempt + 1
+			SET lease = $3::text::uuid, available_at = now() + $4::interval, attempt = greatest(m.attempt, 1)
 			FROM due, `+relaxed+`
 			WHERE m.queue_id = $1 AND m.seq = due.seq
-			RETURNING m.seq, m.id, m.attributes, m.body, m.attempt
+			RETURNING m.seq, m.id, m.headers, m.attributes, m.body, due.attempt + 1 AS attempt
 		)
-		SELECT c.seq, c.id::text, c.attributes, c.body, c.attempt
+		SELECT c.seq, c.id::text, c.headers, c.attributes, c.body, c.attempt
 		FROM broker_queues q LEFT JOIN claimed c ON true
 		WHERE q.id = $1
 		ORDER BY c.seq`, queue, limit, lease, duration)
@@ -115,7 +130,7 @@ func claimMessages(
 		var id *string
 		var attempt *int
 		d := &delivery{queue: queue, lease: lease}
-		if err := rows.Scan(&seq, &id, &d.message.Attributes, &d.message.Body, &attempt); err != nil {
+		if err := rows.Scan(&seq, &id, &d.message.Headers, &d.message.Attributes, &d.message.Body, &attempt); err != nil {
 			return nil, err
 		}
 		if seq != nil {
@@ -130,6 +145,14 @@ func claimMessages(
 		return nil, broker.ErrNoQueue
 	}
 	return claimed, nil
+}
+
+// countAttempt counts a delivery, and says whether it is still leased.
+func countAttempt(ctx context.Context, db pg.Querier, d *delivery) (leased bool, err error) {
+	tag, err := db.Exec(ctx, `
+		UPDATE broker_messages SET attempt = $4 FROM `+relaxed+`
+		WHERE queue_id = $1 AND seq = $2 AND lease = $3::text::uuid`, d.queue, d.seq, d.lease, d.attempt)
+	return tag.RowsAffected() == 1, err
 }
 
 // deleteMessages deletes those of the messages that are still leased by these very deliveries, and says which.
@@ -200,10 +223,11 @@ func returnMessages(ctx context.Context, db pg.Querier, deliveries []*delivery) 
 	return err
 }
 
-// returnLease makes the messages of one claim, of which nobody received any, ready again.
+// returnLease makes the messages of one claim, of which nobody received any, ready again. An attempt of 1 is most likely
+// what the claim itself counted.
 func returnLease(ctx context.Context, db pg.Querier, queue int64, lease string) error {
 	_, err := db.Exec(ctx, `
-		UPDATE broker_messages SET lease = NULL, available_at = now(), attempt = attempt - 1
+		UPDATE broker_messages SET lease = NULL, available_at = now(), attempt = CASE attempt WHEN 1 THEN 0 ELSE attempt END
 		WHERE queue_id = $1 AND lease = $2::text::uuid`, queue, lease)
 	return err
 }
@@ -212,7 +236,7 @@ func returnLease(ctx context.Context, db pg.Querier, queue int64, lease string) 
 func queuesToWake(ctx context.Context, db pg.Querier, queues []int64) ([]int64, error) {
 	rows, err := db.Query(ctx, `
 		SELECT DISTINCT w.id FROM unnest($1::bigint[]) AS w (id)
-		WHERE EXISTS (SELECT FROM broker_messages m WHERE m.queue_id = w.id AND m.available_at <= now())
+		WHERE EXISTS (SELECT FROM broker_messages m WHERE m.queue_id = w.id AND `+waits+`)
 		OR NOT EXISTS (SELECT FROM broker_queues q WHERE q.id = w.id)`, queues)
 	if err != nil {
 		return nil, err
@@ -225,11 +249,4 @@ func keys(deliveries []*delivery) (queues, seqs []int64, leases []string) {
 		queues, seqs, leases = append(queues, d.queue), append(seqs, d.seq), append(leases, d.lease)
 	}
 	return queues, seqs, leases
-}
-
-func noQueue(err error) error {
-	if errors.Is(err, pgx.ErrNoRows) {
-		return broker.ErrNoQueue
-	}
-	return err
 }

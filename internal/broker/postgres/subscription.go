@@ -17,6 +17,7 @@ import (
 // subscription claims what its credit allows and buffers it for Receive.
 type subscription struct {
 	b      *Broker
+	id     string
 	queue  int64
 	credit int
 
@@ -30,6 +31,7 @@ type subscription struct {
 	err    error
 	held   map[*delivery]struct{} // all that is outstanding, the buffer included
 	buffer []*delivery
+	heard  time.Time // the last hint of another subscription of the queue
 
 	// doubt is the lease of a claim that failed on this side and may have succeeded in the database.
 	doubt string
@@ -37,7 +39,7 @@ type subscription struct {
 
 func newSubscription(b *Broker, queue int64, credit int) *subscription {
 	return &subscription{
-		b: b, queue: queue, credit: credit,
+		b: b, id: uuid.NewString(), queue: queue, credit: credit,
 		woken:   make(chan struct{}, 1),
 		freed:   make(chan struct{}, 1),
 		arrived: make(chan struct{}, 1),
@@ -50,33 +52,64 @@ func newSubscription(b *Broker, queue int64, credit int) *subscription {
 // Receive implements broker.Subscription.
 func (s *subscription) Receive(ctx context.Context) (broker.Delivery, error) {
 	for {
-		d, err := s.next()
+		d, err := s.first()
 		if err != nil {
 			return broker.Delivery{}, err
 		}
+		var retry <-chan time.Time
 		if d != nil {
-			return broker.Delivery{Message: d.message, Attempt: d.attempt, Settler: d}, nil
+			leased, err := s.count(ctx, d)
+			switch {
+			case err != nil:
+				retry = time.After(retryDelay())
+			case s.take(d) && leased:
+				return broker.Delivery{Message: d.message, Attempt: d.attempt, Settler: d}, nil
+			default: // It came to somebody else while it waited here.
+				d.release()
+				continue
+			}
 		}
 		select {
 		case <-s.arrived:
 		case <-s.over:
+		case <-retry:
 		case <-ctx.Done():
 			return broker.Delivery{}, ctx.Err()
 		}
 	}
 }
 
-// next takes a delivery from the buffer, or nothing from an empty one.
-func (s *subscription) next() (*delivery, error) {
+// first gives the delivery that is next, or nothing where the buffer is empty.
+func (s *subscription) first() (*delivery, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.err != nil || len(s.buffer) == 0 {
 		return nil, s.err
 	}
-	d := s.buffer[0]
+	return s.buffer[0], nil
+}
+
+// count makes sure that a delivery counts before anybody may die of it. The claim has counted all that are a first
+// attempt; those that come again are counted one by one, so that they count no other's death as theirs.
+func (s *subscription) count(ctx context.Context, d *delivery) (leased bool, err error) {
+	if d.attempt == 1 {
+		return true, nil
+	}
+	ctx, cancel := bounded(ctx)
+	defer cancel()
+	return countAttempt(ctx, s.b.db, d)
+}
+
+// take takes the first delivery out of the buffer, unless it was dropped meanwhile.
+func (s *subscription) take(d *delivery) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.err != nil || len(s.buffer) == 0 || s.buffer[0] != d {
+		return false
+	}
 	s.buffer = s.buffer[1:]
 	d.received = true
-	return d, nil
+	return true
 }
 
 // Close implements broker.Subscription. It returns when everything is given back, or after seconds
@@ -100,8 +133,9 @@ func (s *subscription) end(err error) {
 func (s *subscription) run() {
 	defer close(s.stopped)
 	defer s.b.forget(s)
+	turn := turn{woken: true}
 	for {
-		more, err := s.claim()
+		asked, got, err := s.claim()
 		var retry <-chan time.Time
 		var freed <-chan struct{}
 		switch {
@@ -109,8 +143,11 @@ func (s *subscription) run() {
 			s.end(err)
 		case err != nil:
 			retry = time.After(retryDelay())
-		case more:
+		case got == asked: // The queue may hold more.
 			freed = s.freed
+		}
+		if turn.lost(asked, got) {
+			s.b.hint(s)
 		}
 		select {
 		case <-s.over:
@@ -118,27 +155,31 @@ func (s *subscription) run() {
 			_ = s.resolveDoubt()
 			return
 		case <-s.woken:
+			turn.woken = true
 		case <-freed:
 		case <-retry:
+		}
+		if turn.served && s.isShared() {
+			s.yield()
 		}
 	}
 }
 
-// claim fills the credit. More says that the queue may hold more than the credit allowed.
-func (s *subscription) claim() (more bool, err error) {
+// claim asks for what the credit allows, and says how much that was and how much there was.
+func (s *subscription) claim() (asked, got int, err error) {
 	if err := s.resolveDoubt(); err != nil {
-		return false, err
+		return 0, 0, err
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), callLimit)
 	defer cancel()
-	free := s.free()
+	asked = min(s.free(), maxClaim)
 	lease := uuid.NewString()
-	claimed, err := claimMessages(ctx, s.b.db, s.queue, free, lease, s.b.lease)
+	claimed, err := claimMessages(ctx, s.b.db, s.queue, asked, lease, s.b.lease)
 	if err != nil {
 		if !errors.Is(err, broker.ErrNoQueue) {
 			s.doubt = lease
 		}
-		return false, err
+		return 0, 0, err
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -148,7 +189,10 @@ func (s *subscription) claim() (more bool, err error) {
 	}
 	s.buffer = append(s.buffer, claimed...)
 	signal(s.arrived)
-	return len(claimed) == free, nil
+	if asked == maxClaim && len(claimed) == asked {
+		signal(s.freed) // There may be credit left.
+	}
+	return asked, len(claimed), nil
 }
 
 // resolveDoubt gives back what a failed claim may have leased.

@@ -34,6 +34,15 @@ const (
 const (
 	// MessageServicePublishProcedure is the fully-qualified name of the MessageService's Publish RPC.
 	MessageServicePublishProcedure = "/plinth.message.v1.MessageService/Publish"
+	// MessageServicePublishBatchProcedure is the fully-qualified name of the MessageService's
+	// PublishBatch RPC.
+	MessageServicePublishBatchProcedure = "/plinth.message.v1.MessageService/PublishBatch"
+	// MessageServiceGetMessageProcedure is the fully-qualified name of the MessageService's GetMessage
+	// RPC.
+	MessageServiceGetMessageProcedure = "/plinth.message.v1.MessageService/GetMessage"
+	// MessageServiceCancelMessageProcedure is the fully-qualified name of the MessageService's
+	// CancelMessage RPC.
+	MessageServiceCancelMessageProcedure = "/plinth.message.v1.MessageService/CancelMessage"
 	// MessageServiceConsumeProcedure is the fully-qualified name of the MessageService's Consume RPC.
 	MessageServiceConsumeProcedure = "/plinth.message.v1.MessageService/Consume"
 	// MessageServiceCreateQueueProcedure is the fully-qualified name of the MessageService's
@@ -44,34 +53,111 @@ const (
 	// MessageServiceListQueuesProcedure is the fully-qualified name of the MessageService's ListQueues
 	// RPC.
 	MessageServiceListQueuesProcedure = "/plinth.message.v1.MessageService/ListQueues"
+	// MessageServiceUpdateQueueProcedure is the fully-qualified name of the MessageService's
+	// UpdateQueue RPC.
+	MessageServiceUpdateQueueProcedure = "/plinth.message.v1.MessageService/UpdateQueue"
 	// MessageServiceDeleteQueueProcedure is the fully-qualified name of the MessageService's
 	// DeleteQueue RPC.
 	MessageServiceDeleteQueueProcedure = "/plinth.message.v1.MessageService/DeleteQueue"
+	// MessageServicePauseQueueProcedure is the fully-qualified name of the MessageService's PauseQueue
+	// RPC.
+	MessageServicePauseQueueProcedure = "/plinth.message.v1.MessageService/PauseQueue"
+	// MessageServiceResumeQueueProcedure is the fully-qualified name of the MessageService's
+	// ResumeQueue RPC.
+	MessageServiceResumeQueueProcedure = "/plinth.message.v1.MessageService/ResumeQueue"
+	// MessageServicePurgeQueueProcedure is the fully-qualified name of the MessageService's PurgeQueue
+	// RPC.
+	MessageServicePurgeQueueProcedure = "/plinth.message.v1.MessageService/PurgeQueue"
+	// MessageServiceListDeadLettersProcedure is the fully-qualified name of the MessageService's
+	// ListDeadLetters RPC.
+	MessageServiceListDeadLettersProcedure = "/plinth.message.v1.MessageService/ListDeadLetters"
+	// MessageServiceGetDeadLetterProcedure is the fully-qualified name of the MessageService's
+	// GetDeadLetter RPC.
+	MessageServiceGetDeadLetterProcedure = "/plinth.message.v1.MessageService/GetDeadLetter"
+	// MessageServiceRedriveDeadLettersProcedure is the fully-qualified name of the MessageService's
+	// RedriveDeadLetters RPC.
+	MessageServiceRedriveDeadLettersProcedure = "/plinth.message.v1.MessageService/RedriveDeadLetters"
+	// MessageServicePurgeDeadLettersProcedure is the fully-qualified name of the MessageService's
+	// PurgeDeadLetters RPC.
+	MessageServicePurgeDeadLettersProcedure = "/plinth.message.v1.MessageService/PurgeDeadLetters"
+	// MessageServiceGetDeadLetterOperationProcedure is the fully-qualified name of the MessageService's
+	// GetDeadLetterOperation RPC.
+	MessageServiceGetDeadLetterOperationProcedure = "/plinth.message.v1.MessageService/GetDeadLetterOperation"
+	// MessageServiceListDeadLetterOperationsProcedure is the fully-qualified name of the
+	// MessageService's ListDeadLetterOperations RPC.
+	MessageServiceListDeadLetterOperationsProcedure = "/plinth.message.v1.MessageService/ListDeadLetterOperations"
 )
 
 // MessageServiceClient is a client for the plinth.message.v1.MessageService service.
 type MessageServiceClient interface {
-	// Publish puts one message in a queue. It answers once the broker holds the message durably.
+	// Publish puts one message in a queue, or in every queue that is bound to a topic. It answers once the broker holds the
+	// message durably; a message with `delay`, `deliver_at` or `idempotency_key` once it is committed, to reach the broker
+	// when it is due.
 	//
-	// Errors: `not_found` for an unknown queue; `resource_exhausted` for a message over 3 MiB (payload and attributes
-	// together); `unavailable` when the broker is away: the message may or may not have been kept, so publish it again.
+	// Errors: `not_found` for an unknown queue, and for a topic and routing key that no queue is bound to;
+	// `resource_exhausted` for a message over 3 MiB (payload and attributes together) and for a queue at its `max_length`;
+	// `unavailable` when the broker is away: the message may or may not have been kept, so publish it again (with an
+	// `idempotency_key`, to have it once).
 	Publish(context.Context, *PublishRequest) (*PublishResponse, error)
+	// PublishBatch publishes up to 1,000 messages, each by itself: one that fails does not hold up the others. It answers
+	// one result for each message, in order.
+	PublishBatch(context.Context, *PublishBatchRequest) (*PublishBatchResponse, error)
+	// GetMessage describes a message that waits for its time: one that is delayed, or that waits for its next attempt.
+	// Errors: `not_found` for any other, those that are in a queue among them.
+	GetMessage(context.Context, *GetMessageRequest) (*WaitingMessage, error)
+	// CancelMessage removes a message that waits for its time, for good. Errors: `not_found` for any other; one that is
+	// in a queue can no longer be cancelled.
+	CancelMessage(context.Context, *CancelMessageRequest) (*CancelMessageResponse, error)
 	// Consume delivers messages of one queue over a stream. The client opens with `subscribe`, then sends any of `ack`,
 	// `nack` and `extend`; the server sends messages within the credit. A message that is neither acknowledged nor
-	// extended by its ack deadline, and every message that is outstanding when the stream ends, is delivered again.
+	// extended by its ack deadline, and every message that is outstanding when the stream ends, is delivered again. One that
+	// is given back comes again after a back-off, and becomes a dead letter after its queue's `max_attempts`.
 	//
 	// Errors: `not_found` for an unknown queue, or one that is deleted meanwhile; `invalid_argument` for a stream that
 	// opens otherwise. A server that stops ends the stream without an error once its clients have had a moment to settle.
 	Consume(context.Context) (*connect.BidiStreamForClientSimple[ConsumeRequest, ConsumeResponse], error)
 	// CreateQueue declares a queue. Errors: `already_exists`.
 	CreateQueue(context.Context, *CreateQueueRequest) (*Queue, error)
-	// GetQueue describes one queue, with its depth. Errors: `not_found`.
+	// GetQueue describes one queue, with its depth and rates. Errors: `not_found`.
 	GetQueue(context.Context, *GetQueueRequest) (*Queue, error)
-	// ListQueues lists the queues by name, in pages. The queues come without their depth. Errors: `invalid_argument` for
-	// a page token that this service did not make.
+	// ListQueues lists the queues by name, in pages. The queues come without depth, rates and counts. Errors:
+	// `invalid_argument` for a page token that this service did not make.
 	ListQueues(context.Context, *ListQueuesRequest) (*ListQueuesResponse, error)
-	// DeleteQueue removes a queue with all the messages in it. Errors: `not_found`.
+	// UpdateQueue changes a queue's policy, at once and for the messages that are in it too. Errors: `not_found`;
+	// `failed_precondition` for another `message_ttl` or `max_length`, which are fixed when the queue is created.
+	UpdateQueue(context.Context, *UpdateQueueRequest) (*Queue, error)
+	// DeleteQueue removes a queue with all its messages: those in it, those that wait for their time and its dead letters.
+	// Errors: `not_found`.
 	DeleteQueue(context.Context, *DeleteQueueRequest) (*DeleteQueueResponse, error)
+	// PauseQueue stops deliveries from a queue to every consumer; publishing goes on. What is outstanding can still be
+	// settled. Pausing a paused queue changes nothing. Errors: `not_found`.
+	PauseQueue(context.Context, *PauseQueueRequest) (*Queue, error)
+	// ResumeQueue starts deliveries again. Errors: `not_found`.
+	ResumeQueue(context.Context, *ResumeQueueRequest) (*Queue, error)
+	// PurgeQueue removes the messages that wait in a queue, and those that wait for their time to go there. Outstanding ones
+	// and dead letters stay. Errors: `not_found`.
+	PurgeQueue(context.Context, *PurgeQueueRequest) (*PurgeQueueResponse, error)
+	// ListDeadLetters lists the dead letters of a queue, the latest failure first, in pages. A page ends early when it has
+	// 2 MiB. Errors: `not_found` for an unknown queue; `invalid_argument` for a page token that this service did not make
+	// for this filter.
+	ListDeadLetters(context.Context, *ListDeadLettersRequest) (*ListDeadLettersResponse, error)
+	// GetDeadLetter describes one dead letter. Errors: `not_found`.
+	GetDeadLetter(context.Context, *GetDeadLetterRequest) (*DeadLetter, error)
+	// RedriveDeadLetters sends dead letters back to their queue, their attempts reset. What is chosen by ids or by a filter
+	// is fixed when the call is made; `dry_run` fixes and counts it, changes nothing, and gives a token to redrive exactly
+	// that. Up to 1,000 are redriven before the answer, all or none of them; more are redriven by the worker, and the
+	// operation tells how far it is. The operation, with who started it, is kept.
+	//
+	// Errors: `not_found` for an unknown queue or token; `invalid_argument` unless exactly one of ids, filter and token
+	// is set; `failed_precondition` for a token that was used already.
+	RedriveDeadLetters(context.Context, *RedriveDeadLettersRequest) (*RedriveDeadLettersResponse, error)
+	// PurgeDeadLetters removes dead letters for good. It chooses, counts, answers and fails as RedriveDeadLetters does.
+	PurgeDeadLetters(context.Context, *PurgeDeadLettersRequest) (*PurgeDeadLettersResponse, error)
+	// GetDeadLetterOperation tells how far a redrive or purge is. Errors: `not_found`.
+	GetDeadLetterOperation(context.Context, *GetDeadLetterOperationRequest) (*DeadLetterOperation, error)
+	// ListDeadLetterOperations lists the redrives and purges of a queue, the latest first, in pages. Errors: `not_found`
+	// for an unknown queue; `invalid_argument` for a page token that this service did not make.
+	ListDeadLetterOperations(context.Context, *ListDeadLetterOperationsRequest) (*ListDeadLetterOperationsResponse, error)
 }
 
 // NewMessageServiceClient constructs a client for the plinth.message.v1.MessageService service. By
@@ -89,6 +175,26 @@ func NewMessageServiceClient(httpClient connect.HTTPClient, baseURL string, opts
 			httpClient,
 			baseURL+MessageServicePublishProcedure,
 			connect.WithSchema(messageServiceMethods.ByName("Publish")),
+			connect.WithClientOptions(opts...),
+		),
+		publishBatch: connect.NewClient[PublishBatchRequest, PublishBatchResponse](
+			httpClient,
+			baseURL+MessageServicePublishBatchProcedure,
+			connect.WithSchema(messageServiceMethods.ByName("PublishBatch")),
+			connect.WithClientOptions(opts...),
+		),
+		getMessage: connect.NewClient[GetMessageRequest, WaitingMessage](
+			httpClient,
+			baseURL+MessageServiceGetMessageProcedure,
+			connect.WithSchema(messageServiceMethods.ByName("GetMessage")),
+			connect.WithIdempotency(connect.IdempotencyNoSideEffects),
+			connect.WithClientOptions(opts...),
+		),
+		cancelMessage: connect.NewClient[CancelMessageRequest, CancelMessageResponse](
+			httpClient,
+			baseURL+MessageServiceCancelMessageProcedure,
+			connect.WithSchema(messageServiceMethods.ByName("CancelMessage")),
+			connect.WithIdempotency(connect.IdempotencyIdempotent),
 			connect.WithClientOptions(opts...),
 		),
 		consume: connect.NewClient[ConsumeRequest, ConsumeResponse](
@@ -117,6 +223,13 @@ func NewMessageServiceClient(httpClient connect.HTTPClient, baseURL string, opts
 			connect.WithIdempotency(connect.IdempotencyNoSideEffects),
 			connect.WithClientOptions(opts...),
 		),
+		updateQueue: connect.NewClient[UpdateQueueRequest, Queue](
+			httpClient,
+			baseURL+MessageServiceUpdateQueueProcedure,
+			connect.WithSchema(messageServiceMethods.ByName("UpdateQueue")),
+			connect.WithIdempotency(connect.IdempotencyIdempotent),
+			connect.WithClientOptions(opts...),
+		),
 		deleteQueue: connect.NewClient[DeleteQueueRequest, DeleteQueueResponse](
 			httpClient,
 			baseURL+MessageServiceDeleteQueueProcedure,
@@ -124,22 +237,123 @@ func NewMessageServiceClient(httpClient connect.HTTPClient, baseURL string, opts
 			connect.WithIdempotency(connect.IdempotencyIdempotent),
 			connect.WithClientOptions(opts...),
 		),
+		pauseQueue: connect.NewClient[PauseQueueRequest, Queue](
+			httpClient,
+			baseURL+MessageServicePauseQueueProcedure,
+			connect.WithSchema(messageServiceMethods.ByName("PauseQueue")),
+			connect.WithIdempotency(connect.IdempotencyIdempotent),
+			connect.WithClientOptions(opts...),
+		),
+		resumeQueue: connect.NewClient[ResumeQueueRequest, Queue](
+			httpClient,
+			baseURL+MessageServiceResumeQueueProcedure,
+			connect.WithSchema(messageServiceMethods.ByName("ResumeQueue")),
+			connect.WithIdempotency(connect.IdempotencyIdempotent),
+			connect.WithClientOptions(opts...),
+		),
+		purgeQueue: connect.NewClient[PurgeQueueRequest, PurgeQueueResponse](
+			httpClient,
+			baseURL+MessageServicePurgeQueueProcedure,
+			connect.WithSchema(messageServiceMethods.ByName("PurgeQueue")),
+			connect.WithIdempotency(connect.IdempotencyIdempotent),
+			connect.WithClientOptions(opts...),
+		),
+		listDeadLetters: connect.NewClient[ListDeadLettersRequest, ListDeadLettersResponse](
+			httpClient,
+			baseURL+MessageServiceListDeadLettersProcedure,
+			connect.WithSchema(messageServiceMethods.ByName("ListDeadLetters")),
+			connect.WithIdempotency(connect.IdempotencyNoSideEffects),
+			connect.WithClientOptions(opts...),
+		),
+		getDeadLetter: connect.NewClient[GetDeadLetterRequest, DeadLetter](
+			httpClient,
+			baseURL+MessageServiceGetDeadLetterProcedure,
+			connect.WithSchema(messageServiceMethods.ByName("GetDeadLetter")),
+			connect.WithIdempotency(connect.IdempotencyNoSideEffects),
+			connect.WithClientOptions(opts...),
+		),
+		redriveDeadLetters: connect.NewClient[RedriveDeadLettersRequest, RedriveDeadLettersResponse](
+			httpClient,
+			baseURL+MessageServiceRedriveDeadLettersProcedure,
+			connect.WithSchema(messageServiceMethods.ByName("RedriveDeadLetters")),
+			connect.WithClientOptions(opts...),
+		),
+		purgeDeadLetters: connect.NewClient[PurgeDeadLettersRequest, PurgeDeadLettersResponse](
+			httpClient,
+			baseURL+MessageServicePurgeDeadLettersProcedure,
+			connect.WithSchema(messageServiceMethods.ByName("PurgeDeadLetters")),
+			connect.WithClientOptions(opts...),
+		),
+		getDeadLetterOperation: connect.NewClient[GetDeadLetterOperationRequest, DeadLetterOperation](
+			httpClient,
+			baseURL+MessageServiceGetDeadLetterOperationProcedure,
+			connect.WithSchema(messageServiceMethods.ByName("GetDeadLetterOperation")),
+			connect.WithIdempotency(connect.IdempotencyNoSideEffects),
+			connect.WithClientOptions(opts...),
+		),
+		listDeadLetterOperations: connect.NewClient[ListDeadLetterOperationsRequest, ListDeadLetterOperationsResponse](
+			httpClient,
+			baseURL+MessageServiceListDeadLetterOperationsProcedure,
+			connect.WithSchema(messageServiceMethods.ByName("ListDeadLetterOperations")),
+			connect.WithIdempotency(connect.IdempotencyNoSideEffects),
+			connect.WithClientOptions(opts...),
+		),
 	}
 }
 
 // messageServiceClient implements MessageServiceClient.
 type messageServiceClient struct {
-	publish     *connect.Client[PublishRequest, PublishResponse]
-	consume     *connect.Client[ConsumeRequest, ConsumeResponse]
-	createQueue *connect.Client[CreateQueueRequest, Queue]
-	getQueue    *connect.Client[GetQueueRequest, Queue]
-	listQueues  *connect.Client[ListQueuesRequest, ListQueuesResponse]
-	deleteQueue *connect.Client[DeleteQueueRequest, DeleteQueueResponse]
+	publish                  *connect.Client[PublishRequest, PublishResponse]
+	publishBatch             *connect.Client[PublishBatchRequest, PublishBatchResponse]
+	getMessage               *connect.Client[GetMessageRequest, WaitingMessage]
+	cancelMessage            *connect.Client[CancelMessageRequest, CancelMessageResponse]
+	consume                  *connect.Client[ConsumeRequest, ConsumeResponse]
+	createQueue              *connect.Client[CreateQueueRequest, Queue]
+	getQueue                 *connect.Client[GetQueueRequest, Queue]
+	listQueues               *connect.Client[ListQueuesRequest, ListQueuesResponse]
+	updateQueue              *connect.Client[UpdateQueueRequest, Queue]
+	deleteQueue              *connect.Client[DeleteQueueRequest, DeleteQueueResponse]
+	pauseQueue               *connect.Client[PauseQueueRequest, Queue]
+	resumeQueue              *connect.Client[ResumeQueueRequest, Queue]
+	purgeQueue               *connect.Client[PurgeQueueRequest, PurgeQueueResponse]
+	listDeadLetters          *connect.Client[ListDeadLettersRequest, ListDeadLettersResponse]
+	getDeadLetter            *connect.Client[GetDeadLetterRequest, DeadLetter]
+	redriveDeadLetters       *connect.Client[RedriveDeadLettersRequest, RedriveDeadLettersResponse]
+	purgeDeadLetters         *connect.Client[PurgeDeadLettersRequest, PurgeDeadLettersResponse]
+	getDeadLetterOperation   *connect.Client[GetDeadLetterOperationRequest, DeadLetterOperation]
+	listDeadLetterOperations *connect.Client[ListDeadLetterOperationsRequest, ListDeadLetterOperationsResponse]
 }
 
 // Publish calls plinth.message.v1.MessageService.Publish.
 func (c *messageServiceClient) Publish(ctx context.Context, req *PublishRequest) (*PublishResponse, error) {
 	response, err := c.publish.CallUnary(ctx, connect.NewRequest(req))
+	if response != nil {
+		return response.Msg, err
+	}
+	return nil, err
+}
+
+// PublishBatch calls plinth.message.v1.MessageService.PublishBatch.
+func (c *messageServiceClient) PublishBatch(ctx context.Context, req *PublishBatchRequest) (*PublishBatchResponse, error) {
+	response, err := c.publishBatch.CallUnary(ctx, connect.NewRequest(req))
+	if response != nil {
+		return response.Msg, err
+	}
+	return nil, err
+}
+
+// GetMessage calls plinth.message.v1.MessageService.GetMessage.
+func (c *messageServiceClient) GetMessage(ctx context.Context, req *GetMessageRequest) (*WaitingMessage, error) {
+	response, err := c.getMessage.CallUnary(ctx, connect.NewRequest(req))
+	if response != nil {
+		return response.Msg, err
+	}
+	return nil, err
+}
+
+// CancelMessage calls plinth.message.v1.MessageService.CancelMessage.
+func (c *messageServiceClient) CancelMessage(ctx context.Context, req *CancelMessageRequest) (*CancelMessageResponse, error) {
+	response, err := c.cancelMessage.CallUnary(ctx, connect.NewRequest(req))
 	if response != nil {
 		return response.Msg, err
 	}
@@ -178,6 +392,15 @@ func (c *messageServiceClient) ListQueues(ctx context.Context, req *ListQueuesRe
 	return nil, err
 }
 
+// UpdateQueue calls plinth.message.v1.MessageService.UpdateQueue.
+func (c *messageServiceClient) UpdateQueue(ctx context.Context, req *UpdateQueueRequest) (*Queue, error) {
+	response, err := c.updateQueue.CallUnary(ctx, connect.NewRequest(req))
+	if response != nil {
+		return response.Msg, err
+	}
+	return nil, err
+}
+
 // DeleteQueue calls plinth.message.v1.MessageService.DeleteQueue.
 func (c *messageServiceClient) DeleteQueue(ctx context.Context, req *DeleteQueueRequest) (*DeleteQueueResponse, error) {
 	response, err := c.deleteQueue.CallUnary(ctx, connect.NewRequest(req))
@@ -187,29 +410,157 @@ func (c *messageServiceClient) DeleteQueue(ctx context.Context, req *DeleteQueue
 	return nil, err
 }
 
+// PauseQueue calls plinth.message.v1.MessageService.PauseQueue.
+func (c *messageServiceClient) PauseQueue(ctx context.Context, req *PauseQueueRequest) (*Queue, error) {
+	response, err := c.pauseQueue.CallUnary(ctx, connect.NewRequest(req))
+	if response != nil {
+		return response.Msg, err
+	}
+	return nil, err
+}
+
+// ResumeQueue calls plinth.message.v1.MessageService.ResumeQueue.
+func (c *messageServiceClient) ResumeQueue(ctx context.Context, req *ResumeQueueRequest) (*Queue, error) {
+	response, err := c.resumeQueue.CallUnary(ctx, connect.NewRequest(req))
+	if response != nil {
+		return response.Msg, err
+	}
+	return nil, err
+}
+
+// PurgeQueue calls plinth.message.v1.MessageService.PurgeQueue.
+func (c *messageServiceClient) PurgeQueue(ctx context.Context, req *PurgeQueueRequest) (*PurgeQueueResponse, error) {
+	response, err := c.purgeQueue.CallUnary(ctx, connect.NewRequest(req))
+	if response != nil {
+		return response.Msg, err
+	}
+	return nil, err
+}
+
+// ListDeadLetters calls plinth.message.v1.MessageService.ListDeadLetters.
+func (c *messageServiceClient) ListDeadLetters(ctx context.Context, req *ListDeadLettersRequest) (*ListDeadLettersResponse, error) {
+	response, err := c.listDeadLetters.CallUnary(ctx, connect.NewRequest(req))
+	if response != nil {
+		return response.Msg, err
+	}
+	return nil, err
+}
+
+// GetDeadLetter calls plinth.message.v1.MessageService.GetDeadLetter.
+func (c *messageServiceClient) GetDeadLetter(ctx context.Context, req *GetDeadLetterRequest) (*DeadLetter, error) {
+	response, err := c.getDeadLetter.CallUnary(ctx, connect.NewRequest(req))
+	if response != nil {
+		return response.Msg, err
+	}
+	return nil, err
+}
+
+// RedriveDeadLetters calls plinth.message.v1.MessageService.RedriveDeadLetters.
+func (c *messageServiceClient) RedriveDeadLetters(ctx context.Context, req *RedriveDeadLettersRequest) (*RedriveDeadLettersResponse, error) {
+	response, err := c.redriveDeadLetters.CallUnary(ctx, connect.NewRequest(req))
+	if response != nil {
+		return response.Msg, err
+	}
+	return nil, err
+}
+
+// PurgeDeadLetters calls plinth.message.v1.MessageService.PurgeDeadLetters.
+func (c *messageServiceClient) PurgeDeadLetters(ctx context.Context, req *PurgeDeadLettersRequest) (*PurgeDeadLettersResponse, error) {
+	response, err := c.purgeDeadLetters.CallUnary(ctx, connect.NewRequest(req))
+	if response != nil {
+		return response.Msg, err
+	}
+	return nil, err
+}
+
+// GetDeadLetterOperation calls plinth.message.v1.MessageService.GetDeadLetterOperation.
+func (c *messageServiceClient) GetDeadLetterOperation(ctx context.Context, req *GetDeadLetterOperationRequest) (*DeadLetterOperation, error) {
+	response, err := c.getDeadLetterOperation.CallUnary(ctx, connect.NewRequest(req))
+	if response != nil {
+		return response.Msg, err
+	}
+	return nil, err
+}
+
+// ListDeadLetterOperations calls plinth.message.v1.MessageService.ListDeadLetterOperations.
+func (c *messageServiceClient) ListDeadLetterOperations(ctx context.Context, req *ListDeadLetterOperationsRequest) (*ListDeadLetterOperationsResponse, error) {
+	response, err := c.listDeadLetterOperations.CallUnary(ctx, connect.NewRequest(req))
+	if response != nil {
+		return response.Msg, err
+	}
+	return nil, err
+}
+
 // MessageServiceHandler is an implementation of the plinth.message.v1.MessageService service.
 type MessageServiceHandler interface {
-	// Publish puts one message in a queue. It answers once the broker holds the message durably.
+	// Publish puts one message in a queue, or in every queue that is bound to a topic. It answers once the broker holds the
+	// message durably; a message with `delay`, `deliver_at` or `idempotency_key` once it is committed, to reach the broker
+	// when it is due.
 	//
-	// Errors: `not_found` for an unknown queue; `resource_exhausted` for a message over 3 MiB (payload and attributes
-	// together); `unavailable` when the broker is away: the message may or may not have been kept, so publish it again.
+	// Errors: `not_found` for an unknown queue, and for a topic and routing key that no queue is bound to;
+	// `resource_exhausted` for a message over 3 MiB (payload and attributes together) and for a queue at its `max_length`;
+	// `unavailable` when the broker is away: the message may or may not have been kept, so publish it again (with an
+	// `idempotency_key`, to have it once).
 	Publish(context.Context, *PublishRequest) (*PublishResponse, error)
+	// PublishBatch publishes up to 1,000 messages, each by itself: one that fails does not hold up the others. It answers
+	// one result for each message, in order.
+	PublishBatch(context.Context, *PublishBatchRequest) (*PublishBatchResponse, error)
+	// GetMessage describes a message that waits for its time: one that is delayed, or that waits for its next attempt.
+	// Errors: `not_found` for any other, those that are in a queue among them.
+	GetMessage(context.Context, *GetMessageRequest) (*WaitingMessage, error)
+	// CancelMessage removes a message that waits for its time, for good. Errors: `not_found` for any other; one that is
+	// in a queue can no longer be cancelled.
+	CancelMessage(context.Context, *CancelMessageRequest) (*CancelMessageResponse, error)
 	// Consume delivers messages of one queue over a stream. The client opens with `subscribe`, then sends any of `ack`,
 	// `nack` and `extend`; the server sends messages within the credit. A message that is neither acknowledged nor
-	// extended by its ack deadline, and every message that is outstanding when the stream ends, is delivered again.
+	// extended by its ack deadline, and every message that is outstanding when the stream ends, is delivered again. One that
+	// is given back comes again after a back-off, and becomes a dead letter after its queue's `max_attempts`.
 	//
 	// Errors: `not_found` for an unknown queue, or one that is deleted meanwhile; `invalid_argument` for a stream that
 	// opens otherwise. A server that stops ends the stream without an error once its clients have had a moment to settle.
 	Consume(context.Context, *connect.BidiStream[ConsumeRequest, ConsumeResponse]) error
 	// CreateQueue declares a queue. Errors: `already_exists`.
 	CreateQueue(context.Context, *CreateQueueRequest) (*Queue, error)
-	// GetQueue describes one queue, with its depth. Errors: `not_found`.
+	// GetQueue describes one queue, with its depth and rates. Errors: `not_found`.
 	GetQueue(context.Context, *GetQueueRequest) (*Queue, error)
-	// ListQueues lists the queues by name, in pages. The queues come without their depth. Errors: `invalid_argument` for
-	// a page token that this service did not make.
+	// ListQueues lists the queues by name, in pages. The queues come without depth, rates and counts. Errors:
+	// `invalid_argument` for a page token that this service did not make.
 	ListQueues(context.Context, *ListQueuesRequest) (*ListQueuesResponse, error)
-	// DeleteQueue removes a queue with all the messages in it. Errors: `not_found`.
+	// UpdateQueue changes a queue's policy, at once and for the messages that are in it too. Errors: `not_found`;
+	// `failed_precondition` for another `message_ttl` or `max_length`, which are fixed when the queue is created.
+	UpdateQueue(context.Context, *UpdateQueueRequest) (*Queue, error)
+	// DeleteQueue removes a queue with all its messages: those in it, those that wait for their time and its dead letters.
+	// Errors: `not_found`.
 	DeleteQueue(context.Context, *DeleteQueueRequest) (*DeleteQueueResponse, error)
+	// PauseQueue stops deliveries from a queue to every consumer; publishing goes on. What is outstanding can still be
+	// settled. Pausing a paused queue changes nothing. Errors: `not_found`.
+	PauseQueue(context.Context, *PauseQueueRequest) (*Queue, error)
+	// ResumeQueue starts deliveries again. Errors: `not_found`.
+	ResumeQueue(context.Context, *ResumeQueueRequest) (*Queue, error)
+	// PurgeQueue removes the messages that wait in a queue, and those that wait for their time to go there. Outstanding ones
+	// and dead letters stay. Errors: `not_found`.
+	PurgeQueue(context.Context, *PurgeQueueRequest) (*PurgeQueueResponse, error)
+	// ListDeadLetters lists the dead letters of a queue, the latest failure first, in pages. A page ends early when it has
+	// 2 MiB. Errors: `not_found` for an unknown queue; `invalid_argument` for a page token that this service did not make
+	// for this filter.
+	ListDeadLetters(context.Context, *ListDeadLettersRequest) (*ListDeadLettersResponse, error)
+	// GetDeadLetter describes one dead letter. Errors: `not_found`.
+	GetDeadLetter(context.Context, *GetDeadLetterRequest) (*DeadLetter, error)
+	// RedriveDeadLetters sends dead letters back to their queue, their attempts reset. What is chosen by ids or by a filter
+	// is fixed when the call is made; `dry_run` fixes and counts it, changes nothing, and gives a token to redrive exactly
+	// that. Up to 1,000 are redriven before the answer, all or none of them; more are redriven by the worker, and the
+	// operation tells how far it is. The operation, with who started it, is kept.
+	//
+	// Errors: `not_found` for an unknown queue or token; `invalid_argument` unless exactly one of ids, filter and token
+	// is set; `failed_precondition` for a token that was used already.
+	RedriveDeadLetters(context.Context, *RedriveDeadLettersRequest) (*RedriveDeadLettersResponse, error)
+	// PurgeDeadLetters removes dead letters for good. It chooses, counts, answers and fails as RedriveDeadLetters does.
+	PurgeDeadLetters(context.Context, *PurgeDeadLettersRequest) (*PurgeDeadLettersResponse, error)
+	// GetDeadLetterOperation tells how far a redrive or purge is. Errors: `not_found`.
+	GetDeadLetterOperation(context.Context, *GetDeadLetterOperationRequest) (*DeadLetterOperation, error)
+	// ListDeadLetterOperations lists the redrives and purges of a queue, the latest first, in pages. Errors: `not_found`
+	// for an unknown queue; `invalid_argument` for a page token that this service did not make.
+	ListDeadLetterOperations(context.Context, *ListDeadLetterOperationsRequest) (*ListDeadLetterOperationsResponse, error)
 }
 
 // NewMessageServiceHandler builds an HTTP handler from the service implementation. It returns the
@@ -223,6 +574,26 @@ func NewMessageServiceHandler(svc MessageServiceHandler, opts ...connect.Handler
 		MessageServicePublishProcedure,
 		svc.Publish,
 		connect.WithSchema(messageServiceMethods.ByName("Publish")),
+		connect.WithHandlerOptions(opts...),
+	)
+	messageServicePublishBatchHandler := connect.NewUnaryHandlerSimple(
+		MessageServicePublishBatchProcedure,
+		svc.PublishBatch,
+		connect.WithSchema(messageServiceMethods.ByName("PublishBatch")),
+		connect.WithHandlerOptions(opts...),
+	)
+	messageServiceGetMessageHandler := connect.NewUnaryHandlerSimple(
+		MessageServiceGetMessageProcedure,
+		svc.GetMessage,
+		connect.WithSchema(messageServiceMethods.ByName("GetMessage")),
+		connect.WithIdempotency(connect.IdempotencyNoSideEffects),
+		connect.WithHandlerOptions(opts...),
+	)
+	messageServiceCancelMessageHandler := connect.NewUnaryHandlerSimple(
+		MessageServiceCancelMessageProcedure,
+		svc.CancelMessage,
+		connect.WithSchema(messageServiceMethods.ByName("CancelMessage")),
+		connect.WithIdempotency(connect.IdempotencyIdempotent),
 		connect.WithHandlerOptions(opts...),
 	)
 	messageServiceConsumeHandler := connect.NewBidiStreamHandler(
@@ -251,6 +622,13 @@ func NewMessageServiceHandler(svc MessageServiceHandler, opts ...connect.Handler
 		connect.WithIdempotency(connect.IdempotencyNoSideEffects),
 		connect.WithHandlerOptions(opts...),
 	)
+	messageServiceUpdateQueueHandler := connect.NewUnaryHandlerSimple(
+		MessageServiceUpdateQueueProcedure,
+		svc.UpdateQueue,
+		connect.WithSchema(messageServiceMethods.ByName("UpdateQueue")),
+		connect.WithIdempotency(connect.IdempotencyIdempotent),
+		connect.WithHandlerOptions(opts...),
+	)
 	messageServiceDeleteQueueHandler := connect.NewUnaryHandlerSimple(
 		MessageServiceDeleteQueueProcedure,
 		svc.DeleteQueue,
@@ -258,10 +636,77 @@ func NewMessageServiceHandler(svc MessageServiceHandler, opts ...connect.Handler
 		connect.WithIdempotency(connect.IdempotencyIdempotent),
 		connect.WithHandlerOptions(opts...),
 	)
+	messageServicePauseQueueHandler := connect.NewUnaryHandlerSimple(
+		MessageServicePauseQueueProcedure,
+		svc.PauseQueue,
+		connect.WithSchema(messageServiceMethods.ByName("PauseQueue")),
+		connect.WithIdempotency(connect.IdempotencyIdempotent),
+		connect.WithHandlerOptions(opts...),
+	)
+	messageServiceResumeQueueHandler := connect.NewUnaryHandlerSimple(
+		MessageServiceResumeQueueProcedure,
+		svc.ResumeQueue,
+		connect.WithSchema(messageServiceMethods.ByName("ResumeQueue")),
+		connect.WithIdempotency(connect.IdempotencyIdempotent),
+		connect.WithHandlerOptions(opts...),
+	)
+	messageServicePurgeQueueHandler := connect.NewUnaryHandlerSimple(
+		MessageServicePurgeQueueProcedure,
+		svc.PurgeQueue,
+		connect.WithSchema(messageServiceMethods.ByName("PurgeQueue")),
+		connect.WithIdempotency(connect.IdempotencyIdempotent),
+		connect.WithHandlerOptions(opts...),
+	)
+	messageServiceListDeadLettersHandler := connect.NewUnaryHandlerSimple(
+		MessageServiceListDeadLettersProcedure,
+		svc.ListDeadLetters,
+		connect.WithSchema(messageServiceMethods.ByName("ListDeadLetters")),
+		connect.WithIdempotency(connect.IdempotencyNoSideEffects),
+		connect.WithHandlerOptions(opts...),
+	)
+	messageServiceGetDeadLetterHandler := connect.NewUnaryHandlerSimple(
+		MessageServiceGetDeadLetterProcedure,
+		svc.GetDeadLetter,
+		connect.WithSchema(messageServiceMethods.ByName("GetDeadLetter")),
+		connect.WithIdempotency(connect.IdempotencyNoSideEffects),
+		connect.WithHandlerOptions(opts...),
+	)
+	messageServiceRedriveDeadLettersHandler := connect.NewUnaryHandlerSimple(
+		MessageServiceRedriveDeadLettersProcedure,
+		svc.RedriveDeadLetters,
+		connect.WithSchema(messageServiceMethods.ByName("RedriveDeadLetters")),
+		connect.WithHandlerOptions(opts...),
+	)
+	messageServicePurgeDeadLettersHandler := connect.NewUnaryHandlerSimple(
+		MessageServicePurgeDeadLettersProcedure,
+		svc.PurgeDeadLetters,
+		connect.WithSchema(messageServiceMethods.ByName("PurgeDeadLetters")),
+		connect.WithHandlerOptions(opts...),
+	)
+	messageServiceGetDeadLetterOperationHandler := connect.NewUnaryHandlerSimple(
+		MessageServiceGetDeadLetterOperationProcedure,
+		svc.GetDeadLetterOperation,
+		connect.WithSchema(messageServiceMethods.ByName("GetDeadLetterOperation")),
+		connect.WithIdempotency(connect.IdempotencyNoSideEffects),
+		connect.WithHandlerOptions(opts...),
+	)
+	messageServiceListDeadLetterOperationsHandler := connect.NewUnaryHandlerSimple(
+		MessageServiceListDeadLetterOperationsProcedure,
+		svc.ListDeadLetterOperations,
+		connect.WithSchema(messageServiceMethods.ByName("ListDeadLetterOperations")),
+		connect.WithIdempotency(connect.IdempotencyNoSideEffects),
+		connect.WithHandlerOptions(opts...),
+	)
 	return "/plinth.message.v1.MessageService/", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
 		case MessageServicePublishProcedure:
 			messageServicePublishHandler.ServeHTTP(w, r)
+		case MessageServicePublishBatchProcedure:
+			messageServicePublishBatchHandler.ServeHTTP(w, r)
+		case MessageServiceGetMessageProcedure:
+			messageServiceGetMessageHandler.ServeHTTP(w, r)
+		case MessageServiceCancelMessageProcedure:
+			messageServiceCancelMessageHandler.ServeHTTP(w, r)
 		case MessageServiceConsumeProcedure:
 			messageServiceConsumeHandler.ServeHTTP(w, r)
 		case MessageServiceCreateQueueProcedure:
@@ -270,8 +715,28 @@ func NewMessageServiceHandler(svc MessageServiceHandler, opts ...connect.Handler
 			messageServiceGetQueueHandler.ServeHTTP(w, r)
 		case MessageServiceListQueuesProcedure:
 			messageServiceListQueuesHandler.ServeHTTP(w, r)
+		case MessageServiceUpdateQueueProcedure:
+			messageServiceUpdateQueueHandler.ServeHTTP(w, r)
 		case MessageServiceDeleteQueueProcedure:
 			messageServiceDeleteQueueHandler.ServeHTTP(w, r)
+		case MessageServicePauseQueueProcedure:
+			messageServicePauseQueueHandler.ServeHTTP(w, r)
+		case MessageServiceResumeQueueProcedure:
+			messageServiceResumeQueueHandler.ServeHTTP(w, r)
+		case MessageServicePurgeQueueProcedure:
+			messageServicePurgeQueueHandler.ServeHTTP(w, r)
+		case MessageServiceListDeadLettersProcedure:
+			messageServiceListDeadLettersHandler.ServeHTTP(w, r)
+		case MessageServiceGetDeadLetterProcedure:
+			messageServiceGetDeadLetterHandler.ServeHTTP(w, r)
+		case MessageServiceRedriveDeadLettersProcedure:
+			messageServiceRedriveDeadLettersHandler.ServeHTTP(w, r)
+		case MessageServicePurgeDeadLettersProcedure:
+			messageServicePurgeDeadLettersHandler.ServeHTTP(w, r)
+		case MessageServiceGetDeadLetterOperationProcedure:
+			messageServiceGetDeadLetterOperationHandler.ServeHTTP(w, r)
+		case MessageServiceListDeadLetterOperationsProcedure:
+			messageServiceListDeadLetterOperationsHandler.ServeHTTP(w, r)
 		default:
 			http.NotFound(w, r)
 		}
@@ -283,6 +748,18 @@ type UnimplementedMessageServiceHandler struct{}
 
 func (UnimplementedMessageServiceHandler) Publish(context.Context, *PublishRequest) (*PublishResponse, error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("plinth.message.v1.MessageService.Publish is not implemented"))
+}
+
+func (UnimplementedMessageServiceHandler) PublishBatch(context.Context, *PublishBatchRequest) (*PublishBatchResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("plinth.message.v1.MessageService.PublishBatch is not implemented"))
+}
+
+func (UnimplementedMessageServiceHandler) GetMessage(context.Context, *GetMessageRequest) (*WaitingMessage, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("plinth.message.v1.MessageService.GetMessage is not implemented"))
+}
+
+func (UnimplementedMessageServiceHandler) CancelMessage(context.Context, *CancelMessageRequest) (*CancelMessageResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("plinth.message.v1.MessageService.CancelMessage is not implemented"))
 }
 
 func (UnimplementedMessageServiceHandler) Consume(context.Context, *connect.BidiStream[ConsumeRequest, ConsumeResponse]) error {
@@ -301,6 +778,46 @@ func (UnimplementedMessageServiceHandler) ListQueues(context.Context, *ListQueue
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("plinth.message.v1.MessageService.ListQueues is not implemented"))
 }
 
+func (UnimplementedMessageServiceHandler) UpdateQueue(context.Context, *UpdateQueueRequest) (*Queue, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("plinth.message.v1.MessageService.UpdateQueue is not implemented"))
+}
+
 func (UnimplementedMessageServiceHandler) DeleteQueue(context.Context, *DeleteQueueRequest) (*DeleteQueueResponse, error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("plinth.message.v1.MessageService.DeleteQueue is not implemented"))
+}
+
+func (UnimplementedMessageServiceHandler) PauseQueue(context.Context, *PauseQueueRequest) (*Queue, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("plinth.message.v1.MessageService.PauseQueue is not implemented"))
+}
+
+func (UnimplementedMessageServiceHandler) ResumeQueue(context.Context, *ResumeQueueRequest) (*Queue, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("plinth.message.v1.MessageService.ResumeQueue is not implemented"))
+}
+
+func (UnimplementedMessageServiceHandler) PurgeQueue(context.Context, *PurgeQueueRequest) (*PurgeQueueResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("plinth.message.v1.MessageService.PurgeQueue is not implemented"))
+}
+
+func (UnimplementedMessageServiceHandler) ListDeadLetters(context.Context, *ListDeadLettersRequest) (*ListDeadLettersResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("plinth.message.v1.MessageService.ListDeadLetters is not implemented"))
+}
+
+func (UnimplementedMessageServiceHandler) GetDeadLetter(context.Context, *GetDeadLetterRequest) (*DeadLetter, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("plinth.message.v1.MessageService.GetDeadLetter is not implemented"))
+}
+
+func (UnimplementedMessageServiceHandler) RedriveDeadLetters(context.Context, *RedriveDeadLettersRequest) (*RedriveDeadLettersResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("plinth.message.v1.MessageService.RedriveDeadLetters is not implemented"))
+}
+
+func (UnimplementedMessageServiceHandler) PurgeDeadLetters(context.Context, *PurgeDeadLettersRequest) (*PurgeDeadLettersResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("plinth.message.v1.MessageService.PurgeDeadLetters is not implemented"))
+}
+
+func (UnimplementedMessageServiceHandler) GetDeadLetterOperation(context.Context, *GetDeadLetterOperationRequest) (*DeadLetterOperation, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("plinth.message.v1.MessageService.GetDeadLetterOperation is not implemented"))
+}
+
+func (UnimplementedMessageServiceHandler) ListDeadLetterOperations(context.Context, *ListDeadLetterOperationsRequest) (*ListDeadLetterOperationsResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("plinth.message.v1.MessageService.ListDeadLetterOperations is not implemented"))
 }

@@ -12,6 +12,7 @@ import (
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
 	durationpb "google.golang.org/protobuf/types/known/durationpb"
+	fieldmaskpb "google.golang.org/protobuf/types/known/fieldmaskpb"
 	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
 	reflect "reflect"
 	sync "sync"
@@ -25,10 +26,120 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+// DeadLetterOperationKind is what an operation does.
+type DeadLetterOperationKind int32
+
+const (
+	// Not set.
+	DeadLetterOperationKind_DEAD_LETTER_OPERATION_KIND_UNSPECIFIED DeadLetterOperationKind = 0
+	// Sends dead letters back to their queue.
+	DeadLetterOperationKind_DEAD_LETTER_OPERATION_KIND_REDRIVE DeadLetterOperationKind = 1
+	// Removes dead letters.
+	DeadLetterOperationKind_DEAD_LETTER_OPERATION_KIND_PURGE DeadLetterOperationKind = 2
+)
+
+// Enum value maps for DeadLetterOperationKind.
+var (
+	DeadLetterOperationKind_name = map[int32]string{
+		0: "DEAD_LETTER_OPERATION_KIND_UNSPECIFIED",
+		1: "DEAD_LETTER_OPERATION_KIND_REDRIVE",
+		2: "DEAD_LETTER_OPERATION_KIND_PURGE",
+	}
+	DeadLetterOperationKind_value = map[string]int32{
+		"DEAD_LETTER_OPERATION_KIND_UNSPECIFIED": 0,
+		"DEAD_LETTER_OPERATION_KIND_REDRIVE":     1,
+		"DEAD_LETTER_OPERATION_KIND_PURGE":       2,
+	}
+)
+
+func (x DeadLetterOperationKind) Enum() *DeadLetterOperationKind {
+	p := new(DeadLetterOperationKind)
+	*p = x
+	return p
+}
+
+func (x DeadLetterOperationKind) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (DeadLetterOperationKind) Descriptor() protoreflect.EnumDescriptor {
+	return file_plinth_message_v1_message_proto_enumTypes[0].Descriptor()
+}
+
+func (DeadLetterOperationKind) Type() protoreflect.EnumType {
+	return &file_plinth_message_v1_message_proto_enumTypes[0]
+}
+
+func (x DeadLetterOperationKind) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use DeadLetterOperationKind.Descriptor instead.
+func (DeadLetterOperationKind) EnumDescriptor() ([]byte, []int) {
+	return file_plinth_message_v1_message_proto_rawDescGZIP(), []int{0}
+}
+
+// DeadLetterOperationState is how far an operation is.
+type DeadLetterOperationState int32
+
+const (
+	// Not set.
+	DeadLetterOperationState_DEAD_LETTER_OPERATION_STATE_UNSPECIFIED DeadLetterOperationState = 0
+	// A dry run whose token was not used.
+	DeadLetterOperationState_DEAD_LETTER_OPERATION_STATE_PLANNED DeadLetterOperationState = 1
+	// The worker is at it, or will be.
+	DeadLetterOperationState_DEAD_LETTER_OPERATION_STATE_RUNNING DeadLetterOperationState = 2
+	// All is done.
+	DeadLetterOperationState_DEAD_LETTER_OPERATION_STATE_DONE DeadLetterOperationState = 3
+)
+
+// Enum value maps for DeadLetterOperationState.
+var (
+	DeadLetterOperationState_name = map[int32]string{
+		0: "DEAD_LETTER_OPERATION_STATE_UNSPECIFIED",
+		1: "DEAD_LETTER_OPERATION_STATE_PLANNED",
+		2: "DEAD_LETTER_OPERATION_STATE_RUNNING",
+		3: "DEAD_LETTER_OPERATION_STATE_DONE",
+	}
+	DeadLetterOperationState_value = map[string]int32{
+		"DEAD_LETTER_OPERATION_STATE_UNSPECIFIED": 0,
+		"DEAD_LETTER_OPERATION_STATE_PLANNED":     1,
+		"DEAD_LETTER_OPERATION_STATE_RUNNING":     2,
+		"DEAD_LETTER_OPERATION_STATE_DONE":        3,
+	}
+)
+
+func (x DeadLetterOperationState) Enum() *DeadLetterOperationState {
+	p := new(DeadLetterOperationState)
+	*p = x
+	return p
+}
+
+func (x DeadLetterOperationState) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (DeadLetterOperationState) Descriptor() protoreflect.EnumDescriptor {
+	return file_plinth_message_v1_message_proto_enumTypes[1].Descriptor()
+}
+
+func (DeadLetterOperationState) Type() protoreflect.EnumType {
+	return &file_plinth_message_v1_message_proto_enumTypes[1]
+}
+
+func (x DeadLetterOperationState) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use DeadLetterOperationState.Descriptor instead.
+func (DeadLetterOperationState) EnumDescriptor() ([]byte, []int) {
+	return file_plinth_message_v1_message_proto_rawDescGZIP(), []int{1}
+}
+
 // PublishRequest is a message on its way in.
 type PublishRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Queue to put the message in.
+	// Queue to put the message in. Exactly one of queue and topic is set.
 	Queue string `protobuf:"bytes,1,opt,name=queue,proto3" json:"queue,omitempty"`
 	// Payload, as text or as bytes. An empty one is allowed.
 	//
@@ -38,7 +149,22 @@ type PublishRequest struct {
 	//	*PublishRequest_Data
 	Payload isPublishRequest_Payload `protobuf_oneof:"payload"`
 	// Attributes travel beside the payload: at most 64, keys of 1 to 128 bytes, values of up to 1,024 bytes.
-	Attributes    map[string]string `protobuf:"bytes,4,rep,name=attributes,proto3" json:"attributes,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	Attributes map[string]string `protobuf:"bytes,4,rep,name=attributes,proto3" json:"attributes,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// Topic to publish to: every queue with a binding that matches gets a copy.
+	Topic string `protobuf:"bytes,5,opt,name=topic,proto3" json:"topic,omitempty"`
+	// Routing key that the bindings of the topic are matched with: words of letters, digits, `_` and `-` with dots between
+	// them, 120 bytes at most. It may be empty.
+	RoutingKey string `protobuf:"bytes,6,opt,name=routing_key,json=routingKey,proto3" json:"routing_key,omitempty"`
+	// Makes publishing again harmless: for 24 hours, a message with the same key to the same queue or topic is not published
+	// but answered with the id of the first one. Up to 255 bytes.
+	IdempotencyKey string `protobuf:"bytes,7,opt,name=idempotency_key,json=idempotencyKey,proto3" json:"idempotency_key,omitempty"`
+	// When to deliver the message. Unset means at once.
+	//
+	// Types that are valid to be assigned to When:
+	//
+	//	*PublishRequest_Delay
+	//	*PublishRequest_DeliverAt
+	When          isPublishRequest_When `protobuf_oneof:"when"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -112,6 +238,52 @@ func (x *PublishRequest) GetAttributes() map[string]string {
 	return nil
 }
 
+func (x *PublishRequest) GetTopic() string {
+	if x != nil {
+		return x.Topic
+	}
+	return ""
+}
+
+func (x *PublishRequest) GetRoutingKey() string {
+	if x != nil {
+		return x.RoutingKey
+	}
+	return ""
+}
+
+func (x *PublishRequest) GetIdempotencyKey() string {
+	if x != nil {
+		return x.IdempotencyKey
+	}
+	return ""
+}
+
+func (x *PublishRequest) GetWhen() isPublishRequest_When {
+	if x != nil {
+		return x.When
+	}
+	return nil
+}
+
+func (x *PublishRequest) GetDelay() *durationpb.Duration {
+	if x != nil {
+		if x, ok := x.When.(*PublishRequest_Delay); ok {
+			return x.Delay
+		}
+	}
+	return nil
+}
+
+func (x *PublishRequest) GetDeliverAt() *timestamppb.Timestamp {
+	if x != nil {
+		if x, ok := x.When.(*PublishRequest_DeliverAt); ok {
+			return x.DeliverAt
+		}
+	}
+	return nil
+}
+
 type isPublishRequest_Payload interface {
 	isPublishRequest_Payload()
 }
@@ -130,11 +302,31 @@ func (*PublishRequest_Message) isPublishRequest_Payload() {}
 
 func (*PublishRequest_Data) isPublishRequest_Payload() {}
 
-// PublishResponse is the answer to a message that the broker holds.
+type isPublishRequest_When interface {
+	isPublishRequest_When()
+}
+
+type PublishRequest_Delay struct {
+	// Time to wait before the message is delivered, up to 365 days.
+	Delay *durationpb.Duration `protobuf:"bytes,8,opt,name=delay,proto3,oneof"`
+}
+
+type PublishRequest_DeliverAt struct {
+	// Moment to deliver the message at, up to 365 days ahead; one that is past means at once.
+	DeliverAt *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=deliver_at,json=deliverAt,proto3,oneof"`
+}
+
+func (*PublishRequest_Delay) isPublishRequest_When() {}
+
+func (*PublishRequest_DeliverAt) isPublishRequest_When() {}
+
+// PublishResponse is the answer to a message that is held durably.
 type PublishResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// UUIDv7 of the message.
-	Id            string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Id string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	// Whether the idempotency key was used before, and the id is that of the message published then.
+	Duplicate     bool `protobuf:"varint,2,opt,name=duplicate,proto3" json:"duplicate,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -176,6 +368,481 @@ func (x *PublishResponse) GetId() string {
 	return ""
 }
 
+func (x *PublishResponse) GetDuplicate() bool {
+	if x != nil {
+		return x.Duplicate
+	}
+	return false
+}
+
+// PublishBatchRequest is many messages on their way in.
+type PublishBatchRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Messages, 1 to 1,000 of them. The whole request has at most 4 MiB.
+	Messages      []*PublishRequest `protobuf:"bytes,1,rep,name=messages,proto3" json:"messages,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PublishBatchRequest) Reset() {
+	*x = PublishBatchRequest{}
+	mi := &file_plinth_message_v1_message_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PublishBatchRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PublishBatchRequest) ProtoMessage() {}
+
+func (x *PublishBatchRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_plinth_message_v1_message_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PublishBatchRequest.ProtoReflect.Descriptor instead.
+func (*PublishBatchRequest) Descriptor() ([]byte, []int) {
+	return file_plinth_message_v1_message_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *PublishBatchRequest) GetMessages() []*PublishRequest {
+	if x != nil {
+		return x.Messages
+	}
+	return nil
+}
+
+// PublishBatchResponse tells what became of each message.
+type PublishBatchResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Results, one for each message, in the order of the request.
+	Results       []*PublishResult `protobuf:"bytes,1,rep,name=results,proto3" json:"results,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PublishBatchResponse) Reset() {
+	*x = PublishBatchResponse{}
+	mi := &file_plinth_message_v1_message_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PublishBatchResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PublishBatchResponse) ProtoMessage() {}
+
+func (x *PublishBatchResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_plinth_message_v1_message_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PublishBatchResponse.ProtoReflect.Descriptor instead.
+func (*PublishBatchResponse) Descriptor() ([]byte, []int) {
+	return file_plinth_message_v1_message_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *PublishBatchResponse) GetResults() []*PublishResult {
+	if x != nil {
+		return x.Results
+	}
+	return nil
+}
+
+// PublishResult is what became of one message of a batch.
+type PublishResult struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// UUIDv7 of the message; empty with an error.
+	Id string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	// As in PublishResponse.
+	Duplicate bool `protobuf:"varint,2,opt,name=duplicate,proto3" json:"duplicate,omitempty"`
+	// Why the message was not published.
+	Error         *PublishError `protobuf:"bytes,3,opt,name=error,proto3" json:"error,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PublishResult) Reset() {
+	*x = PublishResult{}
+	mi := &file_plinth_message_v1_message_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PublishResult) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PublishResult) ProtoMessage() {}
+
+func (x *PublishResult) ProtoReflect() protoreflect.Message {
+	mi := &file_plinth_message_v1_message_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PublishResult.ProtoReflect.Descriptor instead.
+func (*PublishResult) Descriptor() ([]byte, []int) {
+	return file_plinth_message_v1_message_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *PublishResult) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *PublishResult) GetDuplicate() bool {
+	if x != nil {
+		return x.Duplicate
+	}
+	return false
+}
+
+func (x *PublishResult) GetError() *PublishError {
+	if x != nil {
+		return x.Error
+	}
+	return nil
+}
+
+// PublishError is the error that Publish would have answered.
+type PublishError struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Code, such as `not_found`.
+	Code string `protobuf:"bytes,1,opt,name=code,proto3" json:"code,omitempty"`
+	// What is wrong, for people.
+	Message       string `protobuf:"bytes,2,opt,name=message,proto3" json:"message,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PublishError) Reset() {
+	*x = PublishError{}
+	mi := &file_plinth_message_v1_message_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PublishError) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PublishError) ProtoMessage() {}
+
+func (x *PublishError) ProtoReflect() protoreflect.Message {
+	mi := &file_plinth_message_v1_message_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PublishError.ProtoReflect.Descriptor instead.
+func (*PublishError) Descriptor() ([]byte, []int) {
+	return file_plinth_message_v1_message_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *PublishError) GetCode() string {
+	if x != nil {
+		return x.Code
+	}
+	return ""
+}
+
+func (x *PublishError) GetMessage() string {
+	if x != nil {
+		return x.Message
+	}
+	return ""
+}
+
+// GetMessageRequest names a message.
+type GetMessageRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Id that Publish answered.
+	Id            string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetMessageRequest) Reset() {
+	*x = GetMessageRequest{}
+	mi := &file_plinth_message_v1_message_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetMessageRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetMessageRequest) ProtoMessage() {}
+
+func (x *GetMessageRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_plinth_message_v1_message_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetMessageRequest.ProtoReflect.Descriptor instead.
+func (*GetMessageRequest) Descriptor() ([]byte, []int) {
+	return file_plinth_message_v1_message_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *GetMessageRequest) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+// CancelMessageRequest names a message.
+type CancelMessageRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Id that Publish answered.
+	Id            string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CancelMessageRequest) Reset() {
+	*x = CancelMessageRequest{}
+	mi := &file_plinth_message_v1_message_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CancelMessageRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CancelMessageRequest) ProtoMessage() {}
+
+func (x *CancelMessageRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_plinth_message_v1_message_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CancelMessageRequest.ProtoReflect.Descriptor instead.
+func (*CancelMessageRequest) Descriptor() ([]byte, []int) {
+	return file_plinth_message_v1_message_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *CancelMessageRequest) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+// CancelMessageResponse is empty.
+type CancelMessageResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CancelMessageResponse) Reset() {
+	*x = CancelMessageResponse{}
+	mi := &file_plinth_message_v1_message_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CancelMessageResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CancelMessageResponse) ProtoMessage() {}
+
+func (x *CancelMessageResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_plinth_message_v1_message_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CancelMessageResponse.ProtoReflect.Descriptor instead.
+func (*CancelMessageResponse) Descriptor() ([]byte, []int) {
+	return file_plinth_message_v1_message_proto_rawDescGZIP(), []int{8}
+}
+
+// WaitingMessage is a message that waits for its time. One that was published to a topic and waits for its next attempt
+// in several queues is described for the one where it is due first, and cancelled for all.
+type WaitingMessage struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// UUIDv7 that Publish answered.
+	Id string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	// Queue that it goes to; empty for one that goes to a topic.
+	Queue string `protobuf:"bytes,2,opt,name=queue,proto3" json:"queue,omitempty"`
+	// Topic that it goes to.
+	Topic string `protobuf:"bytes,3,opt,name=topic,proto3" json:"topic,omitempty"`
+	// Routing key that it goes to the topic with.
+	RoutingKey string `protobuf:"bytes,4,opt,name=routing_key,json=routingKey,proto3" json:"routing_key,omitempty"`
+	// When it is due.
+	DeliverAt *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=deliver_at,json=deliverAt,proto3" json:"deliver_at,omitempty"`
+	// Attempts that failed so far.
+	Attempts int32 `protobuf:"varint,6,opt,name=attempts,proto3" json:"attempts,omitempty"`
+	// Why the last attempt failed.
+	Reason string `protobuf:"bytes,7,opt,name=reason,proto3" json:"reason,omitempty"`
+	// What was published.
+	Payload []byte `protobuf:"bytes,8,opt,name=payload,proto3" json:"payload,omitempty"`
+	// Attributes that it was published with.
+	Attributes map[string]string `protobuf:"bytes,9,rep,name=attributes,proto3" json:"attributes,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// When it was published.
+	PublishedAt   *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=published_at,json=publishedAt,proto3" json:"published_at,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WaitingMessage) Reset() {
+	*x = WaitingMessage{}
+	mi := &file_plinth_message_v1_message_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WaitingMessage) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WaitingMessage) ProtoMessage() {}
+
+func (x *WaitingMessage) ProtoReflect() protoreflect.Message {
+	mi := &file_plinth_message_v1_message_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WaitingMessage.ProtoReflect.Descriptor instead.
+func (*WaitingMessage) Descriptor() ([]byte, []int) {
+	return file_plinth_message_v1_message_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *WaitingMessage) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *WaitingMessage) GetQueue() string {
+	if x != nil {
+		return x.Queue
+	}
+	return ""
+}
+
+func (x *WaitingMessage) GetTopic() string {
+	if x != nil {
+		return x.Topic
+	}
+	return ""
+}
+
+func (x *WaitingMessage) GetRoutingKey() string {
+	if x != nil {
+		return x.RoutingKey
+	}
+	return ""
+}
+
+func (x *WaitingMessage) GetDeliverAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.DeliverAt
+	}
+	return nil
+}
+
+func (x *WaitingMessage) GetAttempts() int32 {
+	if x != nil {
+		return x.Attempts
+	}
+	return 0
+}
+
+func (x *WaitingMessage) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *WaitingMessage) GetPayload() []byte {
+	if x != nil {
+		return x.Payload
+	}
+	return nil
+}
+
+func (x *WaitingMessage) GetAttributes() map[string]string {
+	if x != nil {
+		return x.Attributes
+	}
+	return nil
+}
+
+func (x *WaitingMessage) GetPublishedAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.PublishedAt
+	}
+	return nil
+}
+
 // ConsumeRequest is what a consumer sends: first subscribe, then any of the others.
 type ConsumeRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -192,7 +859,7 @@ type ConsumeRequest struct {
 
 func (x *ConsumeRequest) Reset() {
 	*x = ConsumeRequest{}
-	mi := &file_plinth_message_v1_message_proto_msgTypes[2]
+	mi := &file_plinth_message_v1_message_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -204,7 +871,7 @@ func (x *ConsumeRequest) String() string {
 func (*ConsumeRequest) ProtoMessage() {}
 
 func (x *ConsumeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_plinth_message_v1_message_proto_msgTypes[2]
+	mi := &file_plinth_message_v1_message_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -217,7 +884,7 @@ func (x *ConsumeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConsumeRequest.ProtoReflect.Descriptor instead.
 func (*ConsumeRequest) Descriptor() ([]byte, []int) {
-	return file_plinth_message_v1_message_proto_rawDescGZIP(), []int{2}
+	return file_plinth_message_v1_message_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *ConsumeRequest) GetRequest() isConsumeRequest_Request {
@@ -310,7 +977,7 @@ type Subscribe struct {
 
 func (x *Subscribe) Reset() {
 	*x = Subscribe{}
-	mi := &file_plinth_message_v1_message_proto_msgTypes[3]
+	mi := &file_plinth_message_v1_message_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -322,7 +989,7 @@ func (x *Subscribe) String() string {
 func (*Subscribe) ProtoMessage() {}
 
 func (x *Subscribe) ProtoReflect() protoreflect.Message {
-	mi := &file_plinth_message_v1_message_proto_msgTypes[3]
+	mi := &file_plinth_message_v1_message_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -335,7 +1002,7 @@ func (x *Subscribe) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Subscribe.ProtoReflect.Descriptor instead.
 func (*Subscribe) Descriptor() ([]byte, []int) {
-	return file_plinth_message_v1_message_proto_rawDescGZIP(), []int{3}
+	return file_plinth_message_v1_message_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Subscribe) GetQueue() string {
@@ -370,7 +1037,7 @@ type Ack struct {
 
 func (x *Ack) Reset() {
 	*x = Ack{}
-	mi := &file_plinth_message_v1_message_proto_msgTypes[4]
+	mi := &file_plinth_message_v1_message_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -382,7 +1049,7 @@ func (x *Ack) String() string {
 func (*Ack) ProtoMessage() {}
 
 func (x *Ack) ProtoReflect() protoreflect.Message {
-	mi := &file_plinth_message_v1_message_proto_msgTypes[4]
+	mi := &file_plinth_message_v1_message_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -395,7 +1062,7 @@ func (x *Ack) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ack.ProtoReflect.Descriptor instead.
 func (*Ack) Descriptor() ([]byte, []int) {
-	return file_plinth_message_v1_message_proto_rawDescGZIP(), []int{4}
+	return file_plinth_message_v1_message_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Ack) GetIds() []string {
@@ -416,7 +1083,7 @@ type Nack struct {
 
 func (x *Nack) Reset() {
 	*x = Nack{}
-	mi := &file_plinth_message_v1_message_proto_msgTypes[5]
+	mi := &file_plinth_message_v1_message_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -428,7 +1095,7 @@ func (x *Nack) String() string {
 func (*Nack) ProtoMessage() {}
 
 func (x *Nack) ProtoReflect() protoreflect.Message {
-	mi := &file_plinth_message_v1_message_proto_msgTypes[5]
+	mi := &file_plinth_message_v1_message_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -441,7 +1108,7 @@ func (x *Nack) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Nack.ProtoReflect.Descriptor instead.
 func (*Nack) Descriptor() ([]byte, []int) {
-	return file_plinth_message_v1_message_proto_rawDescGZIP(), []int{5}
+	return file_plinth_message_v1_message_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Nack) GetItems() []*NackItem {
@@ -456,9 +1123,9 @@ type NackItem struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Id of an outstanding message; others are ignored.
 	Id string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
-	// Time to wait before the message is delivered again, up to 10 min. The stream's end ends the wait too.
+	// Time to wait before the message is delivered again, up to 24 h. Unset means the queue's back-off.
 	Delay *durationpb.Duration `protobuf:"bytes,2,opt,name=delay,proto3" json:"delay,omitempty"`
-	// Why, for people. It goes to the log.
+	// Why, for people. A dead letter keeps that of the last attempt.
 	Reason        string `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -466,7 +1133,7 @@ type NackItem struct {
 
 func (x *NackItem) Reset() {
 	*x = NackItem{}
-	mi := &file_plinth_message_v1_message_proto_msgTypes[6]
+	mi := &file_plinth_message_v1_message_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -478,7 +1145,7 @@ func (x *NackItem) String() string {
 func (*NackItem) ProtoMessage() {}
 
 func (x *NackItem) ProtoReflect() protoreflect.Message {
-	mi := &file_plinth_message_v1_message_proto_msgTypes[6]
+	mi := &file_plinth_message_v1_message_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -491,7 +1158,7 @@ func (x *NackItem) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NackItem.ProtoReflect.Descriptor instead.
 func (*NackItem) Descriptor() ([]byte, []int) {
-	return file_plinth_message_v1_message_proto_rawDescGZIP(), []int{6}
+	return file_plinth_message_v1_message_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *NackItem) GetId() string {
@@ -528,7 +1195,7 @@ type Extend struct {
 
 func (x *Extend) Reset() {
 	*x = Extend{}
-	mi := &file_plinth_message_v1_message_proto_msgTypes[7]
+	mi := &file_plinth_message_v1_message_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -540,7 +1207,7 @@ func (x *Extend) String() string {
 func (*Extend) ProtoMessage() {}
 
 func (x *Extend) ProtoReflect() protoreflect.Message {
-	mi := &file_plinth_message_v1_message_proto_msgTypes[7]
+	mi := &file_plinth_message_v1_message_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -553,7 +1220,7 @@ func (x *Extend) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Extend.ProtoReflect.Descriptor instead.
 func (*Extend) Descriptor() ([]byte, []int) {
-	return file_plinth_message_v1_message_proto_rawDescGZIP(), []int{7}
+	return file_plinth_message_v1_message_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Extend) GetIds() []string {
@@ -581,7 +1248,7 @@ type ConsumeResponse struct {
 
 func (x *ConsumeResponse) Reset() {
 	*x = ConsumeResponse{}
-	mi := &file_plinth_message_v1_message_proto_msgTypes[8]
+	mi := &file_plinth_message_v1_message_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -593,7 +1260,7 @@ func (x *ConsumeResponse) String() string {
 func (*ConsumeResponse) ProtoMessage() {}
 
 func (x *ConsumeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_plinth_message_v1_message_proto_msgTypes[8]
+	mi := &file_plinth_message_v1_message_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -606,7 +1273,7 @@ func (x *ConsumeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConsumeResponse.ProtoReflect.Descriptor instead.
 func (*ConsumeResponse) Descriptor() ([]byte, []int) {
-	return file_plinth_message_v1_message_proto_rawDescGZIP(), []int{8}
+	return file_plinth_message_v1_message_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *ConsumeResponse) GetMessages() []*Message {
@@ -635,7 +1302,7 @@ type Message struct {
 
 func (x *Message) Reset() {
 	*x = Message{}
-	mi := &file_plinth_message_v1_message_proto_msgTypes[9]
+	mi := &file_plinth_message_v1_message_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -647,7 +1314,7 @@ func (x *Message) String() string {
 func (*Message) ProtoMessage() {}
 
 func (x *Message) ProtoReflect() protoreflect.Message {
-	mi := &file_plinth_message_v1_message_proto_msgTypes[9]
+	mi := &file_plinth_message_v1_message_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -660,7 +1327,7 @@ func (x *Message) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Message.ProtoReflect.Descriptor instead.
 func (*Message) Descriptor() ([]byte, []int) {
-	return file_plinth_message_v1_message_proto_rawDescGZIP(), []int{9}
+	return file_plinth_message_v1_message_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Message) GetId() string {
@@ -698,7 +1365,7 @@ func (x *Message) GetPublishedAt() *timestamppb.Timestamp {
 	return nil
 }
 
-// Queue is a named place for messages.
+// Queue is a named place for messages, with the policy of what becomes of them.
 type Queue struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Name of the queue.
@@ -706,14 +1373,36 @@ type Queue struct {
 	// When it was created.
 	CreateTime *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
 	// Messages that wait in it, those that are outstanding left out. Only GetQueue fills it.
-	Depth         *int64 `protobuf:"varint,3,opt,name=depth,proto3,oneof" json:"depth,omitempty"`
+	Depth *int64 `protobuf:"varint,3,opt,name=depth,proto3,oneof" json:"depth,omitempty"`
+	// Attempts after which a message that failed becomes a dead letter.
+	MaxAttempts int32 `protobuf:"varint,4,opt,name=max_attempts,json=maxAttempts,proto3" json:"max_attempts,omitempty"`
+	// Back-off after the first failed attempt. It doubles with each further one, less a random part of up to a half.
+	MinBackoff *durationpb.Duration `protobuf:"bytes,5,opt,name=min_backoff,json=minBackoff,proto3" json:"min_backoff,omitempty"`
+	// Most that the back-off grows to.
+	MaxBackoff *durationpb.Duration `protobuf:"bytes,6,opt,name=max_backoff,json=maxBackoff,proto3" json:"max_backoff,omitempty"`
+	// Time after which a message that still waits in the queue is dropped. Unset means never.
+	MessageTtl *durationpb.Duration `protobuf:"bytes,7,opt,name=message_ttl,json=messageTtl,proto3" json:"message_ttl,omitempty"`
+	// Most messages that may wait in the queue. 0 means no limit.
+	MaxLength int64 `protobuf:"varint,8,opt,name=max_length,json=maxLength,proto3" json:"max_length,omitempty"`
+	// How long dead letters are kept after their last failure.
+	DeadLetterRetention *durationpb.Duration `protobuf:"bytes,9,opt,name=dead_letter_retention,json=deadLetterRetention,proto3" json:"dead_letter_retention,omitempty"`
+	// Topics that the queue gets messages of.
+	Bindings []*Binding `protobuf:"bytes,10,rep,name=bindings,proto3" json:"bindings,omitempty"`
+	// Whether deliveries are stopped.
+	Paused bool `protobuf:"varint,11,opt,name=paused,proto3" json:"paused,omitempty"`
+	// Messages that wait for their time to go to the queue: delayed, or for their next attempt. Only GetQueue fills it.
+	Waiting *int64 `protobuf:"varint,12,opt,name=waiting,proto3,oneof" json:"waiting,omitempty"`
+	// Dead letters of the queue. Only GetQueue fills it.
+	DeadLetters *int64 `protobuf:"varint,13,opt,name=dead_letters,json=deadLetters,proto3,oneof" json:"dead_letters,omitempty"`
+	// What went through it in the last minute. Only GetQueue fills it.
+	Rates         *QueueRates `protobuf:"bytes,14,opt,name=rates,proto3" json:"rates,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Queue) Reset() {
 	*x = Queue{}
-	mi := &file_plinth_message_v1_message_proto_msgTypes[10]
+	mi := &file_plinth_message_v1_message_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -725,7 +1414,7 @@ func (x *Queue) String() string {
 func (*Queue) ProtoMessage() {}
 
 func (x *Queue) ProtoReflect() protoreflect.Message {
-	mi := &file_plinth_message_v1_message_proto_msgTypes[10]
+	mi := &file_plinth_message_v1_message_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -738,7 +1427,7 @@ func (x *Queue) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Queue.ProtoReflect.Descriptor instead.
 func (*Queue) Descriptor() ([]byte, []int) {
-	return file_plinth_message_v1_message_proto_rawDescGZIP(), []int{10}
+	return file_plinth_message_v1_message_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Queue) GetName() string {
@@ -762,18 +1451,231 @@ func (x *Queue) GetDepth() int64 {
 	return 0
 }
 
-// CreateQueueRequest names the queue to make.
+func (x *Queue) GetMaxAttempts() int32 {
+	if x != nil {
+		return x.MaxAttempts
+	}
+	return 0
+}
+
+func (x *Queue) GetMinBackoff() *durationpb.Duration {
+	if x != nil {
+		return x.MinBackoff
+	}
+	return nil
+}
+
+func (x *Queue) GetMaxBackoff() *durationpb.Duration {
+	if x != nil {
+		return x.MaxBackoff
+	}
+	return nil
+}
+
+func (x *Queue) GetMessageTtl() *durationpb.Duration {
+	if x != nil {
+		return x.MessageTtl
+	}
+	return nil
+}
+
+func (x *Queue) GetMaxLength() int64 {
+	if x != nil {
+		return x.MaxLength
+	}
+	return 0
+}
+
+func (x *Queue) GetDeadLetterRetention() *durationpb.Duration {
+	if x != nil {
+		return x.DeadLetterRetention
+	}
+	return nil
+}
+
+func (x *Queue) GetBindings() []*Binding {
+	if x != nil {
+		return x.Bindings
+	}
+	return nil
+}
+
+func (x *Queue) GetPaused() bool {
+	if x != nil {
+		return x.Paused
+	}
+	return false
+}
+
+func (x *Queue) GetWaiting() int64 {
+	if x != nil && x.Waiting != nil {
+		return *x.Waiting
+	}
+	return 0
+}
+
+func (x *Queue) GetDeadLetters() int64 {
+	if x != nil && x.DeadLetters != nil {
+		return *x.DeadLetters
+	}
+	return 0
+}
+
+func (x *Queue) GetRates() *QueueRates {
+	if x != nil {
+		return x.Rates
+	}
+	return nil
+}
+
+// QueueRates are messages a second, averaged over the last minute; they lag by up to 10 seconds.
+type QueueRates struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Messages published to the queue by name. Copies that came by a topic are not counted.
+	Published float64 `protobuf:"fixed64,1,opt,name=published,proto3" json:"published,omitempty"`
+	// Deliveries, redeliveries among them.
+	Delivered float64 `protobuf:"fixed64,2,opt,name=delivered,proto3" json:"delivered,omitempty"`
+	// Messages acknowledged.
+	Acknowledged  float64 `protobuf:"fixed64,3,opt,name=acknowledged,proto3" json:"acknowledged,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *QueueRates) Reset() {
+	*x = QueueRates{}
+	mi := &file_plinth_message_v1_message_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *QueueRates) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*QueueRates) ProtoMessage() {}
+
+func (x *QueueRates) ProtoReflect() protoreflect.Message {
+	mi := &file_plinth_message_v1_message_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use QueueRates.ProtoReflect.Descriptor instead.
+func (*QueueRates) Descriptor() ([]byte, []int) {
+	return file_plinth_message_v1_message_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *QueueRates) GetPublished() float64 {
+	if x != nil {
+		return x.Published
+	}
+	return 0
+}
+
+func (x *QueueRates) GetDelivered() float64 {
+	if x != nil {
+		return x.Delivered
+	}
+	return 0
+}
+
+func (x *QueueRates) GetAcknowledged() float64 {
+	if x != nil {
+		return x.Acknowledged
+	}
+	return 0
+}
+
+// Binding ties a queue to a topic.
+type Binding struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Topic to get messages of.
+	Topic string `protobuf:"bytes,1,opt,name=topic,proto3" json:"topic,omitempty"`
+	// Pattern of the routing keys to get, up to 120 bytes: words with dots between them, where `*` stands for any one word and
+	// `#` for any number of words, none among them.
+	Pattern       string `protobuf:"bytes,2,opt,name=pattern,proto3" json:"pattern,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Binding) Reset() {
+	*x = Binding{}
+	mi := &file_plinth_message_v1_message_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Binding) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Binding) ProtoMessage() {}
+
+func (x *Binding) ProtoReflect() protoreflect.Message {
+	mi := &file_plinth_message_v1_message_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Binding.ProtoReflect.Descriptor instead.
+func (*Binding) Descriptor() ([]byte, []int) {
+	return file_plinth_message_v1_message_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *Binding) GetTopic() string {
+	if x != nil {
+		return x.Topic
+	}
+	return ""
+}
+
+func (x *Binding) GetPattern() string {
+	if x != nil {
+		return x.Pattern
+	}
+	return ""
+}
+
+// CreateQueueRequest names the queue to make, and its policy.
 type CreateQueueRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Name of the queue.
-	Name          string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// Attempts after which a message that failed becomes a dead letter, 1 to 1,000. 0 means 10.
+	MaxAttempts int32 `protobuf:"varint,2,opt,name=max_attempts,json=maxAttempts,proto3" json:"max_attempts,omitempty"`
+	// Back-off after the first failed attempt, 1 ms to 24 h. Unset means 1 s. It doubles with each further one.
+	MinBackoff *durationpb.Duration `protobuf:"bytes,3,opt,name=min_backoff,json=minBackoff,proto3" json:"min_backoff,omitempty"`
+	// Most that the back-off grows to, min_backoff to 24 h. Unset means 10 min.
+	MaxBackoff *durationpb.Duration `protobuf:"bytes,4,opt,name=max_backoff,json=maxBackoff,proto3" json:"max_backoff,omitempty"`
+	// Time after which a message that still waits in the queue is dropped, 1 ms to 365 days; unset or 0 means never. Fixed when
+	// the queue is created.
+	MessageTtl *durationpb.Duration `protobuf:"bytes,5,opt,name=message_ttl,json=messageTtl,proto3" json:"message_ttl,omitempty"`
+	// Most messages that may wait in the queue; publishing more is `resource_exhausted`. 0 means no limit. Fixed when the queue
+	// is created.
+	MaxLength int64 `protobuf:"varint,6,opt,name=max_length,json=maxLength,proto3" json:"max_length,omitempty"`
+	// How long dead letters are kept after their last failure, 1 min to 10 years. Unset means 30 days.
+	DeadLetterRetention *durationpb.Duration `protobuf:"bytes,7,opt,name=dead_letter_retention,json=deadLetterRetention,proto3" json:"dead_letter_retention,omitempty"`
+	// Topics that the queue gets messages of. At most 100.
+	Bindings      []*Binding `protobuf:"bytes,8,rep,name=bindings,proto3" json:"bindings,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *CreateQueueRequest) Reset() {
 	*x = CreateQueueRequest{}
-	mi := &file_plinth_message_v1_message_proto_msgTypes[11]
+	mi := &file_plinth_message_v1_message_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -785,7 +1687,7 @@ func (x *CreateQueueRequest) String() string {
 func (*CreateQueueRequest) ProtoMessage() {}
 
 func (x *CreateQueueRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_plinth_message_v1_message_proto_msgTypes[11]
+	mi := &file_plinth_message_v1_message_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -798,7 +1700,7 @@ func (x *CreateQueueRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateQueueRequest.ProtoReflect.Descriptor instead.
 func (*CreateQueueRequest) Descriptor() ([]byte, []int) {
-	return file_plinth_message_v1_message_proto_rawDescGZIP(), []int{11}
+	return file_plinth_message_v1_message_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *CreateQueueRequest) GetName() string {
@@ -806,6 +1708,55 @@ func (x *CreateQueueRequest) GetName() string {
 		return x.Name
 	}
 	return ""
+}
+
+func (x *CreateQueueRequest) GetMaxAttempts() int32 {
+	if x != nil {
+		return x.MaxAttempts
+	}
+	return 0
+}
+
+func (x *CreateQueueRequest) GetMinBackoff() *durationpb.Duration {
+	if x != nil {
+		return x.MinBackoff
+	}
+	return nil
+}
+
+func (x *CreateQueueRequest) GetMaxBackoff() *durationpb.Duration {
+	if x != nil {
+		return x.MaxBackoff
+	}
+	return nil
+}
+
+func (x *CreateQueueRequest) GetMessageTtl() *durationpb.Duration {
+	if x != nil {
+		return x.MessageTtl
+	}
+	return nil
+}
+
+func (x *CreateQueueRequest) GetMaxLength() int64 {
+	if x != nil {
+		return x.MaxLength
+	}
+	return 0
+}
+
+func (x *CreateQueueRequest) GetDeadLetterRetention() *durationpb.Duration {
+	if x != nil {
+		return x.DeadLetterRetention
+	}
+	return nil
+}
+
+func (x *CreateQueueRequest) GetBindings() []*Binding {
+	if x != nil {
+		return x.Bindings
+	}
+	return nil
 }
 
 // GetQueueRequest names a queue.
@@ -819,7 +1770,7 @@ type GetQueueRequest struct {
 
 func (x *GetQueueRequest) Reset() {
 	*x = GetQueueRequest{}
-	mi := &file_plinth_message_v1_message_proto_msgTypes[12]
+	mi := &file_plinth_message_v1_message_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -831,7 +1782,7 @@ func (x *GetQueueRequest) String() string {
 func (*GetQueueRequest) ProtoMessage() {}
 
 func (x *GetQueueRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_plinth_message_v1_message_proto_msgTypes[12]
+	mi := &file_plinth_message_v1_message_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -844,7 +1795,7 @@ func (x *GetQueueRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetQueueRequest.ProtoReflect.Descriptor instead.
 func (*GetQueueRequest) Descriptor() ([]byte, []int) {
-	return file_plinth_message_v1_message_proto_rawDescGZIP(), []int{12}
+	return file_plinth_message_v1_message_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *GetQueueRequest) GetName() string {
@@ -867,7 +1818,7 @@ type ListQueuesRequest struct {
 
 func (x *ListQueuesRequest) Reset() {
 	*x = ListQueuesRequest{}
-	mi := &file_plinth_message_v1_message_proto_msgTypes[13]
+	mi := &file_plinth_message_v1_message_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -879,7 +1830,7 @@ func (x *ListQueuesRequest) String() string {
 func (*ListQueuesRequest) ProtoMessage() {}
 
 func (x *ListQueuesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_plinth_message_v1_message_proto_msgTypes[13]
+	mi := &file_plinth_message_v1_message_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -892,7 +1843,7 @@ func (x *ListQueuesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListQueuesRequest.ProtoReflect.Descriptor instead.
 func (*ListQueuesRequest) Descriptor() ([]byte, []int) {
-	return file_plinth_message_v1_message_proto_rawDescGZIP(), []int{13}
+	return file_plinth_message_v1_message_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *ListQueuesRequest) GetPageSize() int32 {
@@ -922,7 +1873,7 @@ type ListQueuesResponse struct {
 
 func (x *ListQueuesResponse) Reset() {
 	*x = ListQueuesResponse{}
-	mi := &file_plinth_message_v1_message_proto_msgTypes[14]
+	mi := &file_plinth_message_v1_message_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -934,7 +1885,7 @@ func (x *ListQueuesResponse) String() string {
 func (*ListQueuesResponse) ProtoMessage() {}
 
 func (x *ListQueuesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_plinth_message_v1_message_proto_msgTypes[14]
+	mi := &file_plinth_message_v1_message_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -947,7 +1898,7 @@ func (x *ListQueuesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListQueuesResponse.ProtoReflect.Descriptor instead.
 func (*ListQueuesResponse) Descriptor() ([]byte, []int) {
-	return file_plinth_message_v1_message_proto_rawDescGZIP(), []int{14}
+	return file_plinth_message_v1_message_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *ListQueuesResponse) GetQueues() []*Queue {
@@ -964,6 +1915,126 @@ func (x *ListQueuesResponse) GetNextPageToken() string {
 	return ""
 }
 
+// UpdateQueueRequest names a queue and what to change of its policy.
+type UpdateQueueRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Name of the queue.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// Attempts after which a message that failed becomes a dead letter, 1 to 1,000.
+	MaxAttempts int32 `protobuf:"varint,2,opt,name=max_attempts,json=maxAttempts,proto3" json:"max_attempts,omitempty"`
+	// Back-off after the first failed attempt, 1 ms to 24 h. It doubles with each further one.
+	MinBackoff *durationpb.Duration `protobuf:"bytes,3,opt,name=min_backoff,json=minBackoff,proto3" json:"min_backoff,omitempty"`
+	// Most that the back-off grows to, min_backoff to 24 h.
+	MaxBackoff *durationpb.Duration `protobuf:"bytes,4,opt,name=max_backoff,json=maxBackoff,proto3" json:"max_backoff,omitempty"`
+	// Time after which a message that still waits in the queue is dropped, 1 ms to 365 days; unset or 0 means never. Fixed when
+	// the queue is created.
+	MessageTtl *durationpb.Duration `protobuf:"bytes,5,opt,name=message_ttl,json=messageTtl,proto3" json:"message_ttl,omitempty"`
+	// Most messages that may wait in the queue; publishing more is `resource_exhausted`. 0 means no limit. Fixed when the queue
+	// is created.
+	MaxLength int64 `protobuf:"varint,6,opt,name=max_length,json=maxLength,proto3" json:"max_length,omitempty"`
+	// How long dead letters are kept after their last failure, 1 min to 10 years.
+	DeadLetterRetention *durationpb.Duration `protobuf:"bytes,7,opt,name=dead_letter_retention,json=deadLetterRetention,proto3" json:"dead_letter_retention,omitempty"`
+	// Topics that the queue gets messages of, in place of the ones before. At most 100.
+	Bindings []*Binding `protobuf:"bytes,8,rep,name=bindings,proto3" json:"bindings,omitempty"`
+	// Fields to change. Unset means those that have a value here; name them to clear the bindings.
+	UpdateMask    *fieldmaskpb.FieldMask `protobuf:"bytes,9,opt,name=update_mask,json=updateMask,proto3" json:"update_mask,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UpdateQueueRequest) Reset() {
+	*x = UpdateQueueRequest{}
+	mi := &file_plinth_message_v1_message_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UpdateQueueRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UpdateQueueRequest) ProtoMessage() {}
+
+func (x *UpdateQueueRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_plinth_message_v1_message_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UpdateQueueRequest.ProtoReflect.Descriptor instead.
+func (*UpdateQueueRequest) Descriptor() ([]byte, []int) {
+	return file_plinth_message_v1_message_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *UpdateQueueRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *UpdateQueueRequest) GetMaxAttempts() int32 {
+	if x != nil {
+		return x.MaxAttempts
+	}
+	return 0
+}
+
+func (x *UpdateQueueRequest) GetMinBackoff() *durationpb.Duration {
+	if x != nil {
+		return x.MinBackoff
+	}
+	return nil
+}
+
+func (x *UpdateQueueRequest) GetMaxBackoff() *durationpb.Duration {
+	if x != nil {
+		return x.MaxBackoff
+	}
+	return nil
+}
+
+func (x *UpdateQueueRequest) GetMessageTtl() *durationpb.Duration {
+	if x != nil {
+		return x.MessageTtl
+	}
+	return nil
+}
+
+func (x *UpdateQueueRequest) GetMaxLength() int64 {
+	if x != nil {
+		return x.MaxLength
+	}
+	return 0
+}
+
+func (x *UpdateQueueRequest) GetDeadLetterRetention() *durationpb.Duration {
+	if x != nil {
+		return x.DeadLetterRetention
+	}
+	return nil
+}
+
+func (x *UpdateQueueRequest) GetBindings() []*Binding {
+	if x != nil {
+		return x.Bindings
+	}
+	return nil
+}
+
+func (x *UpdateQueueRequest) GetUpdateMask() *fieldmaskpb.FieldMask {
+	if x != nil {
+		return x.UpdateMask
+	}
+	return nil
+}
+
 // DeleteQueueRequest names the queue to remove.
 type DeleteQueueRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -975,7 +2046,7 @@ type DeleteQueueRequest struct {
 
 func (x *DeleteQueueRequest) Reset() {
 	*x = DeleteQueueRequest{}
-	mi := &file_plinth_message_v1_message_proto_msgTypes[15]
+	mi := &file_plinth_message_v1_message_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -987,7 +2058,7 @@ func (x *DeleteQueueRequest) String() string {
 func (*DeleteQueueRequest) ProtoMessage() {}
 
 func (x *DeleteQueueRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_plinth_message_v1_message_proto_msgTypes[15]
+	mi := &file_plinth_message_v1_message_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1000,7 +2071,7 @@ func (x *DeleteQueueRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteQueueRequest.ProtoReflect.Descriptor instead.
 func (*DeleteQueueRequest) Descriptor() ([]byte, []int) {
-	return file_plinth_message_v1_message_proto_rawDescGZIP(), []int{15}
+	return file_plinth_message_v1_message_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *DeleteQueueRequest) GetName() string {
@@ -1019,7 +2090,7 @@ type DeleteQueueResponse struct {
 
 func (x *DeleteQueueResponse) Reset() {
 	*x = DeleteQueueResponse{}
-	mi := &file_plinth_message_v1_message_proto_msgTypes[16]
+	mi := &file_plinth_message_v1_message_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1031,7 +2102,7 @@ func (x *DeleteQueueResponse) String() string {
 func (*DeleteQueueResponse) ProtoMessage() {}
 
 func (x *DeleteQueueResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_plinth_message_v1_message_proto_msgTypes[16]
+	mi := &file_plinth_message_v1_message_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1044,27 +2115,1299 @@ func (x *DeleteQueueResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteQueueResponse.ProtoReflect.Descriptor instead.
 func (*DeleteQueueResponse) Descriptor() ([]byte, []int) {
-	return file_plinth_message_v1_message_proto_rawDescGZIP(), []int{16}
+	return file_plinth_message_v1_message_proto_rawDescGZIP(), []int{27}
+}
+
+// PauseQueueRequest names a queue.
+type PauseQueueRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Name of the queue.
+	Name          string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PauseQueueRequest) Reset() {
+	*x = PauseQueueRequest{}
+	mi := &file_plinth_message_v1_message_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PauseQueueRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PauseQueueRequest) ProtoMessage() {}
+
+func (x *PauseQueueRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_plinth_message_v1_message_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PauseQueueRequest.ProtoReflect.Descriptor instead.
+func (*PauseQueueRequest) Descriptor() ([]byte, []int) {
+	return file_plinth_message_v1_message_proto_rawDescGZIP(), []int{28}
+}
+
+func (x *PauseQueueRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+// ResumeQueueRequest names a queue.
+type ResumeQueueRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Name of the queue.
+	Name          string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ResumeQueueRequest) Reset() {
+	*x = ResumeQueueRequest{}
+	mi := &file_plinth_message_v1_message_proto_msgTypes[29]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ResumeQueueRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ResumeQueueRequest) ProtoMessage() {}
+
+func (x *ResumeQueueRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_plinth_message_v1_message_proto_msgTypes[29]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ResumeQueueRequest.ProtoReflect.Descriptor instead.
+func (*ResumeQueueRequest) Descriptor() ([]byte, []int) {
+	return file_plinth_message_v1_message_proto_rawDescGZIP(), []int{29}
+}
+
+func (x *ResumeQueueRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+// PurgeQueueRequest names a queue.
+type PurgeQueueRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Name of the queue.
+	Name          string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PurgeQueueRequest) Reset() {
+	*x = PurgeQueueRequest{}
+	mi := &file_plinth_message_v1_message_proto_msgTypes[30]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PurgeQueueRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PurgeQueueRequest) ProtoMessage() {}
+
+func (x *PurgeQueueRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_plinth_message_v1_message_proto_msgTypes[30]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PurgeQueueRequest.ProtoReflect.Descriptor instead.
+func (*PurgeQueueRequest) Descriptor() ([]byte, []int) {
+	return file_plinth_message_v1_message_proto_rawDescGZIP(), []int{30}
+}
+
+func (x *PurgeQueueRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+// PurgeQueueResponse tells what was removed.
+type PurgeQueueResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Messages removed.
+	Purged        int64 `protobuf:"varint,1,opt,name=purged,proto3" json:"purged,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PurgeQueueResponse) Reset() {
+	*x = PurgeQueueResponse{}
+	mi := &file_plinth_message_v1_message_proto_msgTypes[31]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PurgeQueueResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PurgeQueueResponse) ProtoMessage() {}
+
+func (x *PurgeQueueResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_plinth_message_v1_message_proto_msgTypes[31]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PurgeQueueResponse.ProtoReflect.Descriptor instead.
+func (*PurgeQueueResponse) Descriptor() ([]byte, []int) {
+	return file_plinth_message_v1_message_proto_rawDescGZIP(), []int{31}
+}
+
+func (x *PurgeQueueResponse) GetPurged() int64 {
+	if x != nil {
+		return x.Purged
+	}
+	return 0
+}
+
+// DeadLetter is a message that is tried no more and kept for people.
+type DeadLetter struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Id of the dead letter, a UUID.
+	Id string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	// Queue whose consumers could not handle it.
+	Queue string `protobuf:"bytes,2,opt,name=queue,proto3" json:"queue,omitempty"`
+	// Id of the message.
+	MessageId string `protobuf:"bytes,3,opt,name=message_id,json=messageId,proto3" json:"message_id,omitempty"`
+	// Why its last attempt failed.
+	Reason string `protobuf:"bytes,4,opt,name=reason,proto3" json:"reason,omitempty"`
+	// How many attempts it had.
+	Attempts int32 `protobuf:"varint,5,opt,name=attempts,proto3" json:"attempts,omitempty"`
+	// When its first known failure was.
+	FirstFailedAt *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=first_failed_at,json=firstFailedAt,proto3" json:"first_failed_at,omitempty"`
+	// When it became a dead letter.
+	LastFailedAt *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=last_failed_at,json=lastFailedAt,proto3" json:"last_failed_at,omitempty"`
+	// When it was published.
+	PublishedAt *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=published_at,json=publishedAt,proto3" json:"published_at,omitempty"`
+	// What was published.
+	Payload []byte `protobuf:"bytes,9,opt,name=payload,proto3" json:"payload,omitempty"`
+	// Attributes that it was published with.
+	Attributes    map[string]string `protobuf:"bytes,10,rep,name=attributes,proto3" json:"attributes,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeadLetter) Reset() {
+	*x = DeadLetter{}
+	mi := &file_plinth_message_v1_message_proto_msgTypes[32]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeadLetter) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeadLetter) ProtoMessage() {}
+
+func (x *DeadLetter) ProtoReflect() protoreflect.Message {
+	mi := &file_plinth_message_v1_message_proto_msgTypes[32]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeadLetter.ProtoReflect.Descriptor instead.
+func (*DeadLetter) Descriptor() ([]byte, []int) {
+	return file_plinth_message_v1_message_proto_rawDescGZIP(), []int{32}
+}
+
+func (x *DeadLetter) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *DeadLetter) GetQueue() string {
+	if x != nil {
+		return x.Queue
+	}
+	return ""
+}
+
+func (x *DeadLetter) GetMessageId() string {
+	if x != nil {
+		return x.MessageId
+	}
+	return ""
+}
+
+func (x *DeadLetter) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *DeadLetter) GetAttempts() int32 {
+	if x != nil {
+		return x.Attempts
+	}
+	return 0
+}
+
+func (x *DeadLetter) GetFirstFailedAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.FirstFailedAt
+	}
+	return nil
+}
+
+func (x *DeadLetter) GetLastFailedAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.LastFailedAt
+	}
+	return nil
+}
+
+func (x *DeadLetter) GetPublishedAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.PublishedAt
+	}
+	return nil
+}
+
+func (x *DeadLetter) GetPayload() []byte {
+	if x != nil {
+		return x.Payload
+	}
+	return nil
+}
+
+func (x *DeadLetter) GetAttributes() map[string]string {
+	if x != nil {
+		return x.Attributes
+	}
+	return nil
+}
+
+// DeadLetterFilter chooses dead letters: those that match all that is set. An empty one chooses all.
+type DeadLetterFilter struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Text that the reason contains, whatever the case of its letters.
+	Reason string `protobuf:"bytes,1,opt,name=reason,proto3" json:"reason,omitempty"`
+	// Last failure at this moment or later.
+	FailedAfter *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=failed_after,json=failedAfter,proto3" json:"failed_after,omitempty"`
+	// Last failure before this moment.
+	FailedBefore  *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=failed_before,json=failedBefore,proto3" json:"failed_before,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeadLetterFilter) Reset() {
+	*x = DeadLetterFilter{}
+	mi := &file_plinth_message_v1_message_proto_msgTypes[33]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeadLetterFilter) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeadLetterFilter) ProtoMessage() {}
+
+func (x *DeadLetterFilter) ProtoReflect() protoreflect.Message {
+	mi := &file_plinth_message_v1_message_proto_msgTypes[33]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeadLetterFilter.ProtoReflect.Descriptor instead.
+func (*DeadLetterFilter) Descriptor() ([]byte, []int) {
+	return file_plinth_message_v1_message_proto_rawDescGZIP(), []int{33}
+}
+
+func (x *DeadLetterFilter) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *DeadLetterFilter) GetFailedAfter() *timestamppb.Timestamp {
+	if x != nil {
+		return x.FailedAfter
+	}
+	return nil
+}
+
+func (x *DeadLetterFilter) GetFailedBefore() *timestamppb.Timestamp {
+	if x != nil {
+		return x.FailedBefore
+	}
+	return nil
+}
+
+// ListDeadLettersRequest asks for a page.
+type ListDeadLettersRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Name of the queue.
+	Queue string `protobuf:"bytes,1,opt,name=queue,proto3" json:"queue,omitempty"`
+	// Most dead letters in the page, up to 1,000. 0 means 100.
+	PageSize int32 `protobuf:"varint,2,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
+	// next_page_token of the page before.
+	PageToken string `protobuf:"bytes,3,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	// Which to list. Unset means all.
+	Filter        *DeadLetterFilter `protobuf:"bytes,4,opt,name=filter,proto3" json:"filter,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListDeadLettersRequest) Reset() {
+	*x = ListDeadLettersRequest{}
+	mi := &file_plinth_message_v1_message_proto_msgTypes[34]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListDeadLettersRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListDeadLettersRequest) ProtoMessage() {}
+
+func (x *ListDeadLettersRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_plinth_message_v1_message_proto_msgTypes[34]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListDeadLettersRequest.ProtoReflect.Descriptor instead.
+func (*ListDeadLettersRequest) Descriptor() ([]byte, []int) {
+	return file_plinth_message_v1_message_proto_rawDescGZIP(), []int{34}
+}
+
+func (x *ListDeadLettersRequest) GetQueue() string {
+	if x != nil {
+		return x.Queue
+	}
+	return ""
+}
+
+func (x *ListDeadLettersRequest) GetPageSize() int32 {
+	if x != nil {
+		return x.PageSize
+	}
+	return 0
+}
+
+func (x *ListDeadLettersRequest) GetPageToken() string {
+	if x != nil {
+		return x.PageToken
+	}
+	return ""
+}
+
+func (x *ListDeadLettersRequest) GetFilter() *DeadLetterFilter {
+	if x != nil {
+		return x.Filter
+	}
+	return nil
+}
+
+// ListDeadLettersResponse is a page of dead letters.
+type ListDeadLettersResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Dead letters, the latest failure first.
+	DeadLetters []*DeadLetter `protobuf:"bytes,1,rep,name=dead_letters,json=deadLetters,proto3" json:"dead_letters,omitempty"`
+	// Set when there are more.
+	NextPageToken string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListDeadLettersResponse) Reset() {
+	*x = ListDeadLettersResponse{}
+	mi := &file_plinth_message_v1_message_proto_msgTypes[35]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListDeadLettersResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListDeadLettersResponse) ProtoMessage() {}
+
+func (x *ListDeadLettersResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_plinth_message_v1_message_proto_msgTypes[35]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListDeadLettersResponse.ProtoReflect.Descriptor instead.
+func (*ListDeadLettersResponse) Descriptor() ([]byte, []int) {
+	return file_plinth_message_v1_message_proto_rawDescGZIP(), []int{35}
+}
+
+func (x *ListDeadLettersResponse) GetDeadLetters() []*DeadLetter {
+	if x != nil {
+		return x.DeadLetters
+	}
+	return nil
+}
+
+func (x *ListDeadLettersResponse) GetNextPageToken() string {
+	if x != nil {
+		return x.NextPageToken
+	}
+	return ""
+}
+
+// GetDeadLetterRequest names a dead letter.
+type GetDeadLetterRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Id of the dead letter.
+	Id            string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetDeadLetterRequest) Reset() {
+	*x = GetDeadLetterRequest{}
+	mi := &file_plinth_message_v1_message_proto_msgTypes[36]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetDeadLetterRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetDeadLetterRequest) ProtoMessage() {}
+
+func (x *GetDeadLetterRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_plinth_message_v1_message_proto_msgTypes[36]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetDeadLetterRequest.ProtoReflect.Descriptor instead.
+func (*GetDeadLetterRequest) Descriptor() ([]byte, []int) {
+	return file_plinth_message_v1_message_proto_rawDescGZIP(), []int{36}
+}
+
+func (x *GetDeadLetterRequest) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+// RedriveDeadLettersRequest chooses dead letters by exactly one of ids, filter and token.
+type RedriveDeadLettersRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Name of the queue.
+	Queue string `protobuf:"bytes,1,opt,name=queue,proto3" json:"queue,omitempty"`
+	// Ids of dead letters, up to 1,000.
+	Ids []string `protobuf:"bytes,2,rep,name=ids,proto3" json:"ids,omitempty"`
+	// All that match. An empty filter chooses all of the queue.
+	Filter *DeadLetterFilter `protobuf:"bytes,3,opt,name=filter,proto3" json:"filter,omitempty"`
+	// Token of a dry run: exactly what that counted. It is good for an hour.
+	Token string `protobuf:"bytes,4,opt,name=token,proto3" json:"token,omitempty"`
+	// Count and fix the set, and change nothing.
+	DryRun bool `protobuf:"varint,5,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
+	// Most messages a second that go back to the queue. 0 means no limit.
+	MaxPerSecond  int32 `protobuf:"varint,6,opt,name=max_per_second,json=maxPerSecond,proto3" json:"max_per_second,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RedriveDeadLettersRequest) Reset() {
+	*x = RedriveDeadLettersRequest{}
+	mi := &file_plinth_message_v1_message_proto_msgTypes[37]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RedriveDeadLettersRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RedriveDeadLettersRequest) ProtoMessage() {}
+
+func (x *RedriveDeadLettersRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_plinth_message_v1_message_proto_msgTypes[37]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RedriveDeadLettersRequest.ProtoReflect.Descriptor instead.
+func (*RedriveDeadLettersRequest) Descriptor() ([]byte, []int) {
+	return file_plinth_message_v1_message_proto_rawDescGZIP(), []int{37}
+}
+
+func (x *RedriveDeadLettersRequest) GetQueue() string {
+	if x != nil {
+		return x.Queue
+	}
+	return ""
+}
+
+func (x *RedriveDeadLettersRequest) GetIds() []string {
+	if x != nil {
+		return x.Ids
+	}
+	return nil
+}
+
+func (x *RedriveDeadLettersRequest) GetFilter() *DeadLetterFilter {
+	if x != nil {
+		return x.Filter
+	}
+	return nil
+}
+
+func (x *RedriveDeadLettersRequest) GetToken() string {
+	if x != nil {
+		return x.Token
+	}
+	return ""
+}
+
+func (x *RedriveDeadLettersRequest) GetDryRun() bool {
+	if x != nil {
+		return x.DryRun
+	}
+	return false
+}
+
+func (x *RedriveDeadLettersRequest) GetMaxPerSecond() int32 {
+	if x != nil {
+		return x.MaxPerSecond
+	}
+	return 0
+}
+
+// RedriveDeadLettersResponse tells what was chosen.
+type RedriveDeadLettersResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Dead letters that were chosen.
+	Count int64 `protobuf:"varint,1,opt,name=count,proto3" json:"count,omitempty"`
+	// Those that were asked for and not chosen.
+	Skipped []*SkippedDeadLetters `protobuf:"bytes,2,rep,name=skipped,proto3" json:"skipped,omitempty"`
+	// Only of a dry run: redrives exactly what was counted.
+	Token string `protobuf:"bytes,3,opt,name=token,proto3" json:"token,omitempty"`
+	// The redrive. Unset for a dry run.
+	Operation     *DeadLetterOperation `protobuf:"bytes,4,opt,name=operation,proto3" json:"operation,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RedriveDeadLettersResponse) Reset() {
+	*x = RedriveDeadLettersResponse{}
+	mi := &file_plinth_message_v1_message_proto_msgTypes[38]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RedriveDeadLettersResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RedriveDeadLettersResponse) ProtoMessage() {}
+
+func (x *RedriveDeadLettersResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_plinth_message_v1_message_proto_msgTypes[38]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RedriveDeadLettersResponse.ProtoReflect.Descriptor instead.
+func (*RedriveDeadLettersResponse) Descriptor() ([]byte, []int) {
+	return file_plinth_message_v1_message_proto_rawDescGZIP(), []int{38}
+}
+
+func (x *RedriveDeadLettersResponse) GetCount() int64 {
+	if x != nil {
+		return x.Count
+	}
+	return 0
+}
+
+func (x *RedriveDeadLettersResponse) GetSkipped() []*SkippedDeadLetters {
+	if x != nil {
+		return x.Skipped
+	}
+	return nil
+}
+
+func (x *RedriveDeadLettersResponse) GetToken() string {
+	if x != nil {
+		return x.Token
+	}
+	return ""
+}
+
+func (x *RedriveDeadLettersResponse) GetOperation() *DeadLetterOperation {
+	if x != nil {
+		return x.Operation
+	}
+	return nil
+}
+
+// PurgeDeadLettersRequest chooses dead letters by exactly one of ids, filter and token.
+type PurgeDeadLettersRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Name of the queue.
+	Queue string `protobuf:"bytes,1,opt,name=queue,proto3" json:"queue,omitempty"`
+	// Ids of dead letters, up to 1,000.
+	Ids []string `protobuf:"bytes,2,rep,name=ids,proto3" json:"ids,omitempty"`
+	// All that match. An empty filter chooses all of the queue.
+	Filter *DeadLetterFilter `protobuf:"bytes,3,opt,name=filter,proto3" json:"filter,omitempty"`
+	// Token of a dry run: exactly what that counted. It is good for an hour.
+	Token string `protobuf:"bytes,4,opt,name=token,proto3" json:"token,omitempty"`
+	// Count and fix the set, and change nothing.
+	DryRun        bool `protobuf:"varint,5,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PurgeDeadLettersRequest) Reset() {
+	*x = PurgeDeadLettersRequest{}
+	mi := &file_plinth_message_v1_message_proto_msgTypes[39]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PurgeDeadLettersRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PurgeDeadLettersRequest) ProtoMessage() {}
+
+func (x *PurgeDeadLettersRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_plinth_message_v1_message_proto_msgTypes[39]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PurgeDeadLettersRequest.ProtoReflect.Descriptor instead.
+func (*PurgeDeadLettersRequest) Descriptor() ([]byte, []int) {
+	return file_plinth_message_v1_message_proto_rawDescGZIP(), []int{39}
+}
+
+func (x *PurgeDeadLettersRequest) GetQueue() string {
+	if x != nil {
+		return x.Queue
+	}
+	return ""
+}
+
+func (x *PurgeDeadLettersRequest) GetIds() []string {
+	if x != nil {
+		return x.Ids
+	}
+	return nil
+}
+
+func (x *PurgeDeadLettersRequest) GetFilter() *DeadLetterFilter {
+	if x != nil {
+		return x.Filter
+	}
+	return nil
+}
+
+func (x *PurgeDeadLettersRequest) GetToken() string {
+	if x != nil {
+		return x.Token
+	}
+	return ""
+}
+
+func (x *PurgeDeadLettersRequest) GetDryRun() bool {
+	if x != nil {
+		return x.DryRun
+	}
+	return false
+}
+
+// PurgeDeadLettersResponse tells what was chosen.
+type PurgeDeadLettersResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Dead letters that were chosen.
+	Count int64 `protobuf:"varint,1,opt,name=count,proto3" json:"count,omitempty"`
+	// Those that were asked for and not chosen.
+	Skipped []*SkippedDeadLetters `protobuf:"bytes,2,rep,name=skipped,proto3" json:"skipped,omitempty"`
+	// Only of a dry run: purges exactly what was counted.
+	Token string `protobuf:"bytes,3,opt,name=token,proto3" json:"token,omitempty"`
+	// The purge. Unset for a dry run.
+	Operation     *DeadLetterOperation `protobuf:"bytes,4,opt,name=operation,proto3" json:"operation,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PurgeDeadLettersResponse) Reset() {
+	*x = PurgeDeadLettersResponse{}
+	mi := &file_plinth_message_v1_message_proto_msgTypes[40]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PurgeDeadLettersResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PurgeDeadLettersResponse) ProtoMessage() {}
+
+func (x *PurgeDeadLettersResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_plinth_message_v1_message_proto_msgTypes[40]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PurgeDeadLettersResponse.ProtoReflect.Descriptor instead.
+func (*PurgeDeadLettersResponse) Descriptor() ([]byte, []int) {
+	return file_plinth_message_v1_message_proto_rawDescGZIP(), []int{40}
+}
+
+func (x *PurgeDeadLettersResponse) GetCount() int64 {
+	if x != nil {
+		return x.Count
+	}
+	return 0
+}
+
+func (x *PurgeDeadLettersResponse) GetSkipped() []*SkippedDeadLetters {
+	if x != nil {
+		return x.Skipped
+	}
+	return nil
+}
+
+func (x *PurgeDeadLettersResponse) GetToken() string {
+	if x != nil {
+		return x.Token
+	}
+	return ""
+}
+
+func (x *PurgeDeadLettersResponse) GetOperation() *DeadLetterOperation {
+	if x != nil {
+		return x.Operation
+	}
+	return nil
+}
+
+// SkippedDeadLetters counts dead letters that an operation leaves alone.
+type SkippedDeadLetters struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Why: `not_found` (gone, or of another queue) or `in_operation` (another operation that runs has it).
+	Reason string `protobuf:"bytes,1,opt,name=reason,proto3" json:"reason,omitempty"`
+	// How many.
+	Count         int64 `protobuf:"varint,2,opt,name=count,proto3" json:"count,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SkippedDeadLetters) Reset() {
+	*x = SkippedDeadLetters{}
+	mi := &file_plinth_message_v1_message_proto_msgTypes[41]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SkippedDeadLetters) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SkippedDeadLetters) ProtoMessage() {}
+
+func (x *SkippedDeadLetters) ProtoReflect() protoreflect.Message {
+	mi := &file_plinth_message_v1_message_proto_msgTypes[41]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SkippedDeadLetters.ProtoReflect.Descriptor instead.
+func (*SkippedDeadLetters) Descriptor() ([]byte, []int) {
+	return file_plinth_message_v1_message_proto_rawDescGZIP(), []int{41}
+}
+
+func (x *SkippedDeadLetters) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *SkippedDeadLetters) GetCount() int64 {
+	if x != nil {
+		return x.Count
+	}
+	return 0
+}
+
+// DeadLetterOperation is a redrive or a purge, kept with who started it.
+type DeadLetterOperation struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Id of the operation, a UUIDv7.
+	Id string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	// What it does.
+	Kind DeadLetterOperationKind `protobuf:"varint,2,opt,name=kind,proto3,enum=plinth.message.v1.DeadLetterOperationKind" json:"kind,omitempty"`
+	// Queue of the dead letters.
+	Queue string `protobuf:"bytes,3,opt,name=queue,proto3" json:"queue,omitempty"`
+	// How far it is.
+	State DeadLetterOperationState `protobuf:"varint,4,opt,name=state,proto3,enum=plinth.message.v1.DeadLetterOperationState" json:"state,omitempty"`
+	// Dead letters that were chosen.
+	Total int64 `protobuf:"varint,5,opt,name=total,proto3" json:"total,omitempty"`
+	// Those that are done.
+	Done int64 `protobuf:"varint,6,opt,name=done,proto3" json:"done,omitempty"`
+	// Those that were gone when their turn came.
+	Skipped int64 `protobuf:"varint,7,opt,name=skipped,proto3" json:"skipped,omitempty"`
+	// Most messages a second. 0 means no limit.
+	MaxPerSecond int32 `protobuf:"varint,8,opt,name=max_per_second,json=maxPerSecond,proto3" json:"max_per_second,omitempty"`
+	// Who started it.
+	Principal string `protobuf:"bytes,9,opt,name=principal,proto3" json:"principal,omitempty"`
+	// When it was started, or planned.
+	CreateTime *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
+	// When all was done.
+	EndTime       *timestamppb.Timestamp `protobuf:"bytes,11,opt,name=end_time,json=endTime,proto3" json:"end_time,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeadLetterOperation) Reset() {
+	*x = DeadLetterOperation{}
+	mi := &file_plinth_message_v1_message_proto_msgTypes[42]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeadLetterOperation) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeadLetterOperation) ProtoMessage() {}
+
+func (x *DeadLetterOperation) ProtoReflect() protoreflect.Message {
+	mi := &file_plinth_message_v1_message_proto_msgTypes[42]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeadLetterOperation.ProtoReflect.Descriptor instead.
+func (*DeadLetterOperation) Descriptor() ([]byte, []int) {
+	return file_plinth_message_v1_message_proto_rawDescGZIP(), []int{42}
+}
+
+func (x *DeadLetterOperation) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *DeadLetterOperation) GetKind() DeadLetterOperationKind {
+	if x != nil {
+		return x.Kind
+	}
+	return DeadLetterOperationKind_DEAD_LETTER_OPERATION_KIND_UNSPECIFIED
+}
+
+func (x *DeadLetterOperation) GetQueue() string {
+	if x != nil {
+		return x.Queue
+	}
+	return ""
+}
+
+func (x *DeadLetterOperation) GetState() DeadLetterOperationState {
+	if x != nil {
+		return x.State
+	}
+	return DeadLetterOperationState_DEAD_LETTER_OPERATION_STATE_UNSPECIFIED
+}
+
+func (x *DeadLetterOperation) GetTotal() int64 {
+	if x != nil {
+		return x.Total
+	}
+	return 0
+}
+
+func (x *DeadLetterOperation) GetDone() int64 {
+	if x != nil {
+		return x.Done
+	}
+	return 0
+}
+
+func (x *DeadLetterOperation) GetSkipped() int64 {
+	if x != nil {
+		return x.Skipped
+	}
+	return 0
+}
+
+func (x *DeadLetterOperation) GetMaxPerSecond() int32 {
+	if x != nil {
+		return x.MaxPerSecond
+	}
+	return 0
+}
+
+func (x *DeadLetterOperation) GetPrincipal() string {
+	if x != nil {
+		return x.Principal
+	}
+	return ""
+}
+
+func (x *DeadLetterOperation) GetCreateTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.CreateTime
+	}
+	return nil
+}
+
+func (x *DeadLetterOperation) GetEndTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.EndTime
+	}
+	return nil
+}
+
+// GetDeadLetterOperationRequest names an operation.
+type GetDeadLetterOperationRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Id of the operation.
+	Id            string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetDeadLetterOperationRequest) Reset() {
+	*x = GetDeadLetterOperationRequest{}
+	mi := &file_plinth_message_v1_message_proto_msgTypes[43]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetDeadLetterOperationRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetDeadLetterOperationRequest) ProtoMessage() {}
+
+func (x *GetDeadLetterOperationRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_plinth_message_v1_message_proto_msgTypes[43]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetDeadLetterOperationRequest.ProtoReflect.Descriptor instead.
+func (*GetDeadLetterOperationRequest) Descriptor() ([]byte, []int) {
+	return file_plinth_message_v1_message_proto_rawDescGZIP(), []int{43}
+}
+
+func (x *GetDeadLetterOperationRequest) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+// ListDeadLetterOperationsRequest asks for a page.
+type ListDeadLetterOperationsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Name of the queue.
+	Queue string `protobuf:"bytes,1,opt,name=queue,proto3" json:"queue,omitempty"`
+	// Most operations in the page, up to 1,000. 0 means 100.
+	PageSize int32 `protobuf:"varint,2,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
+	// next_page_token of the page before.
+	PageToken     string `protobuf:"bytes,3,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListDeadLetterOperationsRequest) Reset() {
+	*x = ListDeadLetterOperationsRequest{}
+	mi := &file_plinth_message_v1_message_proto_msgTypes[44]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListDeadLetterOperationsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListDeadLetterOperationsRequest) ProtoMessage() {}
+
+func (x *ListDeadLetterOperationsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_plinth_message_v1_message_proto_msgTypes[44]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListDeadLetterOperationsRequest.ProtoReflect.Descriptor instead.
+func (*ListDeadLetterOperationsRequest) Descriptor() ([]byte, []int) {
+	return file_plinth_message_v1_message_proto_rawDescGZIP(), []int{44}
+}
+
+func (x *ListDeadLetterOperationsRequest) GetQueue() string {
+	if x != nil {
+		return x.Queue
+	}
+	return ""
+}
+
+func (x *ListDeadLetterOperationsRequest) GetPageSize() int32 {
+	if x != nil {
+		return x.PageSize
+	}
+	return 0
+}
+
+func (x *ListDeadLetterOperationsRequest) GetPageToken() string {
+	if x != nil {
+		return x.PageToken
+	}
+	return ""
+}
+
+// ListDeadLetterOperationsResponse is a page of operations.
+type ListDeadLetterOperationsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Operations, the latest first.
+	Operations []*DeadLetterOperation `protobuf:"bytes,1,rep,name=operations,proto3" json:"operations,omitempty"`
+	// Set when there are more.
+	NextPageToken string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListDeadLetterOperationsResponse) Reset() {
+	*x = ListDeadLetterOperationsResponse{}
+	mi := &file_plinth_message_v1_message_proto_msgTypes[45]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListDeadLetterOperationsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListDeadLetterOperationsResponse) ProtoMessage() {}
+
+func (x *ListDeadLetterOperationsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_plinth_message_v1_message_proto_msgTypes[45]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListDeadLetterOperationsResponse.ProtoReflect.Descriptor instead.
+func (*ListDeadLetterOperationsResponse) Descriptor() ([]byte, []int) {
+	return file_plinth_message_v1_message_proto_rawDescGZIP(), []int{45}
+}
+
+func (x *ListDeadLetterOperationsResponse) GetOperations() []*DeadLetterOperation {
+	if x != nil {
+		return x.Operations
+	}
+	return nil
+}
+
+func (x *ListDeadLetterOperationsResponse) GetNextPageToken() string {
+	if x != nil {
+		return x.NextPageToken
+	}
+	return ""
 }
 
 var File_plinth_message_v1_message_proto protoreflect.FileDescriptor
 
 const file_plinth_message_v1_message_proto_rawDesc = "" +
 	"\n" +
-	"\x1fplinth/message/v1/message.proto\x12\x11plinth.message.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xbe\x02\n" +
+	"\x1fplinth/message/v1/message.proto\x12\x11plinth.message.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x93\x06\n" +
 	"\x0ePublishRequest\x12<\n" +
 	"\x05queue\x18\x01 \x01(\tB&\xbaH#r!\x18\x80\x012\x1c^[A-Za-z0-9][A-Za-z0-9._-]*$R\x05queue\x12\x1a\n" +
 	"\amessage\x18\x02 \x01(\tH\x00R\amessage\x12\x14\n" +
 	"\x04data\x18\x03 \x01(\fH\x00R\x04data\x12k\n" +
 	"\n" +
 	"attributes\x18\x04 \x03(\v21.plinth.message.v1.PublishRequest.AttributesEntryB\x18\xbaH\x15\x9a\x01\x12\x10@\"\ar\x05 \x01(\x80\x01*\x05r\x03(\x80\bR\n" +
-	"attributes\x1a=\n" +
+	"attributes\x12;\n" +
+	"\x05topic\x18\x05 \x01(\tB%\xbaH\"r \x18@2\x1c^[A-Za-z0-9][A-Za-z0-9._-]*$R\x05topic\x12P\n" +
+	"\vrouting_key\x18\x06 \x01(\tB/\xbaH,r*\x18x2&^([A-Za-z0-9_-]+(\\.[A-Za-z0-9_-]+)*)?$R\n" +
+	"routingKey\x121\n" +
+	"\x0fidempotency_key\x18\a \x01(\tB\b\xbaH\x05r\x03(\xff\x01R\x0eidempotencyKey\x12B\n" +
+	"\x05delay\x18\b \x01(\v2\x19.google.protobuf.DurationB\x0f\xbaH\f\xaa\x01\t\"\x05\b\x80\xe7\x84\x0f2\x00H\x01R\x05delay\x12;\n" +
+	"\n" +
+	"deliver_at\x18\t \x01(\v2\x1a.google.protobuf.TimestampH\x01R\tdeliverAt\x1a=\n" +
 	"\x0fAttributesEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01B\x10\n" +
-	"\apayload\x12\x05\xbaH\x02\b\x01\"!\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01:\x87\x01\xbaH\x83\x01\x1ao\n" +
+	"\x11routing_key.topic\x12.routing_key: only a message to a topic has one\x1a*this.routing_key == '' || this.topic != ''\"\x10\n" +
+	"\x05queue\n" +
+	"\x05topic\x10\x01B\x10\n" +
+	"\apayload\x12\x05\xbaH\x02\b\x01B\x06\n" +
+	"\x04when\"?\n" +
 	"\x0fPublishResponse\x12\x0e\n" +
-	"\x02id\x18\x01 \x01(\tR\x02id\"\xf0\x01\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x1c\n" +
+	"\tduplicate\x18\x02 \x01(\bR\tduplicate\"f\n" +
+	"\x13PublishBatchRequest\x12O\n" +
+	"\bmessages\x18\x01 \x03(\v2!.plinth.message.v1.PublishRequestB\x10\xbaH\r\x92\x01\n" +
+	"\b\x01\x10\xe8\a\"\x03\xd8\x01\x03R\bmessages\"R\n" +
+	"\x14PublishBatchResponse\x12:\n" +
+	"\aresults\x18\x01 \x03(\v2 .plinth.message.v1.PublishResultR\aresults\"t\n" +
+	"\rPublishResult\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x1c\n" +
+	"\tduplicate\x18\x02 \x01(\bR\tduplicate\x125\n" +
+	"\x05error\x18\x03 \x01(\v2\x1f.plinth.message.v1.PublishErrorR\x05error\"<\n" +
+	"\fPublishError\x12\x12\n" +
+	"\x04code\x18\x01 \x01(\tR\x04code\x12\x18\n" +
+	"\amessage\x18\x02 \x01(\tR\amessage\"-\n" +
+	"\x11GetMessageRequest\x12\x18\n" +
+	"\x02id\x18\x01 \x01(\tB\b\xbaH\x05r\x03\xb0\x01\x01R\x02id\"0\n" +
+	"\x14CancelMessageRequest\x12\x18\n" +
+	"\x02id\x18\x01 \x01(\tB\b\xbaH\x05r\x03\xb0\x01\x01R\x02id\"\x17\n" +
+	"\x15CancelMessageResponse\"\xc7\x03\n" +
+	"\x0eWaitingMessage\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x14\n" +
+	"\x05queue\x18\x02 \x01(\tR\x05queue\x12\x14\n" +
+	"\x05topic\x18\x03 \x01(\tR\x05topic\x12\x1f\n" +
+	"\vrouting_key\x18\x04 \x01(\tR\n" +
+	"routingKey\x129\n" +
+	"\n" +
+	"deliver_at\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\tdeliverAt\x12\x1a\n" +
+	"\battempts\x18\x06 \x01(\x05R\battempts\x12\x16\n" +
+	"\x06reason\x18\a \x01(\tR\x06reason\x12\x18\n" +
+	"\apayload\x18\b \x01(\fR\apayload\x12Q\n" +
+	"\n" +
+	"attributes\x18\t \x03(\v21.plinth.message.v1.WaitingMessage.AttributesEntryR\n" +
+	"attributes\x12=\n" +
+	"\fpublished_at\x18\n" +
+	" \x01(\v2\x1a.google.protobuf.TimestampR\vpublishedAt\x1a=\n" +
+	"\x0fAttributesEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xf0\x01\n" +
 	"\x0eConsumeRequest\x12<\n" +
 	"\tsubscribe\x18\x01 \x01(\v2\x1c.plinth.message.v1.SubscribeH\x00R\tsubscribe\x12*\n" +
 	"\x03ack\x18\x02 \x01(\v2\x16.plinth.message.v1.AckH\x00R\x03ack\x12-\n" +
@@ -1079,11 +3422,10 @@ const file_plinth_message_v1_message_proto_rawDesc = "" +
 	"\x03Ack\x12\x1b\n" +
 	"\x03ids\x18\x01 \x03(\tB\t\xbaH\x06\x92\x01\x03\x10\xe8\aR\x03ids\"D\n" +
 	"\x04Nack\x12<\n" +
-	"\x05items\x18\x01 \x03(\v2\x1b.plinth.message.v1.NackItemB\t\xbaH\x06\x92\x01\x03\x10\xe8\aR\x05items\"|\n" +
+	"\x05items\x18\x01 \x03(\v2\x1b.plinth.message.v1.NackItemB\t\xbaH\x06\x92\x01\x03\x10\xe8\aR\x05items\"}\n" +
 	"\bNackItem\x12\x0e\n" +
-	"\x02id\x18\x01 \x01(\tR\x02id\x12>\n" +
-	"\x05delay\x18\x02 \x01(\v2\x19.google.protobuf.DurationB\r\xbaH\n" +
-	"\xaa\x01\a\"\x03\b\xd8\x042\x00R\x05delay\x12 \n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12?\n" +
+	"\x05delay\x18\x02 \x01(\v2\x19.google.protobuf.DurationB\x0e\xbaH\v\xaa\x01\b\"\x04\b\x80\xa3\x052\x00R\x05delay\x12 \n" +
 	"\x06reason\x18\x03 \x01(\tB\b\xbaH\x05r\x03(\x80\bR\x06reason\"t\n" +
 	"\x06Extend\x12\x1b\n" +
 	"\x03ids\x18\x01 \x03(\tB\t\xbaH\x06\x92\x01\x03\x10\xe8\aR\x03ids\x12M\n" +
@@ -1100,15 +3442,54 @@ const file_plinth_message_v1_message_proto_rawDesc = "" +
 	"\fpublished_at\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\vpublishedAt\x1a=\n" +
 	"\x0fAttributesEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"}\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xab\x05\n" +
 	"\x05Queue\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12;\n" +
 	"\vcreate_time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"createTime\x12\x19\n" +
-	"\x05depth\x18\x03 \x01(\x03H\x00R\x05depth\x88\x01\x01B\b\n" +
-	"\x06_depth\"P\n" +
+	"\x05depth\x18\x03 \x01(\x03H\x00R\x05depth\x88\x01\x01\x12!\n" +
+	"\fmax_attempts\x18\x04 \x01(\x05R\vmaxAttempts\x12:\n" +
+	"\vmin_backoff\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\n" +
+	"minBackoff\x12:\n" +
+	"\vmax_backoff\x18\x06 \x01(\v2\x19.google.protobuf.DurationR\n" +
+	"maxBackoff\x12:\n" +
+	"\vmessage_ttl\x18\a \x01(\v2\x19.google.protobuf.DurationR\n" +
+	"messageTtl\x12\x1d\n" +
+	"\n" +
+	"max_length\x18\b \x01(\x03R\tmaxLength\x12M\n" +
+	"\x15dead_letter_retention\x18\t \x01(\v2\x19.google.protobuf.DurationR\x13deadLetterRetention\x126\n" +
+	"\bbindings\x18\n" +
+	" \x03(\v2\x1a.plinth.message.v1.BindingR\bbindings\x12\x16\n" +
+	"\x06paused\x18\v \x01(\bR\x06paused\x12\x1d\n" +
+	"\awaiting\x18\f \x01(\x03H\x01R\awaiting\x88\x01\x01\x12&\n" +
+	"\fdead_letters\x18\r \x01(\x03H\x02R\vdeadLetters\x88\x01\x01\x123\n" +
+	"\x05rates\x18\x0e \x01(\v2\x1d.plinth.message.v1.QueueRatesR\x05ratesB\b\n" +
+	"\x06_depthB\n" +
+	"\n" +
+	"\b_waitingB\x0f\n" +
+	"\r_dead_letters\"l\n" +
+	"\n" +
+	"QueueRates\x12\x1c\n" +
+	"\tpublished\x18\x01 \x01(\x01R\tpublished\x12\x1c\n" +
+	"\tdelivered\x18\x02 \x01(\x01R\tdelivered\x12\"\n" +
+	"\facknowledged\x18\x03 \x01(\x01R\facknowledged\"\x9c\x01\n" +
+	"\aBinding\x12;\n" +
+	"\x05topic\x18\x01 \x01(\tB%\xbaH\"r \x18@2\x1c^[A-Za-z0-9][A-Za-z0-9._-]*$R\x05topic\x12T\n" +
+	"\apattern\x18\x02 \x01(\tB:\xbaH7r5\x18x21^([A-Za-z0-9_-]+|[*#])(\\.([A-Za-z0-9_-]+|[*#]))*$R\apattern\"\xb9\x04\n" +
 	"\x12CreateQueueRequest\x12:\n" +
-	"\x04name\x18\x01 \x01(\tB&\xbaH#r!\x18\x80\x012\x1c^[A-Za-z0-9][A-Za-z0-9._-]*$R\x04name\"M\n" +
+	"\x04name\x18\x01 \x01(\tB&\xbaH#r!\x18\x80\x012\x1c^[A-Za-z0-9][A-Za-z0-9._-]*$R\x04name\x12-\n" +
+	"\fmax_attempts\x18\x02 \x01(\x05B\n" +
+	"\xbaH\a\x1a\x05\x18\xe8\a(\x00R\vmaxAttempts\x12N\n" +
+	"\vmin_backoff\x18\x03 \x01(\v2\x19.google.protobuf.DurationB\x12\xbaH\x0f\xaa\x01\f\"\x04\b\x80\xa3\x052\x04\x10\xc0\x84=R\n" +
+	"minBackoff\x12N\n" +
+	"\vmax_backoff\x18\x04 \x01(\v2\x19.google.protobuf.DurationB\x12\xbaH\x0f\xaa\x01\f\"\x04\b\x80\xa3\x052\x04\x10\xc0\x84=R\n" +
+	"maxBackoff\x12K\n" +
+	"\vmessage_ttl\x18\x05 \x01(\v2\x19.google.protobuf.DurationB\x0f\xbaH\f\xaa\x01\t\"\x05\b\x80\xe7\x84\x0f2\x00R\n" +
+	"messageTtl\x12&\n" +
+	"\n" +
+	"max_length\x18\x06 \x01(\x03B\a\xbaH\x04\"\x02(\x00R\tmaxLength\x12a\n" +
+	"\x15dead_letter_retention\x18\a \x01(\v2\x19.google.protobuf.DurationB\x12\xbaH\x0f\xaa\x01\f\"\x06\b\x80\x86\xb0\x96\x012\x02\b<R\x13deadLetterRetention\x12@\n" +
+	"\bbindings\x18\b \x03(\v2\x1a.plinth.message.v1.BindingB\b\xbaH\x05\x92\x01\x02\x10dR\bbindings\"M\n" +
 	"\x0fGetQueueRequest\x12:\n" +
 	"\x04name\x18\x01 \x01(\tB&\xbaH#r!\x18\x80\x012\x1c^[A-Za-z0-9][A-Za-z0-9._-]*$R\x04name\"e\n" +
 	"\x11ListQueuesRequest\x12'\n" +
@@ -1118,18 +3499,157 @@ const file_plinth_message_v1_message_proto_rawDesc = "" +
 	"page_token\x18\x02 \x01(\tB\b\xbaH\x05r\x03(\x80\x04R\tpageToken\"n\n" +
 	"\x12ListQueuesResponse\x120\n" +
 	"\x06queues\x18\x01 \x03(\v2\x18.plinth.message.v1.QueueR\x06queues\x12&\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"P\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xf6\x04\n" +
+	"\x12UpdateQueueRequest\x12:\n" +
+	"\x04name\x18\x01 \x01(\tB&\xbaH#r!\x18\x80\x012\x1c^[A-Za-z0-9][A-Za-z0-9._-]*$R\x04name\x12-\n" +
+	"\fmax_attempts\x18\x02 \x01(\x05B\n" +
+	"\xbaH\a\x1a\x05\x18\xe8\a(\x00R\vmaxAttempts\x12N\n" +
+	"\vmin_backoff\x18\x03 \x01(\v2\x19.google.protobuf.DurationB\x12\xbaH\x0f\xaa\x01\f\"\x04\b\x80\xa3\x052\x04\x10\xc0\x84=R\n" +
+	"minBackoff\x12N\n" +
+	"\vmax_backoff\x18\x04 \x01(\v2\x19.google.protobuf.DurationB\x12\xbaH\x0f\xaa\x01\f\"\x04\b\x80\xa3\x052\x04\x10\xc0\x84=R\n" +
+	"maxBackoff\x12K\n" +
+	"\vmessage_ttl\x18\x05 \x01(\v2\x19.google.protobuf.DurationB\x0f\xbaH\f\xaa\x01\t\"\x05\b\x80\xe7\x84\x0f2\x00R\n" +
+	"messageTtl\x12&\n" +
+	"\n" +
+	"max_length\x18\x06 \x01(\x03B\a\xbaH\x04\"\x02(\x00R\tmaxLength\x12a\n" +
+	"\x15dead_letter_retention\x18\a \x01(\v2\x19.google.protobuf.DurationB\x12\xbaH\x0f\xaa\x01\f\"\x06\b\x80\x86\xb0\x96\x012\x02\b<R\x13deadLetterRetention\x12@\n" +
+	"\bbindings\x18\b \x03(\v2\x1a.plinth.message.v1.BindingB\b\xbaH\x05\x92\x01\x02\x10dR\bbindings\x12;\n" +
+	"\vupdate_mask\x18\t \x01(\v2\x1a.google.protobuf.FieldMaskR\n" +
+	"updateMask\"P\n" +
 	"\x12DeleteQueueRequest\x12:\n" +
 	"\x04name\x18\x01 \x01(\tB&\xbaH#r!\x18\x80\x012\x1c^[A-Za-z0-9][A-Za-z0-9._-]*$R\x04name\"\x15\n" +
-	"\x13DeleteQueueResponse2\xa1\x05\n" +
+	"\x13DeleteQueueResponse\"O\n" +
+	"\x11PauseQueueRequest\x12:\n" +
+	"\x04name\x18\x01 \x01(\tB&\xbaH#r!\x18\x80\x012\x1c^[A-Za-z0-9][A-Za-z0-9._-]*$R\x04name\"P\n" +
+	"\x12ResumeQueueRequest\x12:\n" +
+	"\x04name\x18\x01 \x01(\tB&\xbaH#r!\x18\x80\x012\x1c^[A-Za-z0-9][A-Za-z0-9._-]*$R\x04name\"O\n" +
+	"\x11PurgeQueueRequest\x12:\n" +
+	"\x04name\x18\x01 \x01(\tB&\xbaH#r!\x18\x80\x012\x1c^[A-Za-z0-9][A-Za-z0-9._-]*$R\x04name\",\n" +
+	"\x12PurgeQueueResponse\x12\x16\n" +
+	"\x06purged\x18\x01 \x01(\x03R\x06purged\"\xf2\x03\n" +
+	"\n" +
+	"DeadLetter\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x14\n" +
+	"\x05queue\x18\x02 \x01(\tR\x05queue\x12\x1d\n" +
+	"\n" +
+	"message_id\x18\x03 \x01(\tR\tmessageId\x12\x16\n" +
+	"\x06reason\x18\x04 \x01(\tR\x06reason\x12\x1a\n" +
+	"\battempts\x18\x05 \x01(\x05R\battempts\x12B\n" +
+	"\x0ffirst_failed_at\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\rfirstFailedAt\x12@\n" +
+	"\x0elast_failed_at\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\flastFailedAt\x12=\n" +
+	"\fpublished_at\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\vpublishedAt\x12\x18\n" +
+	"\apayload\x18\t \x01(\fR\apayload\x12M\n" +
+	"\n" +
+	"attributes\x18\n" +
+	" \x03(\v2-.plinth.message.v1.DeadLetter.AttributesEntryR\n" +
+	"attributes\x1a=\n" +
+	"\x0fAttributesEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xb4\x01\n" +
+	"\x10DeadLetterFilter\x12 \n" +
+	"\x06reason\x18\x01 \x01(\tB\b\xbaH\x05r\x03(\x80\bR\x06reason\x12=\n" +
+	"\ffailed_after\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\vfailedAfter\x12?\n" +
+	"\rfailed_before\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\ffailedBefore\"\xe5\x01\n" +
+	"\x16ListDeadLettersRequest\x12<\n" +
+	"\x05queue\x18\x01 \x01(\tB&\xbaH#r!\x18\x80\x012\x1c^[A-Za-z0-9][A-Za-z0-9._-]*$R\x05queue\x12'\n" +
+	"\tpage_size\x18\x02 \x01(\x05B\n" +
+	"\xbaH\a\x1a\x05\x18\xe8\a(\x00R\bpageSize\x12'\n" +
+	"\n" +
+	"page_token\x18\x03 \x01(\tB\b\xbaH\x05r\x03(\x80\x04R\tpageToken\x12;\n" +
+	"\x06filter\x18\x04 \x01(\v2#.plinth.message.v1.DeadLetterFilterR\x06filter\"\x83\x01\n" +
+	"\x17ListDeadLettersResponse\x12@\n" +
+	"\fdead_letters\x18\x01 \x03(\v2\x1d.plinth.message.v1.DeadLetterR\vdeadLetters\x12&\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"0\n" +
+	"\x14GetDeadLetterRequest\x12\x18\n" +
+	"\x02id\x18\x01 \x01(\tB\b\xbaH\x05r\x03\xb0\x01\x01R\x02id\"\xa5\x02\n" +
+	"\x19RedriveDeadLettersRequest\x12<\n" +
+	"\x05queue\x18\x01 \x01(\tB&\xbaH#r!\x18\x80\x012\x1c^[A-Za-z0-9][A-Za-z0-9._-]*$R\x05queue\x12\"\n" +
+	"\x03ids\x18\x02 \x03(\tB\x10\xbaH\r\x92\x01\n" +
+	"\x10\xe8\a\"\x05r\x03\xb0\x01\x01R\x03ids\x12;\n" +
+	"\x06filter\x18\x03 \x01(\v2#.plinth.message.v1.DeadLetterFilterR\x06filter\x12\x1d\n" +
+	"\x05token\x18\x04 \x01(\tB\a\xbaH\x04r\x02(@R\x05token\x12\x17\n" +
+	"\adry_run\x18\x05 \x01(\bR\x06dryRun\x121\n" +
+	"\x0emax_per_second\x18\x06 \x01(\x05B\v\xbaH\b\x1a\x06\x18\xa0\x8d\x06(\x00R\fmaxPerSecond\"\xcf\x01\n" +
+	"\x1aRedriveDeadLettersResponse\x12\x14\n" +
+	"\x05count\x18\x01 \x01(\x03R\x05count\x12?\n" +
+	"\askipped\x18\x02 \x03(\v2%.plinth.message.v1.SkippedDeadLettersR\askipped\x12\x14\n" +
+	"\x05token\x18\x03 \x01(\tR\x05token\x12D\n" +
+	"\toperation\x18\x04 \x01(\v2&.plinth.message.v1.DeadLetterOperationR\toperation\"\xf0\x01\n" +
+	"\x17PurgeDeadLettersRequest\x12<\n" +
+	"\x05queue\x18\x01 \x01(\tB&\xbaH#r!\x18\x80\x012\x1c^[A-Za-z0-9][A-Za-z0-9._-]*$R\x05queue\x12\"\n" +
+	"\x03ids\x18\x02 \x03(\tB\x10\xbaH\r\x92\x01\n" +
+	"\x10\xe8\a\"\x05r\x03\xb0\x01\x01R\x03ids\x12;\n" +
+	"\x06filter\x18\x03 \x01(\v2#.plinth.message.v1.DeadLetterFilterR\x06filter\x12\x1d\n" +
+	"\x05token\x18\x04 \x01(\tB\a\xbaH\x04r\x02(@R\x05token\x12\x17\n" +
+	"\adry_run\x18\x05 \x01(\bR\x06dryRun\"\xcd\x01\n" +
+	"\x18PurgeDeadLettersResponse\x12\x14\n" +
+	"\x05count\x18\x01 \x01(\x03R\x05count\x12?\n" +
+	"\askipped\x18\x02 \x03(\v2%.plinth.message.v1.SkippedDeadLettersR\askipped\x12\x14\n" +
+	"\x05token\x18\x03 \x01(\tR\x05token\x12D\n" +
+	"\toperation\x18\x04 \x01(\v2&.plinth.message.v1.DeadLetterOperationR\toperation\"B\n" +
+	"\x12SkippedDeadLetters\x12\x16\n" +
+	"\x06reason\x18\x01 \x01(\tR\x06reason\x12\x14\n" +
+	"\x05count\x18\x02 \x01(\x03R\x05count\"\xba\x03\n" +
+	"\x13DeadLetterOperation\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12>\n" +
+	"\x04kind\x18\x02 \x01(\x0e2*.plinth.message.v1.DeadLetterOperationKindR\x04kind\x12\x14\n" +
+	"\x05queue\x18\x03 \x01(\tR\x05queue\x12A\n" +
+	"\x05state\x18\x04 \x01(\x0e2+.plinth.message.v1.DeadLetterOperationStateR\x05state\x12\x14\n" +
+	"\x05total\x18\x05 \x01(\x03R\x05total\x12\x12\n" +
+	"\x04done\x18\x06 \x01(\x03R\x04done\x12\x18\n" +
+	"\askipped\x18\a \x01(\x03R\askipped\x12$\n" +
+	"\x0emax_per_second\x18\b \x01(\x05R\fmaxPerSecond\x12\x1c\n" +
+	"\tprincipal\x18\t \x01(\tR\tprincipal\x12;\n" +
+	"\vcreate_time\x18\n" +
+	" \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"createTime\x125\n" +
+	"\bend_time\x18\v \x01(\v2\x1a.google.protobuf.TimestampR\aendTime\"9\n" +
+	"\x1dGetDeadLetterOperationRequest\x12\x18\n" +
+	"\x02id\x18\x01 \x01(\tB\b\xbaH\x05r\x03\xb0\x01\x01R\x02id\"\xb1\x01\n" +
+	"\x1fListDeadLetterOperationsRequest\x12<\n" +
+	"\x05queue\x18\x01 \x01(\tB&\xbaH#r!\x18\x80\x012\x1c^[A-Za-z0-9][A-Za-z0-9._-]*$R\x05queue\x12'\n" +
+	"\tpage_size\x18\x02 \x01(\x05B\n" +
+	"\xbaH\a\x1a\x05\x18\xe8\a(\x00R\bpageSize\x12'\n" +
+	"\n" +
+	"page_token\x18\x03 \x01(\tB\b\xbaH\x05r\x03(\x80\x04R\tpageToken\"\x92\x01\n" +
+	" ListDeadLetterOperationsResponse\x12F\n" +
+	"\n" +
+	"operations\x18\x01 \x03(\v2&.plinth.message.v1.DeadLetterOperationR\n" +
+	"operations\x12&\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken*\x93\x01\n" +
+	"\x17DeadLetterOperationKind\x12*\n" +
+	"&DEAD_LETTER_OPERATION_KIND_UNSPECIFIED\x10\x00\x12&\n" +
+	"\"DEAD_LETTER_OPERATION_KIND_REDRIVE\x10\x01\x12$\n" +
+	" DEAD_LETTER_OPERATION_KIND_PURGE\x10\x02*\xbf\x01\n" +
+	"\x18DeadLetterOperationState\x12+\n" +
+	"'DEAD_LETTER_OPERATION_STATE_UNSPECIFIED\x10\x00\x12'\n" +
+	"#DEAD_LETTER_OPERATION_STATE_PLANNED\x10\x01\x12'\n" +
+	"#DEAD_LETTER_OPERATION_STATE_RUNNING\x10\x02\x12$\n" +
+	" DEAD_LETTER_OPERATION_STATE_DONE\x10\x032\xe6\x13\n" +
 	"\x0eMessageService\x12l\n" +
-	"\aPublish\x12!.plinth.message.v1.PublishRequest\x1a\".plinth.message.v1.PublishResponse\"\x1a\x82\xd3\xe4\x93\x02\x14:\x01*\"\x0f/api/v1/message\x12T\n" +
+	"\aPublish\x12!.plinth.message.v1.PublishRequest\x1a\".plinth.message.v1.PublishResponse\"\x1a\x82\xd3\xe4\x93\x02\x14:\x01*\"\x0f/api/v1/message\x12\x82\x01\n" +
+	"\fPublishBatch\x12&.plinth.message.v1.PublishBatchRequest\x1a'.plinth.message.v1.PublishBatchResponse\"!\x82\xd3\xe4\x93\x02\x1b:\x01*\"\x16/api/v1/messages:batch\x12w\n" +
+	"\n" +
+	"GetMessage\x12$.plinth.message.v1.GetMessageRequest\x1a!.plinth.message.v1.WaitingMessage\" \x82\xd3\xe4\x93\x02\x17\x12\x15/api/v1/messages/{id}\x90\x02\x01\x12\x84\x01\n" +
+	"\rCancelMessage\x12'.plinth.message.v1.CancelMessageRequest\x1a(.plinth.message.v1.CancelMessageResponse\" \x82\xd3\xe4\x93\x02\x17*\x15/api/v1/messages/{id}\x90\x02\x02\x12T\n" +
 	"\aConsume\x12!.plinth.message.v1.ConsumeRequest\x1a\".plinth.message.v1.ConsumeResponse(\x010\x01\x12i\n" +
 	"\vCreateQueue\x12%.plinth.message.v1.CreateQueueRequest\x1a\x18.plinth.message.v1.Queue\"\x19\x82\xd3\xe4\x93\x02\x13:\x01*\"\x0e/api/v1/queues\x12j\n" +
 	"\bGetQueue\x12\".plinth.message.v1.GetQueueRequest\x1a\x18.plinth.message.v1.Queue\" \x82\xd3\xe4\x93\x02\x17\x12\x15/api/v1/queues/{name}\x90\x02\x01\x12t\n" +
 	"\n" +
-	"ListQueues\x12$.plinth.message.v1.ListQueuesRequest\x1a%.plinth.message.v1.ListQueuesResponse\"\x19\x82\xd3\xe4\x93\x02\x10\x12\x0e/api/v1/queues\x90\x02\x01\x12~\n" +
-	"\vDeleteQueue\x12%.plinth.message.v1.DeleteQueueRequest\x1a&.plinth.message.v1.DeleteQueueResponse\" \x82\xd3\xe4\x93\x02\x17*\x15/api/v1/queues/{name}\x90\x02\x02B(Z&plinth/api/plinth/message/v1;messagev1b\x06proto3"
+	"ListQueues\x12$.plinth.message.v1.ListQueuesRequest\x1a%.plinth.message.v1.ListQueuesResponse\"\x19\x82\xd3\xe4\x93\x02\x10\x12\x0e/api/v1/queues\x90\x02\x01\x12s\n" +
+	"\vUpdateQueue\x12%.plinth.message.v1.UpdateQueueRequest\x1a\x18.plinth.message.v1.Queue\"#\x82\xd3\xe4\x93\x02\x1a:\x01*2\x15/api/v1/queues/{name}\x90\x02\x02\x12~\n" +
+	"\vDeleteQueue\x12%.plinth.message.v1.DeleteQueueRequest\x1a&.plinth.message.v1.DeleteQueueResponse\" \x82\xd3\xe4\x93\x02\x17*\x15/api/v1/queues/{name}\x90\x02\x02\x12w\n" +
+	"\n" +
+	"PauseQueue\x12$.plinth.message.v1.PauseQueueRequest\x1a\x18.plinth.message.v1.Queue\")\x82\xd3\xe4\x93\x02 :\x01*\"\x1b/api/v1/queues/{name}:pause\x90\x02\x02\x12z\n" +
+	"\vResumeQueue\x12%.plinth.message.v1.ResumeQueueRequest\x1a\x18.plinth.message.v1.Queue\"*\x82\xd3\xe4\x93\x02!:\x01*\"\x1c/api/v1/queues/{name}:resume\x90\x02\x02\x12\x84\x01\n" +
+	"\n" +
+	"PurgeQueue\x12$.plinth.message.v1.PurgeQueueRequest\x1a%.plinth.message.v1.PurgeQueueResponse\")\x82\xd3\xe4\x93\x02 :\x01*\"\x1b/api/v1/queues/{name}:purge\x90\x02\x02\x12\x98\x01\n" +
+	"\x0fListDeadLetters\x12).plinth.message.v1.ListDeadLettersRequest\x1a*.plinth.message.v1.ListDeadLettersResponse\".\x82\xd3\xe4\x93\x02%\x12#/api/v1/queues/{queue}/dead-letters\x90\x02\x01\x12}\n" +
+	"\rGetDeadLetter\x12'.plinth.message.v1.GetDeadLetterRequest\x1a\x1d.plinth.message.v1.DeadLetter\"$\x82\xd3\xe4\x93\x02\x1b\x12\x19/api/v1/dead-letters/{id}\x90\x02\x01\x12\xa9\x01\n" +
+	"\x12RedriveDeadLetters\x12,.plinth.message.v1.RedriveDeadLettersRequest\x1a-.plinth.message.v1.RedriveDeadLettersResponse\"6\x82\xd3\xe4\x93\x020:\x01*\"+/api/v1/queues/{queue}/dead-letters:redrive\x12\xa1\x01\n" +
+	"\x10PurgeDeadLetters\x12*.plinth.message.v1.PurgeDeadLettersRequest\x1a+.plinth.message.v1.PurgeDeadLettersResponse\"4\x82\xd3\xe4\x93\x02.:\x01*\")/api/v1/queues/{queue}/dead-letters:purge\x12\xa2\x01\n" +
+	"\x16GetDeadLetterOperation\x120.plinth.message.v1.GetDeadLetterOperationRequest\x1a&.plinth.message.v1.DeadLetterOperation\".\x82\xd3\xe4\x93\x02%\x12#/api/v1/dead-letter-operations/{id}\x90\x02\x01\x12\xbd\x01\n" +
+	"\x18ListDeadLetterOperations\x122.plinth.message.v1.ListDeadLetterOperationsRequest\x1a3.plinth.message.v1.ListDeadLetterOperationsResponse\"8\x82\xd3\xe4\x93\x02/\x12-/api/v1/queues/{queue}/dead-letter-operations\x90\x02\x01B(Z&plinth/api/plinth/message/v1;messagev1b\x06proto3"
 
 var (
 	file_plinth_message_v1_message_proto_rawDescOnce sync.Once
@@ -1143,62 +3663,167 @@ func file_plinth_message_v1_message_proto_rawDescGZIP() []byte {
 	return file_plinth_message_v1_message_proto_rawDescData
 }
 
-var file_plinth_message_v1_message_proto_msgTypes = make([]protoimpl.MessageInfo, 19)
+var file_plinth_message_v1_message_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
+var file_plinth_message_v1_message_proto_msgTypes = make([]protoimpl.MessageInfo, 50)
 var file_plinth_message_v1_message_proto_goTypes = []any{
-	(*PublishRequest)(nil),        // 0: plinth.message.v1.PublishRequest
-	(*PublishResponse)(nil),       // 1: plinth.message.v1.PublishResponse
-	(*ConsumeRequest)(nil),        // 2: plinth.message.v1.ConsumeRequest
-	(*Subscribe)(nil),             // 3: plinth.message.v1.Subscribe
-	(*Ack)(nil),                   // 4: plinth.message.v1.Ack
-	(*Nack)(nil),                  // 5: plinth.message.v1.Nack
-	(*NackItem)(nil),              // 6: plinth.message.v1.NackItem
-	(*Extend)(nil),                // 7: plinth.message.v1.Extend
-	(*ConsumeResponse)(nil),       // 8: plinth.message.v1.ConsumeResponse
-	(*Message)(nil),               // 9: plinth.message.v1.Message
-	(*Queue)(nil),                 // 10: plinth.message.v1.Queue
-	(*CreateQueueRequest)(nil),    // 11: plinth.message.v1.CreateQueueRequest
-	(*GetQueueRequest)(nil),       // 12: plinth.message.v1.GetQueueRequest
-	(*ListQueuesRequest)(nil),     // 13: plinth.message.v1.ListQueuesRequest
-	(*ListQueuesResponse)(nil),    // 14: plinth.message.v1.ListQueuesResponse
-	(*DeleteQueueRequest)(nil),    // 15: plinth.message.v1.DeleteQueueRequest
-	(*DeleteQueueResponse)(nil),   // 16: plinth.message.v1.DeleteQueueResponse
-	nil,                           // 17: plinth.message.v1.PublishRequest.AttributesEntry
-	nil,                           // 18: plinth.message.v1.Message.AttributesEntry
-	(*durationpb.Duration)(nil),   // 19: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil), // 20: google.protobuf.Timestamp
+	(DeadLetterOperationKind)(0),             // 0: plinth.message.v1.DeadLetterOperationKind
+	(DeadLetterOperationState)(0),            // 1: plinth.message.v1.DeadLetterOperationState
+	(*PublishRequest)(nil),                   // 2: plinth.message.v1.PublishRequest
+	(*PublishResponse)(nil),                  // 3: plinth.message.v1.PublishResponse
+	(*PublishBatchRequest)(nil),              // 4: plinth.message.v1.PublishBatchRequest
+	(*PublishBatchResponse)(nil),             // 5: plinth.message.v1.PublishBatchResponse
+	(*PublishResult)(nil),                    // 6: plinth.message.v1.PublishResult
+	(*PublishError)(nil),                     // 7: plinth.message.v1.PublishError
+	(*GetMessageRequest)(nil),                // 8: plinth.message.v1.GetMessageRequest
+	(*CancelMessageRequest)(nil),             // 9: plinth.message.v1.CancelMessageRequest
+	(*CancelMessageResponse)(nil),            // 10: plinth.message.v1.CancelMessageResponse
+	(*WaitingMessage)(nil),                   // 11: plinth.message.v1.WaitingMessage
+	(*ConsumeRequest)(nil),                   // 12: plinth.message.v1.ConsumeRequest
+	(*Subscribe)(nil),                        // 13: plinth.message.v1.Subscribe
+	(*Ack)(nil),                              // 14: plinth.message.v1.Ack
+	(*Nack)(nil),                             // 15: plinth.message.v1.Nack
+	(*NackItem)(nil),                         // 16: plinth.message.v1.NackItem
+	(*Extend)(nil),                           // 17: plinth.message.v1.Extend
+	(*ConsumeResponse)(nil),                  // 18: plinth.message.v1.ConsumeResponse
+	(*Message)(nil),                          // 19: plinth.message.v1.Message
+	(*Queue)(nil),                            // 20: plinth.message.v1.Queue
+	(*QueueRates)(nil),                       // 21: plinth.message.v1.QueueRates
+	(*Binding)(nil),                          // 22: plinth.message.v1.Binding
+	(*CreateQueueRequest)(nil),               // 23: plinth.message.v1.CreateQueueRequest
+	(*GetQueueRequest)(nil),                  // 24: plinth.message.v1.GetQueueRequest
+	(*ListQueuesRequest)(nil),                // 25: plinth.message.v1.ListQueuesRequest
+	(*ListQueuesResponse)(nil),               // 26: plinth.message.v1.ListQueuesResponse
+	(*UpdateQueueRequest)(nil),               // 27: plinth.message.v1.UpdateQueueRequest
+	(*DeleteQueueRequest)(nil),               // 28: plinth.message.v1.DeleteQueueRequest
+	(*DeleteQueueResponse)(nil),              // 29: plinth.message.v1.DeleteQueueResponse
+	(*PauseQueueRequest)(nil),                // 30: plinth.message.v1.PauseQueueRequest
+	(*ResumeQueueRequest)(nil),               // 31: plinth.message.v1.ResumeQueueRequest
+	(*PurgeQueueRequest)(nil),                // 32: plinth.message.v1.PurgeQueueRequest
+	(*PurgeQueueResponse)(nil),               // 33: plinth.message.v1.PurgeQueueResponse
+	(*DeadLetter)(nil),                       // 34: plinth.message.v1.DeadLetter
+	(*DeadLetterFilter)(nil),                 // 35: plinth.message.v1.DeadLetterFilter
+	(*ListDeadLettersRequest)(nil),           // 36: plinth.message.v1.ListDeadLettersRequest
+	(*ListDeadLettersResponse)(nil),          // 37: plinth.message.v1.ListDeadLettersResponse
+	(*GetDeadLetterRequest)(nil),             // 38: plinth.message.v1.GetDeadLetterRequest
+	(*RedriveDeadLettersRequest)(nil),        // 39: plinth.message.v1.RedriveDeadLettersRequest
+	(*RedriveDeadLettersResponse)(nil),       // 40: plinth.message.v1.RedriveDeadLettersResponse
+	(*PurgeDeadLettersRequest)(nil),          // 41: plinth.message.v1.PurgeDeadLettersRequest
+	(*PurgeDeadLettersResponse)(nil),         // 42: plinth.message.v1.PurgeDeadLettersResponse
+	(*SkippedDeadLetters)(nil),               // 43: plinth.message.v1.SkippedDeadLetters
+	(*DeadLetterOperation)(nil),              // 44: plinth.message.v1.DeadLetterOperation
+	(*GetDeadLetterOperationRequest)(nil),    // 45: plinth.message.v1.GetDeadLetterOperationRequest
+	(*ListDeadLetterOperationsRequest)(nil),  // 46: plinth.message.v1.ListDeadLetterOperationsRequest
+	(*ListDeadLetterOperationsResponse)(nil), // 47: plinth.message.v1.ListDeadLetterOperationsResponse
+	nil,                                      // 48: plinth.message.v1.PublishRequest.AttributesEntry
+	nil,                                      // 49: plinth.message.v1.WaitingMessage.AttributesEntry
+	nil,                                      // 50: plinth.message.v1.Message.AttributesEntry
+	nil,                                      // 51: plinth.message.v1.DeadLetter.AttributesEntry
+	(*durationpb.Duration)(nil),              // 52: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil),            // 53: google.protobuf.Timestamp
+	(*fieldmaskpb.FieldMask)(nil),            // 54: google.protobuf.FieldMask
 }
 var file_plinth_message_v1_message_proto_depIdxs = []int32{
-	17, // 0: plinth.message.v1.PublishRequest.attributes:type_name -> plinth.message.v1.PublishRequest.AttributesEntry
-	3,  // 1: plinth.message.v1.ConsumeRequest.subscribe:type_name -> plinth.message.v1.Subscribe
-	4,  // 2: plinth.message.v1.ConsumeRequest.ack:type_name -> plinth.message.v1.Ack
-	5,  // 3: plinth.message.v1.ConsumeRequest.nack:type_name -> plinth.message.v1.Nack
-	7,  // 4: plinth.message.v1.ConsumeRequest.extend:type_name -> plinth.message.v1.Extend
-	19, // 5: plinth.message.v1.Subscribe.ack_deadline:type_name -> google.protobuf.Duration
-	6,  // 6: plinth.message.v1.Nack.items:type_name -> plinth.message.v1.NackItem
-	19, // 7: plinth.message.v1.NackItem.delay:type_name -> google.protobuf.Duration
-	19, // 8: plinth.message.v1.Extend.ack_deadline:type_name -> google.protobuf.Duration
-	9,  // 9: plinth.message.v1.ConsumeResponse.messages:type_name -> plinth.message.v1.Message
-	18, // 10: plinth.message.v1.Message.attributes:type_name -> plinth.message.v1.Message.AttributesEntry
-	20, // 11: plinth.message.v1.Message.published_at:type_name -> google.protobuf.Timestamp
-	20, // 12: plinth.message.v1.Queue.create_time:type_name -> google.protobuf.Timestamp
-	10, // 13: plinth.message.v1.ListQueuesResponse.queues:type_name -> plinth.message.v1.Queue
-	0,  // 14: plinth.message.v1.MessageService.Publish:input_type -> plinth.message.v1.PublishRequest
-	2,  // 15: plinth.message.v1.MessageService.Consume:input_type -> plinth.message.v1.ConsumeRequest
-	11, // 16: plinth.message.v1.MessageService.CreateQueue:input_type -> plinth.message.v1.CreateQueueRequest
-	12, // 17: plinth.message.v1.MessageService.GetQueue:input_type -> plinth.message.v1.GetQueueRequest
-	13, // 18: plinth.message.v1.MessageService.ListQueues:input_type -> plinth.message.v1.ListQueuesRequest
-	15, // 19: plinth.message.v1.MessageService.DeleteQueue:input_type -> plinth.message.v1.DeleteQueueRequest
-	1,  // 20: plinth.message.v1.MessageService.Publish:output_type -> plinth.message.v1.PublishResponse
-	8,  // 21: plinth.message.v1.MessageService.Consume:output_type -> plinth.message.v1.ConsumeResponse
-	10, // 22: plinth.message.v1.MessageService.CreateQueue:output_type -> plinth.message.v1.Queue
-	10, // 23: plinth.message.v1.MessageService.GetQueue:output_type -> plinth.message.v1.Queue
-	14, // 24: plinth.message.v1.MessageService.ListQueues:output_type -> plinth.message.v1.ListQueuesResponse
-	16, // 25: plinth.message.v1.MessageService.DeleteQueue:output_type -> plinth.message.v1.DeleteQueueResponse
-	20, // [20:26] is the sub-list for method output_type
-	14, // [14:20] is the sub-list for method input_type
-	14, // [14:14] is the sub-list for extension type_name
-	14, // [14:14] is the sub-list for extension extendee
-	0,  // [0:14] is the sub-list for field type_name
+	48, // 0: plinth.message.v1.PublishRequest.attributes:type_name -> plinth.message.v1.PublishRequest.AttributesEntry
+	52, // 1: plinth.message.v1.PublishRequest.delay:type_name -> google.protobuf.Duration
+	53, // 2: plinth.message.v1.PublishRequest.deliver_at:type_name -> google.protobuf.Timestamp
+	2,  // 3: plinth.message.v1.PublishBatchRequest.messages:type_name -> plinth.message.v1.PublishRequest
+	6,  // 4: plinth.message.v1.PublishBatchResponse.results:type_name -> plinth.message.v1.PublishResult
+	7,  // 5: plinth.message.v1.PublishResult.error:type_name -> plinth.message.v1.PublishError
+	53, // 6: plinth.message.v1.WaitingMessage.deliver_at:type_name -> google.protobuf.Timestamp
+	49, // 7: plinth.message.v1.WaitingMessage.attributes:type_name -> plinth.message.v1.WaitingMessage.AttributesEntry
+	53, // 8: plinth.message.v1.WaitingMessage.published_at:type_name -> google.protobuf.Timestamp
+	13, // 9: plinth.message.v1.ConsumeRequest.subscribe:type_name -> plinth.message.v1.Subscribe
+	14, // 10: plinth.message.v1.ConsumeRequest.ack:type_name -> plinth.message.v1.Ack
+	15, // 11: plinth.message.v1.ConsumeRequest.nack:type_name -> plinth.message.v1.Nack
+	17, // 12: plinth.message.v1.ConsumeRequest.extend:type_name -> plinth.message.v1.Extend
+	52, // 13: plinth.message.v1.Subscribe.ack_deadline:type_name -> google.protobuf.Duration
+	16, // 14: plinth.message.v1.Nack.items:type_name -> plinth.message.v1.NackItem
+	52, // 15: plinth.message.v1.NackItem.delay:type_name -> google.protobuf.Duration
+	52, // 16: plinth.message.v1.Extend.ack_deadline:type_name -> google.protobuf.Duration
+	19, // 17: plinth.message.v1.ConsumeResponse.messages:type_name -> plinth.message.v1.Message
+	50, // 18: plinth.message.v1.Message.attributes:type_name -> plinth.message.v1.Message.AttributesEntry
+	53, // 19: plinth.message.v1.Message.published_at:type_name -> google.protobuf.Timestamp
+	53, // 20: plinth.message.v1.Queue.create_time:type_name -> google.protobuf.Timestamp
+	52, // 21: plinth.message.v1.Queue.min_backoff:type_name -> google.protobuf.Duration
+	52, // 22: plinth.message.v1.Queue.max_backoff:type_name -> google.protobuf.Duration
+	52, // 23: plinth.message.v1.Queue.message_ttl:type_name -> google.protobuf.Duration
+	52, // 24: plinth.message.v1.Queue.dead_letter_retention:type_name -> google.protobuf.Duration
+	22, // 25: plinth.message.v1.Queue.bindings:type_name -> plinth.message.v1.Binding
+	21, // 26: plinth.message.v1.Queue.rates:type_name -> plinth.message.v1.QueueRates
+	52, // 27: plinth.message.v1.CreateQueueRequest.min_backoff:type_name -> google.protobuf.Duration
+	52, // 28: plinth.message.v1.CreateQueueRequest.max_backoff:type_name -> google.protobuf.Duration
+	52, // 29: plinth.message.v1.CreateQueueRequest.message_ttl:type_name -> google.protobuf.Duration
+	52, // 30: plinth.message.v1.CreateQueueRequest.dead_letter_retention:type_name -> google.protobuf.Duration
+	22, // 31: plinth.message.v1.CreateQueueRequest.bindings:type_name -> plinth.message.v1.Binding
+	20, // 32: plinth.message.v1.ListQueuesResponse.queues:type_name -> plinth.message.v1.Queue
+	52, // 33: plinth.message.v1.UpdateQueueRequest.min_backoff:type_name -> google.protobuf.Duration
+	52, // 34: plinth.message.v1.UpdateQueueRequest.max_backoff:type_name -> google.protobuf.Duration
+	52, // 35: plinth.message.v1.UpdateQueueRequest.message_ttl:type_name -> google.protobuf.Duration
+	52, // 36: plinth.message.v1.UpdateQueueRequest.dead_letter_retention:type_name -> google.protobuf.Duration
+	22, // 37: plinth.message.v1.UpdateQueueRequest.bindings:type_name -> plinth.message.v1.Binding
+	54, // 38: plinth.message.v1.UpdateQueueRequest.update_mask:type_name -> google.protobuf.FieldMask
+	53, // 39: plinth.message.v1.DeadLetter.first_failed_at:type_name -> google.protobuf.Timestamp
+	53, // 40: plinth.message.v1.DeadLetter.last_failed_at:type_name -> google.protobuf.Timestamp
+	53, // 41: plinth.message.v1.DeadLetter.published_at:type_name -> google.protobuf.Timestamp
+	51, // 42: plinth.message.v1.DeadLetter.attributes:type_name -> plinth.message.v1.DeadLetter.AttributesEntry
+	53, // 43: plinth.message.v1.DeadLetterFilter.failed_after:type_name -> google.protobuf.Timestamp
+	53, // 44: plinth.message.v1.DeadLetterFilter.failed_before:type_name -> google.protobuf.Timestamp
+	35, // 45: plinth.message.v1.ListDeadLettersRequest.filter:type_name -> plinth.message.v1.DeadLetterFilter
+	34, // 46: plinth.message.v1.ListDeadLettersResponse.dead_letters:type_name -> plinth.message.v1.DeadLetter
+	35, // 47: plinth.message.v1.RedriveDeadLettersRequest.filter:type_name -> plinth.message.v1.DeadLetterFilter
+	43, // 48: plinth.message.v1.RedriveDeadLettersResponse.skipped:type_name -> plinth.message.v1.SkippedDeadLetters
+	44, // 49: plinth.message.v1.RedriveDeadLettersResponse.operation:type_name -> plinth.message.v1.DeadLetterOperation
+	35, // 50: plinth.message.v1.PurgeDeadLettersRequest.filter:type_name -> plinth.message.v1.DeadLetterFilter
+	43, // 51: plinth.message.v1.PurgeDeadLettersResponse.skipped:type_name -> plinth.message.v1.SkippedDeadLetters
+	44, // 52: plinth.message.v1.PurgeDeadLettersResponse.operation:type_name -> plinth.message.v1.DeadLetterOperation
+	0,  // 53: plinth.message.v1.DeadLetterOperation.kind:type_name -> plinth.message.v1.DeadLetterOperationKind
+	1,  // 54: plinth.message.v1.DeadLetterOperation.state:type_name -> plinth.message.v1.DeadLetterOperationState
+	53, // 55: plinth.message.v1.DeadLetterOperation.create_time:type_name -> google.protobuf.Timestamp
+	53, // 56: plinth.message.v1.DeadLetterOperation.end_time:type_name -> google.protobuf.Timestamp
+	44, // 57: plinth.message.v1.ListDeadLetterOperationsResponse.operations:type_name -> plinth.message.v1.DeadLetterOperation
+	2,  // 58: plinth.message.v1.MessageService.Publish:input_type -> plinth.message.v1.PublishRequest
+	4,  // 59: plinth.message.v1.MessageService.PublishBatch:input_type -> plinth.message.v1.PublishBatchRequest
+	8,  // 60: plinth.message.v1.MessageService.GetMessage:input_type -> plinth.message.v1.GetMessageRequest
+	9,  // 61: plinth.message.v1.MessageService.CancelMessage:input_type -> plinth.message.v1.CancelMessageRequest
+	12, // 62: plinth.message.v1.MessageService.Consume:input_type -> plinth.message.v1.ConsumeRequest
+	23, // 63: plinth.message.v1.MessageService.CreateQueue:input_type -> plinth.message.v1.CreateQueueRequest
+	24, // 64: plinth.message.v1.MessageService.GetQueue:input_type -> plinth.message.v1.GetQueueRequest
+	25, // 65: plinth.message.v1.MessageService.ListQueues:input_type -> plinth.message.v1.ListQueuesRequest
+	27, // 66: plinth.message.v1.MessageService.UpdateQueue:input_type -> plinth.message.v1.UpdateQueueRequest
+	28, // 67: plinth.message.v1.MessageService.DeleteQueue:input_type -> plinth.message.v1.DeleteQueueRequest
+	30, // 68: plinth.message.v1.MessageService.PauseQueue:input_type -> plinth.message.v1.PauseQueueRequest
+	31, // 69: plinth.message.v1.MessageService.ResumeQueue:input_type -> plinth.message.v1.ResumeQueueRequest
+	32, // 70: plinth.message.v1.MessageService.PurgeQueue:input_type -> plinth.message.v1.PurgeQueueRequest
+	36, // 71: plinth.message.v1.MessageService.ListDeadLetters:input_type -> plinth.message.v1.ListDeadLettersRequest
+	38, // 72: plinth.message.v1.MessageService.GetDeadLetter:input_type -> plinth.message.v1.GetDeadLetterRequest
+	39, // 73: plinth.message.v1.MessageService.RedriveDeadLetters:input_type -> plinth.message.v1.RedriveDeadLettersRequest
+	41, // 74: plinth.message.v1.MessageService.PurgeDeadLetters:input_type -> plinth.message.v1.PurgeDeadLettersRequest
+	45, // 75: plinth.message.v1.MessageService.GetDeadLetterOperation:input_type -> plinth.message.v1.GetDeadLetterOperationRequest
+	46, // 76: plinth.message.v1.MessageService.ListDeadLetterOperations:input_type -> plinth.message.v1.ListDeadLetterOperationsRequest
+	3,  // 77: plinth.message.v1.MessageService.Publish:output_type -> plinth.message.v1.PublishResponse
+	5,  // 78: plinth.message.v1.MessageService.PublishBatch:output_type -> plinth.message.v1.PublishBatchResponse
+	11, // 79: plinth.message.v1.MessageService.GetMessage:output_type -> plinth.message.v1.WaitingMessage
+	10, // 80: plinth.message.v1.MessageService.CancelMessage:output_type -> plinth.message.v1.CancelMessageResponse
+	18, // 81: plinth.message.v1.MessageService.Consume:output_type -> plinth.message.v1.ConsumeResponse
+	20, // 82: plinth.message.v1.MessageService.CreateQueue:output_type -> plinth.message.v1.Queue
+	20, // 83: plinth.message.v1.MessageService.GetQueue:output_type -> plinth.message.v1.Queue
+	26, // 84: plinth.message.v1.MessageService.ListQueues:output_type -> plinth.message.v1.ListQueuesResponse
+	20, // 85: plinth.message.v1.MessageService.UpdateQueue:output_type -> plinth.message.v1.Queue
+	29, // 86: plinth.message.v1.MessageService.DeleteQueue:output_type -> plinth.message.v1.DeleteQueueResponse
+	20, // 87: plinth.message.v1.MessageService.PauseQueue:output_type -> plinth.message.v1.Queue
+	20, // 88: plinth.message.v1.MessageService.ResumeQueue:output_type -> plinth.message.v1.Queue
+	33, // 89: plinth.message.v1.MessageService.PurgeQueue:output_type -> plinth.message.v1.PurgeQueueResponse
+	37, // 90: plinth.message.v1.MessageService.ListDeadLetters:output_type -> plinth.message.v1.ListDeadLettersResponse
+	34, // 91: plinth.message.v1.MessageService.GetDeadLetter:output_type -> plinth.message.v1.DeadLetter
+	40, // 92: plinth.message.v1.MessageService.RedriveDeadLetters:output_type -> plinth.message.v1.RedriveDeadLettersResponse
+	42, // 93: plinth.message.v1.MessageService.PurgeDeadLetters:output_type -> plinth.message.v1.PurgeDeadLettersResponse
+	44, // 94: plinth.message.v1.MessageService.GetDeadLetterOperation:output_type -> plinth.message.v1.DeadLetterOperation
+	47, // 95: plinth.message.v1.MessageService.ListDeadLetterOperations:output_type -> plinth.message.v1.ListDeadLetterOperationsResponse
+	77, // [77:96] is the sub-list for method output_type
+	58, // [58:77] is the sub-list for method input_type
+	58, // [58:58] is the sub-list for extension type_name
+	58, // [58:58] is the sub-list for extension extendee
+	0,  // [0:58] is the sub-list for field type_name
 }
 
 func init() { file_plinth_message_v1_message_proto_init() }
@@ -1209,26 +3834,29 @@ func file_plinth_message_v1_message_proto_init() {
 	file_plinth_message_v1_message_proto_msgTypes[0].OneofWrappers = []any{
 		(*PublishRequest_Message)(nil),
 		(*PublishRequest_Data)(nil),
+		(*PublishRequest_Delay)(nil),
+		(*PublishRequest_DeliverAt)(nil),
 	}
-	file_plinth_message_v1_message_proto_msgTypes[2].OneofWrappers = []any{
+	file_plinth_message_v1_message_proto_msgTypes[10].OneofWrappers = []any{
 		(*ConsumeRequest_Subscribe)(nil),
 		(*ConsumeRequest_Ack)(nil),
 		(*ConsumeRequest_Nack)(nil),
 		(*ConsumeRequest_Extend)(nil),
 	}
-	file_plinth_message_v1_message_proto_msgTypes[10].OneofWrappers = []any{}
+	file_plinth_message_v1_message_proto_msgTypes[18].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_plinth_message_v1_message_proto_rawDesc), len(file_plinth_message_v1_message_proto_rawDesc)),
-			NumEnums:      0,
-			NumMessages:   19,
+			NumEnums:      2,
+			NumMessages:   50,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
 		GoTypes:           file_plinth_message_v1_message_proto_goTypes,
 		DependencyIndexes: file_plinth_message_v1_message_proto_depIdxs,
+		EnumInfos:         file_plinth_message_v1_message_proto_enumTypes,
 		MessageInfos:      file_plinth_message_v1_message_proto_msgTypes,
 	}.Build()
 	File_plinth_message_v1_message_proto = out.File

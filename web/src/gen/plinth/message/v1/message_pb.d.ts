@@ -2,9 +2,9 @@
 // @generated from file plinth/message/v1/message.proto (package plinth.message.v1, syntax proto3)
 /* eslint-disable */
 
-import type { GenFile, GenMessage, GenService } from "@bufbuild/protobuf/codegenv2";
+import type { GenEnum, GenFile, GenMessage, GenService } from "@bufbuild/protobuf/codegenv2";
 import type { Message as Message$1 } from "@bufbuild/protobuf";
-import type { Duration, Timestamp } from "@bufbuild/protobuf/wkt";
+import type { Duration, FieldMask, Timestamp } from "@bufbuild/protobuf/wkt";
 
 /**
  * Describes the file plinth/message/v1/message.proto.
@@ -18,7 +18,7 @@ export declare const file_plinth_message_v1_message: GenFile;
  */
 export declare type PublishRequest = Message$1<"plinth.message.v1.PublishRequest"> & {
   /**
-   * Queue to put the message in.
+   * Queue to put the message in. Exactly one of queue and topic is set.
    *
    * @generated from field: string queue = 1;
    */
@@ -53,6 +53,52 @@ export declare type PublishRequest = Message$1<"plinth.message.v1.PublishRequest
    * @generated from field: map<string, string> attributes = 4;
    */
   attributes: { [key: string]: string };
+
+  /**
+   * Topic to publish to: every queue with a binding that matches gets a copy.
+   *
+   * @generated from field: string topic = 5;
+   */
+  topic: string;
+
+  /**
+   * Routing key that the bindings of the topic are matched with: words of letters, digits, `_` and `-` with dots between
+   * them, 120 bytes at most. It may be empty.
+   *
+   * @generated from field: string routing_key = 6;
+   */
+  routingKey: string;
+
+  /**
+   * Makes publishing again harmless: for 24 hours, a message with the same key to the same queue or topic is not published
+   * but answered with the id of the first one. Up to 255 bytes.
+   *
+   * @generated from field: string idempotency_key = 7;
+   */
+  idempotencyKey: string;
+
+  /**
+   * When to deliver the message. Unset means at once.
+   *
+   * @generated from oneof plinth.message.v1.PublishRequest.when
+   */
+  when: {
+    /**
+     * Time to wait before the message is delivered, up to 365 days.
+     *
+     * @generated from field: google.protobuf.Duration delay = 8;
+     */
+    value: Duration;
+    case: "delay";
+  } | {
+    /**
+     * Moment to deliver the message at, up to 365 days ahead; one that is past means at once.
+     *
+     * @generated from field: google.protobuf.Timestamp deliver_at = 9;
+     */
+    value: Timestamp;
+    case: "deliverAt";
+  } | { case: undefined; value?: undefined };
 };
 
 /**
@@ -62,7 +108,7 @@ export declare type PublishRequest = Message$1<"plinth.message.v1.PublishRequest
 export declare const PublishRequestSchema: GenMessage<PublishRequest>;
 
 /**
- * PublishResponse is the answer to a message that the broker holds.
+ * PublishResponse is the answer to a message that is held durably.
  *
  * @generated from message plinth.message.v1.PublishResponse
  */
@@ -73,6 +119,13 @@ export declare type PublishResponse = Message$1<"plinth.message.v1.PublishRespon
    * @generated from field: string id = 1;
    */
   id: string;
+
+  /**
+   * Whether the idempotency key was used before, and the id is that of the message published then.
+   *
+   * @generated from field: bool duplicate = 2;
+   */
+  duplicate: boolean;
 };
 
 /**
@@ -80,6 +133,245 @@ export declare type PublishResponse = Message$1<"plinth.message.v1.PublishRespon
  * Use `create(PublishResponseSchema)` to create a new message.
  */
 export declare const PublishResponseSchema: GenMessage<PublishResponse>;
+
+/**
+ * PublishBatchRequest is many messages on their way in.
+ *
+ * @generated from message plinth.message.v1.PublishBatchRequest
+ */
+export declare type PublishBatchRequest = Message$1<"plinth.message.v1.PublishBatchRequest"> & {
+  /**
+   * Messages, 1 to 1,000 of them. The whole request has at most 4 MiB.
+   *
+   * @generated from field: repeated plinth.message.v1.PublishRequest messages = 1;
+   */
+  messages: PublishRequest[];
+};
+
+/**
+ * Describes the message plinth.message.v1.PublishBatchRequest.
+ * Use `create(PublishBatchRequestSchema)` to create a new message.
+ */
+export declare const PublishBatchRequestSchema: GenMessage<PublishBatchRequest>;
+
+/**
+ * PublishBatchResponse tells what became of each message.
+ *
+ * @generated from message plinth.message.v1.PublishBatchResponse
+ */
+export declare type PublishBatchResponse = Message$1<"plinth.message.v1.PublishBatchResponse"> & {
+  /**
+   * Results, one for each message, in the order of the request.
+   *
+   * @generated from field: repeated plinth.message.v1.PublishResult results = 1;
+   */
+  results: PublishResult[];
+};
+
+/**
+ * Describes the message plinth.message.v1.PublishBatchResponse.
+ * Use `create(PublishBatchResponseSchema)` to create a new message.
+ */
+export declare const PublishBatchResponseSchema: GenMessage<PublishBatchResponse>;
+
+/**
+ * PublishResult is what became of one message of a batch.
+ *
+ * @generated from message plinth.message.v1.PublishResult
+ */
+export declare type PublishResult = Message$1<"plinth.message.v1.PublishResult"> & {
+  /**
+   * UUIDv7 of the message; empty with an error.
+   *
+   * @generated from field: string id = 1;
+   */
+  id: string;
+
+  /**
+   * As in PublishResponse.
+   *
+   * @generated from field: bool duplicate = 2;
+   */
+  duplicate: boolean;
+
+  /**
+   * Why the message was not published.
+   *
+   * @generated from field: plinth.message.v1.PublishError error = 3;
+   */
+  error?: PublishError | undefined;
+};
+
+/**
+ * Describes the message plinth.message.v1.PublishResult.
+ * Use `create(PublishResultSchema)` to create a new message.
+ */
+export declare const PublishResultSchema: GenMessage<PublishResult>;
+
+/**
+ * PublishError is the error that Publish would have answered.
+ *
+ * @generated from message plinth.message.v1.PublishError
+ */
+export declare type PublishError = Message$1<"plinth.message.v1.PublishError"> & {
+  /**
+   * Code, such as `not_found`.
+   *
+   * @generated from field: string code = 1;
+   */
+  code: string;
+
+  /**
+   * What is wrong, for people.
+   *
+   * @generated from field: string message = 2;
+   */
+  message: string;
+};
+
+/**
+ * Describes the message plinth.message.v1.PublishError.
+ * Use `create(PublishErrorSchema)` to create a new message.
+ */
+export declare const PublishErrorSchema: GenMessage<PublishError>;
+
+/**
+ * GetMessageRequest names a message.
+ *
+ * @generated from message plinth.message.v1.GetMessageRequest
+ */
+export declare type GetMessageRequest = Message$1<"plinth.message.v1.GetMessageRequest"> & {
+  /**
+   * Id that Publish answered.
+   *
+   * @generated from field: string id = 1;
+   */
+  id: string;
+};
+
+/**
+ * Describes the message plinth.message.v1.GetMessageRequest.
+ * Use `create(GetMessageRequestSchema)` to create a new message.
+ */
+export declare const GetMessageRequestSchema: GenMessage<GetMessageRequest>;
+
+/**
+ * CancelMessageRequest names a message.
+ *
+ * @generated from message plinth.message.v1.CancelMessageRequest
+ */
+export declare type CancelMessageRequest = Message$1<"plinth.message.v1.CancelMessageRequest"> & {
+  /**
+   * Id that Publish answered.
+   *
+   * @generated from field: string id = 1;
+   */
+  id: string;
+};
+
+/**
+ * Describes the message plinth.message.v1.CancelMessageRequest.
+ * Use `create(CancelMessageRequestSchema)` to create a new message.
+ */
+export declare const CancelMessageRequestSchema: GenMessage<CancelMessageRequest>;
+
+/**
+ * CancelMessageResponse is empty.
+ *
+ * @generated from message plinth.message.v1.CancelMessageResponse
+ */
+export declare type CancelMessageResponse = Message$1<"plinth.message.v1.CancelMessageResponse"> & {
+};
+
+/**
+ * Describes the message plinth.message.v1.CancelMessageResponse.
+ * Use `create(CancelMessageResponseSchema)` to create a new message.
+ */
+export declare const CancelMessageResponseSchema: GenMessage<CancelMessageResponse>;
+
+/**
+ * WaitingMessage is a message that waits for its time. One that was published to a topic and waits for its next attempt
+ * in several queues is described for the one where it is due first, and cancelled for all.
+ *
+ * @generated from message plinth.message.v1.WaitingMessage
+ */
+export declare type WaitingMessage = Message$1<"plinth.message.v1.WaitingMessage"> & {
+  /**
+   * UUIDv7 that Publish answered.
+   *
+   * @generated from field: string id = 1;
+   */
+  id: string;
+
+  /**
+   * Queue that it goes to; empty for one that goes to a topic.
+   *
+   * @generated from field: string queue = 2;
+   */
+  queue: string;
+
+  /**
+   * Topic that it goes to.
+   *
+   * @generated from field: string topic = 3;
+   */
+  topic: string;
+
+  /**
+   * Routing key that it goes to the topic with.
+   *
+   * @generated from field: string routing_key = 4;
+   */
+  routingKey: string;
+
+  /**
+   * When it is due.
+   *
+   * @generated from field: google.protobuf.Timestamp deliver_at = 5;
+   */
+  deliverAt?: Timestamp | undefined;
+
+  /**
+   * Attempts that failed so far.
+   *
+   * @generated from field: int32 attempts = 6;
+   */
+  attempts: number;
+
+  /**
+   * Why the last attempt failed.
+   *
+   * @generated from field: string reason = 7;
+   */
+  reason: string;
+
+  /**
+   * What was published.
+   *
+   * @generated from field: bytes payload = 8;
+   */
+  payload: Uint8Array;
+
+  /**
+   * Attributes that it was published with.
+   *
+   * @generated from field: map<string, string> attributes = 9;
+   */
+  attributes: { [key: string]: string };
+
+  /**
+   * When it was published.
+   *
+   * @generated from field: google.protobuf.Timestamp published_at = 10;
+   */
+  publishedAt?: Timestamp | undefined;
+};
+
+/**
+ * Describes the message plinth.message.v1.WaitingMessage.
+ * Use `create(WaitingMessageSchema)` to create a new message.
+ */
+export declare const WaitingMessageSchema: GenMessage<WaitingMessage>;
 
 /**
  * ConsumeRequest is what a consumer sends: first subscribe, then any of the others.
@@ -219,14 +511,14 @@ export declare type NackItem = Message$1<"plinth.message.v1.NackItem"> & {
   id: string;
 
   /**
-   * Time to wait before the message is delivered again, up to 10 min. The stream's end ends the wait too.
+   * Time to wait before the message is delivered again, up to 24 h. Unset means the queue's back-off.
    *
    * @generated from field: google.protobuf.Duration delay = 2;
    */
   delay?: Duration | undefined;
 
   /**
-   * Why, for people. It goes to the log.
+   * Why, for people. A dead letter keeps that of the last attempt.
    *
    * @generated from field: string reason = 3;
    */
@@ -335,7 +627,7 @@ export declare type Message = Message$1<"plinth.message.v1.Message"> & {
 export declare const MessageSchema: GenMessage<Message>;
 
 /**
- * Queue is a named place for messages.
+ * Queue is a named place for messages, with the policy of what becomes of them.
  *
  * @generated from message plinth.message.v1.Queue
  */
@@ -360,6 +652,83 @@ export declare type Queue = Message$1<"plinth.message.v1.Queue"> & {
    * @generated from field: optional int64 depth = 3;
    */
   depth?: bigint | undefined;
+
+  /**
+   * Attempts after which a message that failed becomes a dead letter.
+   *
+   * @generated from field: int32 max_attempts = 4;
+   */
+  maxAttempts: number;
+
+  /**
+   * Back-off after the first failed attempt. It doubles with each further one, less a random part of up to a half.
+   *
+   * @generated from field: google.protobuf.Duration min_backoff = 5;
+   */
+  minBackoff?: Duration | undefined;
+
+  /**
+   * Most that the back-off grows to.
+   *
+   * @generated from field: google.protobuf.Duration max_backoff = 6;
+   */
+  maxBackoff?: Duration | undefined;
+
+  /**
+   * Time after which a message that still waits in the queue is dropped. Unset means never.
+   *
+   * @generated from field: google.protobuf.Duration message_ttl = 7;
+   */
+  messageTtl?: Duration | undefined;
+
+  /**
+   * Most messages that may wait in the queue. 0 means no limit.
+   *
+   * @generated from field: int64 max_length = 8;
+   */
+  maxLength: bigint;
+
+  /**
+   * How long dead letters are kept after their last failure.
+   *
+   * @generated from field: google.protobuf.Duration dead_letter_retention = 9;
+   */
+  deadLetterRetention?: Duration | undefined;
+
+  /**
+   * Topics that the queue gets messages of.
+   *
+   * @generated from field: repeated plinth.message.v1.Binding bindings = 10;
+   */
+  bindings: Binding[];
+
+  /**
+   * Whether deliveries are stopped.
+   *
+   * @generated from field: bool paused = 11;
+   */
+  paused: boolean;
+
+  /**
+   * Messages that wait for their time to go to the queue: delayed, or for their next attempt. Only GetQueue fills it.
+   *
+   * @generated from field: optional int64 waiting = 12;
+   */
+  waiting?: bigint | undefined;
+
+  /**
+   * Dead letters of the queue. Only GetQueue fills it.
+   *
+   * @generated from field: optional int64 dead_letters = 13;
+   */
+  deadLetters?: bigint | undefined;
+
+  /**
+   * What went through it in the last minute. Only GetQueue fills it.
+   *
+   * @generated from field: plinth.message.v1.QueueRates rates = 14;
+   */
+  rates?: QueueRates | undefined;
 };
 
 /**
@@ -369,7 +738,69 @@ export declare type Queue = Message$1<"plinth.message.v1.Queue"> & {
 export declare const QueueSchema: GenMessage<Queue>;
 
 /**
- * CreateQueueRequest names the queue to make.
+ * QueueRates are messages a second, averaged over the last minute; they lag by up to 10 seconds.
+ *
+ * @generated from message plinth.message.v1.QueueRates
+ */
+export declare type QueueRates = Message$1<"plinth.message.v1.QueueRates"> & {
+  /**
+   * Messages published to the queue by name. Copies that came by a topic are not counted.
+   *
+   * @generated from field: double published = 1;
+   */
+  published: number;
+
+  /**
+   * Deliveries, redeliveries among them.
+   *
+   * @generated from field: double delivered = 2;
+   */
+  delivered: number;
+
+  /**
+   * Messages acknowledged.
+   *
+   * @generated from field: double acknowledged = 3;
+   */
+  acknowledged: number;
+};
+
+/**
+ * Describes the message plinth.message.v1.QueueRates.
+ * Use `create(QueueRatesSchema)` to create a new message.
+ */
+export declare const QueueRatesSchema: GenMessage<QueueRates>;
+
+/**
+ * Binding ties a queue to a topic.
+ *
+ * @generated from message plinth.message.v1.Binding
+ */
+export declare type Binding = Message$1<"plinth.message.v1.Binding"> & {
+  /**
+   * Topic to get messages of.
+   *
+   * @generated from field: string topic = 1;
+   */
+  topic: string;
+
+  /**
+   * Pattern of the routing keys to get, up to 120 bytes: words with dots between them, where `*` stands for any one word and
+   * `#` for any number of words, none among them.
+   *
+   * @generated from field: string pattern = 2;
+   */
+  pattern: string;
+};
+
+/**
+ * Describes the message plinth.message.v1.Binding.
+ * Use `create(BindingSchema)` to create a new message.
+ */
+export declare const BindingSchema: GenMessage<Binding>;
+
+/**
+ * CreateQueueRequest names the queue to make, and its policy.
  *
  * @generated from message plinth.message.v1.CreateQueueRequest
  */
@@ -380,6 +811,57 @@ export declare type CreateQueueRequest = Message$1<"plinth.message.v1.CreateQueu
    * @generated from field: string name = 1;
    */
   name: string;
+
+  /**
+   * Attempts after which a message that failed becomes a dead letter, 1 to 1,000. 0 means 10.
+   *
+   * @generated from field: int32 max_attempts = 2;
+   */
+  maxAttempts: number;
+
+  /**
+   * Back-off after the first failed attempt, 1 ms to 24 h. Unset means 1 s. It doubles with each further one.
+   *
+   * @generated from field: google.protobuf.Duration min_backoff = 3;
+   */
+  minBackoff?: Duration | undefined;
+
+  /**
+   * Most that the back-off grows to, min_backoff to 24 h. Unset means 10 min.
+   *
+   * @generated from field: google.protobuf.Duration max_backoff = 4;
+   */
+  maxBackoff?: Duration | undefined;
+
+  /**
+   * Time after which a message that still waits in the queue is dropped, 1 ms to 365 days; unset or 0 means never. Fixed when
+   * the queue is created.
+   *
+   * @generated from field: google.protobuf.Duration message_ttl = 5;
+   */
+  messageTtl?: Duration | undefined;
+
+  /**
+   * Most messages that may wait in the queue; publishing more is `resource_exhausted`. 0 means no limit. Fixed when the queue
+   * is created.
+   *
+   * @generated from field: int64 max_length = 6;
+   */
+  maxLength: bigint;
+
+  /**
+   * How long dead letters are kept after their last failure, 1 min to 10 years. Unset means 30 days.
+   *
+   * @generated from field: google.protobuf.Duration dead_letter_retention = 7;
+   */
+  deadLetterRetention?: Duration | undefined;
+
+  /**
+   * Topics that the queue gets messages of. At most 100.
+   *
+   * @generated from field: repeated plinth.message.v1.Binding bindings = 8;
+   */
+  bindings: Binding[];
 };
 
 /**
@@ -463,6 +945,84 @@ export declare type ListQueuesResponse = Message$1<"plinth.message.v1.ListQueues
 export declare const ListQueuesResponseSchema: GenMessage<ListQueuesResponse>;
 
 /**
+ * UpdateQueueRequest names a queue and what to change of its policy.
+ *
+ * @generated from message plinth.message.v1.UpdateQueueRequest
+ */
+export declare type UpdateQueueRequest = Message$1<"plinth.message.v1.UpdateQueueRequest"> & {
+  /**
+   * Name of the queue.
+   *
+   * @generated from field: string name = 1;
+   */
+  name: string;
+
+  /**
+   * Attempts after which a message that failed becomes a dead letter, 1 to 1,000.
+   *
+   * @generated from field: int32 max_attempts = 2;
+   */
+  maxAttempts: number;
+
+  /**
+   * Back-off after the first failed attempt, 1 ms to 24 h. It doubles with each further one.
+   *
+   * @generated from field: google.protobuf.Duration min_backoff = 3;
+   */
+  minBackoff?: Duration | undefined;
+
+  /**
+   * Most that the back-off grows to, min_backoff to 24 h.
+   *
+   * @generated from field: google.protobuf.Duration max_backoff = 4;
+   */
+  maxBackoff?: Duration | undefined;
+
+  /**
+   * Time after which a message that still waits in the queue is dropped, 1 ms to 365 days; unset or 0 means never. Fixed when
+   * the queue is created.
+   *
+   * @generated from field: google.protobuf.Duration message_ttl = 5;
+   */
+  messageTtl?: Duration | undefined;
+
+  /**
+   * Most messages that may wait in the queue; publishing more is `resource_exhausted`. 0 means no limit. Fixed when the queue
+   * is created.
+   *
+   * @generated from field: int64 max_length = 6;
+   */
+  maxLength: bigint;
+
+  /**
+   * How long dead letters are kept after their last failure, 1 min to 10 years.
+   *
+   * @generated from field: google.protobuf.Duration dead_letter_retention = 7;
+   */
+  deadLetterRetention?: Duration | undefined;
+
+  /**
+   * Topics that the queue gets messages of, in place of the ones before. At most 100.
+   *
+   * @generated from field: repeated plinth.message.v1.Binding bindings = 8;
+   */
+  bindings: Binding[];
+
+  /**
+   * Fields to change. Unset means those that have a value here; name them to clear the bindings.
+   *
+   * @generated from field: google.protobuf.FieldMask update_mask = 9;
+   */
+  updateMask?: FieldMask | undefined;
+};
+
+/**
+ * Describes the message plinth.message.v1.UpdateQueueRequest.
+ * Use `create(UpdateQueueRequestSchema)` to create a new message.
+ */
+export declare const UpdateQueueRequestSchema: GenMessage<UpdateQueueRequest>;
+
+/**
  * DeleteQueueRequest names the queue to remove.
  *
  * @generated from message plinth.message.v1.DeleteQueueRequest
@@ -497,19 +1057,765 @@ export declare type DeleteQueueResponse = Message$1<"plinth.message.v1.DeleteQue
 export declare const DeleteQueueResponseSchema: GenMessage<DeleteQueueResponse>;
 
 /**
- * MessageService publishes messages to queues and delivers them to consumers, at least once.
+ * PauseQueueRequest names a queue.
  *
- * A message whose id was answered is held durably until a consumer acknowledges it. Queue names are 1 to 128 letters,
- * digits, `.`, `_` and `-`, and begin with a letter or digit.
+ * @generated from message plinth.message.v1.PauseQueueRequest
+ */
+export declare type PauseQueueRequest = Message$1<"plinth.message.v1.PauseQueueRequest"> & {
+  /**
+   * Name of the queue.
+   *
+   * @generated from field: string name = 1;
+   */
+  name: string;
+};
+
+/**
+ * Describes the message plinth.message.v1.PauseQueueRequest.
+ * Use `create(PauseQueueRequestSchema)` to create a new message.
+ */
+export declare const PauseQueueRequestSchema: GenMessage<PauseQueueRequest>;
+
+/**
+ * ResumeQueueRequest names a queue.
+ *
+ * @generated from message plinth.message.v1.ResumeQueueRequest
+ */
+export declare type ResumeQueueRequest = Message$1<"plinth.message.v1.ResumeQueueRequest"> & {
+  /**
+   * Name of the queue.
+   *
+   * @generated from field: string name = 1;
+   */
+  name: string;
+};
+
+/**
+ * Describes the message plinth.message.v1.ResumeQueueRequest.
+ * Use `create(ResumeQueueRequestSchema)` to create a new message.
+ */
+export declare const ResumeQueueRequestSchema: GenMessage<ResumeQueueRequest>;
+
+/**
+ * PurgeQueueRequest names a queue.
+ *
+ * @generated from message plinth.message.v1.PurgeQueueRequest
+ */
+export declare type PurgeQueueRequest = Message$1<"plinth.message.v1.PurgeQueueRequest"> & {
+  /**
+   * Name of the queue.
+   *
+   * @generated from field: string name = 1;
+   */
+  name: string;
+};
+
+/**
+ * Describes the message plinth.message.v1.PurgeQueueRequest.
+ * Use `create(PurgeQueueRequestSchema)` to create a new message.
+ */
+export declare const PurgeQueueRequestSchema: GenMessage<PurgeQueueRequest>;
+
+/**
+ * PurgeQueueResponse tells what was removed.
+ *
+ * @generated from message plinth.message.v1.PurgeQueueResponse
+ */
+export declare type PurgeQueueResponse = Message$1<"plinth.message.v1.PurgeQueueResponse"> & {
+  /**
+   * Messages removed.
+   *
+   * @generated from field: int64 purged = 1;
+   */
+  purged: bigint;
+};
+
+/**
+ * Describes the message plinth.message.v1.PurgeQueueResponse.
+ * Use `create(PurgeQueueResponseSchema)` to create a new message.
+ */
+export declare const PurgeQueueResponseSchema: GenMessage<PurgeQueueResponse>;
+
+/**
+ * DeadLetter is a message that is tried no more and kept for people.
+ *
+ * @generated from message plinth.message.v1.DeadLetter
+ */
+export declare type DeadLetter = Message$1<"plinth.message.v1.DeadLetter"> & {
+  /**
+   * Id of the dead letter, a UUID.
+   *
+   * @generated from field: string id = 1;
+   */
+  id: string;
+
+  /**
+   * Queue whose consumers could not handle it.
+   *
+   * @generated from field: string queue = 2;
+   */
+  queue: string;
+
+  /**
+   * Id of the message.
+   *
+   * @generated from field: string message_id = 3;
+   */
+  messageId: string;
+
+  /**
+   * Why its last attempt failed.
+   *
+   * @generated from field: string reason = 4;
+   */
+  reason: string;
+
+  /**
+   * How many attempts it had.
+   *
+   * @generated from field: int32 attempts = 5;
+   */
+  attempts: number;
+
+  /**
+   * When its first known failure was.
+   *
+   * @generated from field: google.protobuf.Timestamp first_failed_at = 6;
+   */
+  firstFailedAt?: Timestamp | undefined;
+
+  /**
+   * When it became a dead letter.
+   *
+   * @generated from field: google.protobuf.Timestamp last_failed_at = 7;
+   */
+  lastFailedAt?: Timestamp | undefined;
+
+  /**
+   * When it was published.
+   *
+   * @generated from field: google.protobuf.Timestamp published_at = 8;
+   */
+  publishedAt?: Timestamp | undefined;
+
+  /**
+   * What was published.
+   *
+   * @generated from field: bytes payload = 9;
+   */
+  payload: Uint8Array;
+
+  /**
+   * Attributes that it was published with.
+   *
+   * @generated from field: map<string, string> attributes = 10;
+   */
+  attributes: { [key: string]: string };
+};
+
+/**
+ * Describes the message plinth.message.v1.DeadLetter.
+ * Use `create(DeadLetterSchema)` to create a new message.
+ */
+export declare const DeadLetterSchema: GenMessage<DeadLetter>;
+
+/**
+ * DeadLetterFilter chooses dead letters: those that match all that is set. An empty one chooses all.
+ *
+ * @generated from message plinth.message.v1.DeadLetterFilter
+ */
+export declare type DeadLetterFilter = Message$1<"plinth.message.v1.DeadLetterFilter"> & {
+  /**
+   * Text that the reason contains, whatever the case of its letters.
+   *
+   * @generated from field: string reason = 1;
+   */
+  reason: string;
+
+  /**
+   * Last failure at this moment or later.
+   *
+   * @generated from field: google.protobuf.Timestamp failed_after = 2;
+   */
+  failedAfter?: Timestamp | undefined;
+
+  /**
+   * Last failure before this moment.
+   *
+   * @generated from field: google.protobuf.Timestamp failed_before = 3;
+   */
+  failedBefore?: Timestamp | undefined;
+};
+
+/**
+ * Describes the message plinth.message.v1.DeadLetterFilter.
+ * Use `create(DeadLetterFilterSchema)` to create a new message.
+ */
+export declare const DeadLetterFilterSchema: GenMessage<DeadLetterFilter>;
+
+/**
+ * ListDeadLettersRequest asks for a page.
+ *
+ * @generated from message plinth.message.v1.ListDeadLettersRequest
+ */
+export declare type ListDeadLettersRequest = Message$1<"plinth.message.v1.ListDeadLettersRequest"> & {
+  /**
+   * Name of the queue.
+   *
+   * @generated from field: string queue = 1;
+   */
+  queue: string;
+
+  /**
+   * Most dead letters in the page, up to 1,000. 0 means 100.
+   *
+   * @generated from field: int32 page_size = 2;
+   */
+  pageSize: number;
+
+  /**
+   * next_page_token of the page before.
+   *
+   * @generated from field: string page_token = 3;
+   */
+  pageToken: string;
+
+  /**
+   * Which to list. Unset means all.
+   *
+   * @generated from field: plinth.message.v1.DeadLetterFilter filter = 4;
+   */
+  filter?: DeadLetterFilter | undefined;
+};
+
+/**
+ * Describes the message plinth.message.v1.ListDeadLettersRequest.
+ * Use `create(ListDeadLettersRequestSchema)` to create a new message.
+ */
+export declare const ListDeadLettersRequestSchema: GenMessage<ListDeadLettersRequest>;
+
+/**
+ * ListDeadLettersResponse is a page of dead letters.
+ *
+ * @generated from message plinth.message.v1.ListDeadLettersResponse
+ */
+export declare type ListDeadLettersResponse = Message$1<"plinth.message.v1.ListDeadLettersResponse"> & {
+  /**
+   * Dead letters, the latest failure first.
+   *
+   * @generated from field: repeated plinth.message.v1.DeadLetter dead_letters = 1;
+   */
+  deadLetters: DeadLetter[];
+
+  /**
+   * Set when there are more.
+   *
+   * @generated from field: string next_page_token = 2;
+   */
+  nextPageToken: string;
+};
+
+/**
+ * Describes the message plinth.message.v1.ListDeadLettersResponse.
+ * Use `create(ListDeadLettersResponseSchema)` to create a new message.
+ */
+export declare const ListDeadLettersResponseSchema: GenMessage<ListDeadLettersResponse>;
+
+/**
+ * GetDeadLetterRequest names a dead letter.
+ *
+ * @generated from message plinth.message.v1.GetDeadLetterRequest
+ */
+export declare type GetDeadLetterRequest = Message$1<"plinth.message.v1.GetDeadLetterRequest"> & {
+  /**
+   * Id of the dead letter.
+   *
+   * @generated from field: string id = 1;
+   */
+  id: string;
+};
+
+/**
+ * Describes the message plinth.message.v1.GetDeadLetterRequest.
+ * Use `create(GetDeadLetterRequestSchema)` to create a new message.
+ */
+export declare const GetDeadLetterRequestSchema: GenMessage<GetDeadLetterRequest>;
+
+/**
+ * RedriveDeadLettersRequest chooses dead letters by exactly one of ids, filter and token.
+ *
+ * @generated from message plinth.message.v1.RedriveDeadLettersRequest
+ */
+export declare type RedriveDeadLettersRequest = Message$1<"plinth.message.v1.RedriveDeadLettersRequest"> & {
+  /**
+   * Name of the queue.
+   *
+   * @generated from field: string queue = 1;
+   */
+  queue: string;
+
+  /**
+   * Ids of dead letters, up to 1,000.
+   *
+   * @generated from field: repeated string ids = 2;
+   */
+  ids: string[];
+
+  /**
+   * All that match. An empty filter chooses all of the queue.
+   *
+   * @generated from field: plinth.message.v1.DeadLetterFilter filter = 3;
+   */
+  filter?: DeadLetterFilter | undefined;
+
+  /**
+   * Token of a dry run: exactly what that counted. It is good for an hour.
+   *
+   * @generated from field: string token = 4;
+   */
+  token: string;
+
+  /**
+   * Count and fix the set, and change nothing.
+   *
+   * @generated from field: bool dry_run = 5;
+   */
+  dryRun: boolean;
+
+  /**
+   * Most messages a second that go back to the queue. 0 means no limit.
+   *
+   * @generated from field: int32 max_per_second = 6;
+   */
+  maxPerSecond: number;
+};
+
+/**
+ * Describes the message plinth.message.v1.RedriveDeadLettersRequest.
+ * Use `create(RedriveDeadLettersRequestSchema)` to create a new message.
+ */
+export declare const RedriveDeadLettersRequestSchema: GenMessage<RedriveDeadLettersRequest>;
+
+/**
+ * RedriveDeadLettersResponse tells what was chosen.
+ *
+ * @generated from message plinth.message.v1.RedriveDeadLettersResponse
+ */
+export declare type RedriveDeadLettersResponse = Message$1<"plinth.message.v1.RedriveDeadLettersResponse"> & {
+  /**
+   * Dead letters that were chosen.
+   *
+   * @generated from field: int64 count = 1;
+   */
+  count: bigint;
+
+  /**
+   * Those that were asked for and not chosen.
+   *
+   * @generated from field: repeated plinth.message.v1.SkippedDeadLetters skipped = 2;
+   */
+  skipped: SkippedDeadLetters[];
+
+  /**
+   * Only of a dry run: redrives exactly what was counted.
+   *
+   * @generated from field: string token = 3;
+   */
+  token: string;
+
+  /**
+   * The redrive. Unset for a dry run.
+   *
+   * @generated from field: plinth.message.v1.DeadLetterOperation operation = 4;
+   */
+  operation?: DeadLetterOperation | undefined;
+};
+
+/**
+ * Describes the message plinth.message.v1.RedriveDeadLettersResponse.
+ * Use `create(RedriveDeadLettersResponseSchema)` to create a new message.
+ */
+export declare const RedriveDeadLettersResponseSchema: GenMessage<RedriveDeadLettersResponse>;
+
+/**
+ * PurgeDeadLettersRequest chooses dead letters by exactly one of ids, filter and token.
+ *
+ * @generated from message plinth.message.v1.PurgeDeadLettersRequest
+ */
+export declare type PurgeDeadLettersRequest = Message$1<"plinth.message.v1.PurgeDeadLettersRequest"> & {
+  /**
+   * Name of the queue.
+   *
+   * @generated from field: string queue = 1;
+   */
+  queue: string;
+
+  /**
+   * Ids of dead letters, up to 1,000.
+   *
+   * @generated from field: repeated string ids = 2;
+   */
+  ids: string[];
+
+  /**
+   * All that match. An empty filter chooses all of the queue.
+   *
+   * @generated from field: plinth.message.v1.DeadLetterFilter filter = 3;
+   */
+  filter?: DeadLetterFilter | undefined;
+
+  /**
+   * Token of a dry run: exactly what that counted. It is good for an hour.
+   *
+   * @generated from field: string token = 4;
+   */
+  token: string;
+
+  /**
+   * Count and fix the set, and change nothing.
+   *
+   * @generated from field: bool dry_run = 5;
+   */
+  dryRun: boolean;
+};
+
+/**
+ * Describes the message plinth.message.v1.PurgeDeadLettersRequest.
+ * Use `create(PurgeDeadLettersRequestSchema)` to create a new message.
+ */
+export declare const PurgeDeadLettersRequestSchema: GenMessage<PurgeDeadLettersRequest>;
+
+/**
+ * PurgeDeadLettersResponse tells what was chosen.
+ *
+ * @generated from message plinth.message.v1.PurgeDeadLettersResponse
+ */
+export declare type PurgeDeadLettersResponse = Message$1<"plinth.message.v1.PurgeDeadLettersResponse"> & {
+  /**
+   * Dead letters that were chosen.
+   *
+   * @generated from field: int64 count = 1;
+   */
+  count: bigint;
+
+  /**
+   * Those that were asked for and not chosen.
+   *
+   * @generated from field: repeated plinth.message.v1.SkippedDeadLetters skipped = 2;
+   */
+  skipped: SkippedDeadLetters[];
+
+  /**
+   * Only of a dry run: purges exactly what was counted.
+   *
+   * @generated from field: string token = 3;
+   */
+  token: string;
+
+  /**
+   * The purge. Unset for a dry run.
+   *
+   * @generated from field: plinth.message.v1.DeadLetterOperation operation = 4;
+   */
+  operation?: DeadLetterOperation | undefined;
+};
+
+/**
+ * Describes the message plinth.message.v1.PurgeDeadLettersResponse.
+ * Use `create(PurgeDeadLettersResponseSchema)` to create a new message.
+ */
+export declare const PurgeDeadLettersResponseSchema: GenMessage<PurgeDeadLettersResponse>;
+
+/**
+ * SkippedDeadLetters counts dead letters that an operation leaves alone.
+ *
+ * @generated from message plinth.message.v1.SkippedDeadLetters
+ */
+export declare type SkippedDeadLetters = Message$1<"plinth.message.v1.SkippedDeadLetters"> & {
+  /**
+   * Why: `not_found` (gone, or of another queue) or `in_operation` (another operation that runs has it).
+   *
+   * @generated from field: string reason = 1;
+   */
+  reason: string;
+
+  /**
+   * How many.
+   *
+   * @generated from field: int64 count = 2;
+   */
+  count: bigint;
+};
+
+/**
+ * Describes the message plinth.message.v1.SkippedDeadLetters.
+ * Use `create(SkippedDeadLettersSchema)` to create a new message.
+ */
+export declare const SkippedDeadLettersSchema: GenMessage<SkippedDeadLetters>;
+
+/**
+ * DeadLetterOperation is a redrive or a purge, kept with who started it.
+ *
+ * @generated from message plinth.message.v1.DeadLetterOperation
+ */
+export declare type DeadLetterOperation = Message$1<"plinth.message.v1.DeadLetterOperation"> & {
+  /**
+   * Id of the operation, a UUIDv7.
+   *
+   * @generated from field: string id = 1;
+   */
+  id: string;
+
+  /**
+   * What it does.
+   *
+   * @generated from field: plinth.message.v1.DeadLetterOperationKind kind = 2;
+   */
+  kind: DeadLetterOperationKind;
+
+  /**
+   * Queue of the dead letters.
+   *
+   * @generated from field: string queue = 3;
+   */
+  queue: string;
+
+  /**
+   * How far it is.
+   *
+   * @generated from field: plinth.message.v1.DeadLetterOperationState state = 4;
+   */
+  state: DeadLetterOperationState;
+
+  /**
+   * Dead letters that were chosen.
+   *
+   * @generated from field: int64 total = 5;
+   */
+  total: bigint;
+
+  /**
+   * Those that are done.
+   *
+   * @generated from field: int64 done = 6;
+   */
+  done: bigint;
+
+  /**
+   * Those that were gone when their turn came.
+   *
+   * @generated from field: int64 skipped = 7;
+   */
+  skipped: bigint;
+
+  /**
+   * Most messages a second. 0 means no limit.
+   *
+   * @generated from field: int32 max_per_second = 8;
+   */
+  maxPerSecond: number;
+
+  /**
+   * Who started it.
+   *
+   * @generated from field: string principal = 9;
+   */
+  principal: string;
+
+  /**
+   * When it was started, or planned.
+   *
+   * @generated from field: google.protobuf.Timestamp create_time = 10;
+   */
+  createTime?: Timestamp | undefined;
+
+  /**
+   * When all was done.
+   *
+   * @generated from field: google.protobuf.Timestamp end_time = 11;
+   */
+  endTime?: Timestamp | undefined;
+};
+
+/**
+ * Describes the message plinth.message.v1.DeadLetterOperation.
+ * Use `create(DeadLetterOperationSchema)` to create a new message.
+ */
+export declare const DeadLetterOperationSchema: GenMessage<DeadLetterOperation>;
+
+/**
+ * GetDeadLetterOperationRequest names an operation.
+ *
+ * @generated from message plinth.message.v1.GetDeadLetterOperationRequest
+ */
+export declare type GetDeadLetterOperationRequest = Message$1<"plinth.message.v1.GetDeadLetterOperationRequest"> & {
+  /**
+   * Id of the operation.
+   *
+   * @generated from field: string id = 1;
+   */
+  id: string;
+};
+
+/**
+ * Describes the message plinth.message.v1.GetDeadLetterOperationRequest.
+ * Use `create(GetDeadLetterOperationRequestSchema)` to create a new message.
+ */
+export declare const GetDeadLetterOperationRequestSchema: GenMessage<GetDeadLetterOperationRequest>;
+
+/**
+ * ListDeadLetterOperationsRequest asks for a page.
+ *
+ * @generated from message plinth.message.v1.ListDeadLetterOperationsRequest
+ */
+export declare type ListDeadLetterOperationsRequest = Message$1<"plinth.message.v1.ListDeadLetterOperationsRequest"> & {
+  /**
+   * Name of the queue.
+   *
+   * @generated from field: string queue = 1;
+   */
+  queue: string;
+
+  /**
+   * Most operations in the page, up to 1,000. 0 means 100.
+   *
+   * @generated from field: int32 page_size = 2;
+   */
+  pageSize: number;
+
+  /**
+   * next_page_token of the page before.
+   *
+   * @generated from field: string page_token = 3;
+   */
+  pageToken: string;
+};
+
+/**
+ * Describes the message plinth.message.v1.ListDeadLetterOperationsRequest.
+ * Use `create(ListDeadLetterOperationsRequestSchema)` to create a new message.
+ */
+export declare const ListDeadLetterOperationsRequestSchema: GenMessage<ListDeadLetterOperationsRequest>;
+
+/**
+ * ListDeadLetterOperationsResponse is a page of operations.
+ *
+ * @generated from message plinth.message.v1.ListDeadLetterOperationsResponse
+ */
+export declare type ListDeadLetterOperationsResponse = Message$1<"plinth.message.v1.ListDeadLetterOperationsResponse"> & {
+  /**
+   * Operations, the latest first.
+   *
+   * @generated from field: repeated plinth.message.v1.DeadLetterOperation operations = 1;
+   */
+  operations: DeadLetterOperation[];
+
+  /**
+   * Set when there are more.
+   *
+   * @generated from field: string next_page_token = 2;
+   */
+  nextPageToken: string;
+};
+
+/**
+ * Describes the message plinth.message.v1.ListDeadLetterOperationsResponse.
+ * Use `create(ListDeadLetterOperationsResponseSchema)` to create a new message.
+ */
+export declare const ListDeadLetterOperationsResponseSchema: GenMessage<ListDeadLetterOperationsResponse>;
+
+/**
+ * DeadLetterOperationKind is what an operation does.
+ *
+ * @generated from enum plinth.message.v1.DeadLetterOperationKind
+ */
+export enum DeadLetterOperationKind {
+  /**
+   * Not set.
+   *
+   * @generated from enum value: DEAD_LETTER_OPERATION_KIND_UNSPECIFIED = 0;
+   */
+  UNSPECIFIED = 0,
+
+  /**
+   * Sends dead letters back to their queue.
+   *
+   * @generated from enum value: DEAD_LETTER_OPERATION_KIND_REDRIVE = 1;
+   */
+  REDRIVE = 1,
+
+  /**
+   * Removes dead letters.
+   *
+   * @generated from enum value: DEAD_LETTER_OPERATION_KIND_PURGE = 2;
+   */
+  PURGE = 2,
+}
+
+/**
+ * Describes the enum plinth.message.v1.DeadLetterOperationKind.
+ */
+export declare const DeadLetterOperationKindSchema: GenEnum<DeadLetterOperationKind>;
+
+/**
+ * DeadLetterOperationState is how far an operation is.
+ *
+ * @generated from enum plinth.message.v1.DeadLetterOperationState
+ */
+export enum DeadLetterOperationState {
+  /**
+   * Not set.
+   *
+   * @generated from enum value: DEAD_LETTER_OPERATION_STATE_UNSPECIFIED = 0;
+   */
+  UNSPECIFIED = 0,
+
+  /**
+   * A dry run whose token was not used.
+   *
+   * @generated from enum value: DEAD_LETTER_OPERATION_STATE_PLANNED = 1;
+   */
+  PLANNED = 1,
+
+  /**
+   * The worker is at it, or will be.
+   *
+   * @generated from enum value: DEAD_LETTER_OPERATION_STATE_RUNNING = 2;
+   */
+  RUNNING = 2,
+
+  /**
+   * All is done.
+   *
+   * @generated from enum value: DEAD_LETTER_OPERATION_STATE_DONE = 3;
+   */
+  DONE = 3,
+}
+
+/**
+ * Describes the enum plinth.message.v1.DeadLetterOperationState.
+ */
+export declare const DeadLetterOperationStateSchema: GenEnum<DeadLetterOperationState>;
+
+/**
+ * MessageService publishes messages to queues and topics and delivers them to consumers, at least once.
+ *
+ * A message whose id was answered is held durably until a consumer acknowledges it, it becomes a dead letter, or its
+ * queue's own limits say otherwise (`message_ttl`). Queue names are 1 to 128 letters, digits, `.`, `_` and `-`, and begin
+ * with a letter or digit; topics are the same with up to 64.
  *
  * @generated from service plinth.message.v1.MessageService
  */
 export declare const MessageService: GenService<{
   /**
-   * Publish puts one message in a queue. It answers once the broker holds the message durably.
+   * Publish puts one message in a queue, or in every queue that is bound to a topic. It answers once the broker holds the
+   * message durably; a message with `delay`, `deliver_at` or `idempotency_key` once it is committed, to reach the broker
+   * when it is due.
    *
-   * Errors: `not_found` for an unknown queue; `resource_exhausted` for a message over 3 MiB (payload and attributes
-   * together); `unavailable` when the broker is away: the message may or may not have been kept, so publish it again.
+   * Errors: `not_found` for an unknown queue, and for a topic and routing key that no queue is bound to;
+   * `resource_exhausted` for a message over 3 MiB (payload and attributes together) and for a queue at its `max_length`;
+   * `unavailable` when the broker is away: the message may or may not have been kept, so publish it again (with an
+   * `idempotency_key`, to have it once).
    *
    * @generated from rpc plinth.message.v1.MessageService.Publish
    */
@@ -519,9 +1825,43 @@ export declare const MessageService: GenService<{
     output: typeof PublishResponseSchema;
   },
   /**
+   * PublishBatch publishes up to 1,000 messages, each by itself: one that fails does not hold up the others. It answers
+   * one result for each message, in order.
+   *
+   * @generated from rpc plinth.message.v1.MessageService.PublishBatch
+   */
+  publishBatch: {
+    methodKind: "unary";
+    input: typeof PublishBatchRequestSchema;
+    output: typeof PublishBatchResponseSchema;
+  },
+  /**
+   * GetMessage describes a message that waits for its time: one that is delayed, or that waits for its next attempt.
+   * Errors: `not_found` for any other, those that are in a queue among them.
+   *
+   * @generated from rpc plinth.message.v1.MessageService.GetMessage
+   */
+  getMessage: {
+    methodKind: "unary";
+    input: typeof GetMessageRequestSchema;
+    output: typeof WaitingMessageSchema;
+  },
+  /**
+   * CancelMessage removes a message that waits for its time, for good. Errors: `not_found` for any other; one that is
+   * in a queue can no longer be cancelled.
+   *
+   * @generated from rpc plinth.message.v1.MessageService.CancelMessage
+   */
+  cancelMessage: {
+    methodKind: "unary";
+    input: typeof CancelMessageRequestSchema;
+    output: typeof CancelMessageResponseSchema;
+  },
+  /**
    * Consume delivers messages of one queue over a stream. The client opens with `subscribe`, then sends any of `ack`,
    * `nack` and `extend`; the server sends messages within the credit. A message that is neither acknowledged nor
-   * extended by its ack deadline, and every message that is outstanding when the stream ends, is delivered again.
+   * extended by its ack deadline, and every message that is outstanding when the stream ends, is delivered again. One that
+   * is given back comes again after a back-off, and becomes a dead letter after its queue's `max_attempts`.
    *
    * Errors: `not_found` for an unknown queue, or one that is deleted meanwhile; `invalid_argument` for a stream that
    * opens otherwise. A server that stops ends the stream without an error once its clients have had a moment to settle.
@@ -544,7 +1884,7 @@ export declare const MessageService: GenService<{
     output: typeof QueueSchema;
   },
   /**
-   * GetQueue describes one queue, with its depth. Errors: `not_found`.
+   * GetQueue describes one queue, with its depth and rates. Errors: `not_found`.
    *
    * @generated from rpc plinth.message.v1.MessageService.GetQueue
    */
@@ -554,8 +1894,8 @@ export declare const MessageService: GenService<{
     output: typeof QueueSchema;
   },
   /**
-   * ListQueues lists the queues by name, in pages. The queues come without their depth. Errors: `invalid_argument` for
-   * a page token that this service did not make.
+   * ListQueues lists the queues by name, in pages. The queues come without depth, rates and counts. Errors:
+   * `invalid_argument` for a page token that this service did not make.
    *
    * @generated from rpc plinth.message.v1.MessageService.ListQueues
    */
@@ -565,7 +1905,19 @@ export declare const MessageService: GenService<{
     output: typeof ListQueuesResponseSchema;
   },
   /**
-   * DeleteQueue removes a queue with all the messages in it. Errors: `not_found`.
+   * UpdateQueue changes a queue's policy, at once and for the messages that are in it too. Errors: `not_found`;
+   * `failed_precondition` for another `message_ttl` or `max_length`, which are fixed when the queue is created.
+   *
+   * @generated from rpc plinth.message.v1.MessageService.UpdateQueue
+   */
+  updateQueue: {
+    methodKind: "unary";
+    input: typeof UpdateQueueRequestSchema;
+    output: typeof QueueSchema;
+  },
+  /**
+   * DeleteQueue removes a queue with all its messages: those in it, those that wait for their time and its dead letters.
+   * Errors: `not_found`.
    *
    * @generated from rpc plinth.message.v1.MessageService.DeleteQueue
    */
@@ -573,6 +1925,107 @@ export declare const MessageService: GenService<{
     methodKind: "unary";
     input: typeof DeleteQueueRequestSchema;
     output: typeof DeleteQueueResponseSchema;
+  },
+  /**
+   * PauseQueue stops deliveries from a queue to every consumer; publishing goes on. What is outstanding can still be
+   * settled. Pausing a paused queue changes nothing. Errors: `not_found`.
+   *
+   * @generated from rpc plinth.message.v1.MessageService.PauseQueue
+   */
+  pauseQueue: {
+    methodKind: "unary";
+    input: typeof PauseQueueRequestSchema;
+    output: typeof QueueSchema;
+  },
+  /**
+   * ResumeQueue starts deliveries again. Errors: `not_found`.
+   *
+   * @generated from rpc plinth.message.v1.MessageService.ResumeQueue
+   */
+  resumeQueue: {
+    methodKind: "unary";
+    input: typeof ResumeQueueRequestSchema;
+    output: typeof QueueSchema;
+  },
+  /**
+   * PurgeQueue removes the messages that wait in a queue, and those that wait for their time to go there. Outstanding ones
+   * and dead letters stay. Errors: `not_found`.
+   *
+   * @generated from rpc plinth.message.v1.MessageService.PurgeQueue
+   */
+  purgeQueue: {
+    methodKind: "unary";
+    input: typeof PurgeQueueRequestSchema;
+    output: typeof PurgeQueueResponseSchema;
+  },
+  /**
+   * ListDeadLetters lists the dead letters of a queue, the latest failure first, in pages. A page ends early when it has
+   * 2 MiB. Errors: `not_found` for an unknown queue; `invalid_argument` for a page token that this service did not make
+   * for this filter.
+   *
+   * @generated from rpc plinth.message.v1.MessageService.ListDeadLetters
+   */
+  listDeadLetters: {
+    methodKind: "unary";
+    input: typeof ListDeadLettersRequestSchema;
+    output: typeof ListDeadLettersResponseSchema;
+  },
+  /**
+   * GetDeadLetter describes one dead letter. Errors: `not_found`.
+   *
+   * @generated from rpc plinth.message.v1.MessageService.GetDeadLetter
+   */
+  getDeadLetter: {
+    methodKind: "unary";
+    input: typeof GetDeadLetterRequestSchema;
+    output: typeof DeadLetterSchema;
+  },
+  /**
+   * RedriveDeadLetters sends dead letters back to their queue, their attempts reset. What is chosen by ids or by a filter
+   * is fixed when the call is made; `dry_run` fixes and counts it, changes nothing, and gives a token to redrive exactly
+   * that. Up to 1,000 are redriven before the answer, all or none of them; more are redriven by the worker, and the
+   * operation tells how far it is. The operation, with who started it, is kept.
+   *
+   * Errors: `not_found` for an unknown queue or token; `invalid_argument` unless exactly one of ids, filter and token
+   * is set; `failed_precondition` for a token that was used already.
+   *
+   * @generated from rpc plinth.message.v1.MessageService.RedriveDeadLetters
+   */
+  redriveDeadLetters: {
+    methodKind: "unary";
+    input: typeof RedriveDeadLettersRequestSchema;
+    output: typeof RedriveDeadLettersResponseSchema;
+  },
+  /**
+   * PurgeDeadLetters removes dead letters for good. It chooses, counts, answers and fails as RedriveDeadLetters does.
+   *
+   * @generated from rpc plinth.message.v1.MessageService.PurgeDeadLetters
+   */
+  purgeDeadLetters: {
+    methodKind: "unary";
+    input: typeof PurgeDeadLettersRequestSchema;
+    output: typeof PurgeDeadLettersResponseSchema;
+  },
+  /**
+   * GetDeadLetterOperation tells how far a redrive or purge is. Errors: `not_found`.
+   *
+   * @generated from rpc plinth.message.v1.MessageService.GetDeadLetterOperation
+   */
+  getDeadLetterOperation: {
+    methodKind: "unary";
+    input: typeof GetDeadLetterOperationRequestSchema;
+    output: typeof DeadLetterOperationSchema;
+  },
+  /**
+   * ListDeadLetterOperations lists the redrives and purges of a queue, the latest first, in pages. Errors: `not_found`
+   * for an unknown queue; `invalid_argument` for a page token that this service did not make.
+   *
+   * @generated from rpc plinth.message.v1.MessageService.ListDeadLetterOperations
+   */
+  listDeadLetterOperations: {
+    methodKind: "unary";
+    input: typeof ListDeadLetterOperationsRequestSchema;
+    output: typeof ListDeadLetterOperationsResponseSchema;
   },
 }>;
 

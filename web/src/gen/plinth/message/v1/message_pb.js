@@ -2,14 +2,14 @@
 // @generated from file plinth/message/v1/message.proto (package plinth.message.v1, syntax proto3)
 /* eslint-disable */
 
-import { fileDesc, messageDesc, serviceDesc } from "@bufbuild/protobuf/codegenv2";
-import { file_google_protobuf_duration, file_google_protobuf_timestamp } from "@bufbuild/protobuf/wkt";
+import { enumDesc, fileDesc, messageDesc, serviceDesc, tsEnum } from "@bufbuild/protobuf/codegenv2";
+import { file_google_protobuf_duration, file_google_protobuf_field_mask, file_google_protobuf_timestamp } from "@bufbuild/protobuf/wkt";
 
 /**
  * Describes the file plinth/message/v1/message.proto.
  */
 export const file_plinth_message_v1_message = /*@__PURE__*/
-  fileDesc("Ch9wbGludGgvbWVzc2FnZS92MS9tZXNzYWdlLnByb3RvEhFwbGludGgubWVzc2FnZS52MSLHAQoOUHVibGlzaFJlcXVlc3QSDQoFcXVldWUYASABKAkSEQoHbWVzc2FnZRgCIAEoCUgAEg4KBGRhdGEYAyABKAxIABJFCgphdHRyaWJ1dGVzGAQgAygLMjEucGxpbnRoLm1lc3NhZ2UudjEuUHVibGlzaFJlcXVlc3QuQXR0cmlidXRlc0VudHJ5GjEKD0F0dHJpYnV0ZXNFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBQgkKB3BheWxvYWQiHQoPUHVibGlzaFJlc3BvbnNlEgoKAmlkGAEgASgJIssBCg5Db25zdW1lUmVxdWVzdBIxCglzdWJzY3JpYmUYASABKAsyHC5wbGludGgubWVzc2FnZS52MS5TdWJzY3JpYmVIABIlCgNhY2sYAiABKAsyFi5wbGludGgubWVzc2FnZS52MS5BY2tIABInCgRuYWNrGAMgASgLMhcucGxpbnRoLm1lc3NhZ2UudjEuTmFja0gAEisKBmV4dGVuZBgEIAEoCzIZLnBsaW50aC5tZXNzYWdlLnYxLkV4dGVuZEgAQgkKB3JlcXVlc3QiZAoJU3Vic2NyaWJlEg0KBXF1ZXVlGAEgASgJEhcKD21heF9vdXRzdGFuZGluZxgCIAEoBRIvCgxhY2tfZGVhZGxpbmUYAyABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24iEgoDQWNrEgsKA2lkcxgBIAMoCSIyCgROYWNrEioKBWl0ZW1zGAEgAygLMhsucGxpbnRoLm1lc3NhZ2UudjEuTmFja0l0ZW0iUAoITmFja0l0ZW0SCgoCaWQYASABKAkSKAoFZGVsYXkYAiABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SDgoGcmVhc29uGAMgASgJIkYKBkV4dGVuZBILCgNpZHMYASADKAkSLwoMYWNrX2RlYWRsaW5lGAIgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uIj8KD0NvbnN1bWVSZXNwb25zZRIsCghtZXNzYWdlcxgBIAMoCzIaLnBsaW50aC5tZXNzYWdlLnYxLk1lc3NhZ2Ui3AEKB01lc3NhZ2USCgoCaWQYASABKAkSDwoHYXR0ZW1wdBgCIAEoBRIPCgdwYXlsb2FkGAMgASgMEj4KCmF0dHJpYnV0ZXMYBCADKAsyKi5wbGludGgubWVzc2FnZS52MS5NZXNzYWdlLkF0dHJpYnV0ZXNFbnRyeRIwCgxwdWJsaXNoZWRfYXQYBSABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wGjEKD0F0dHJpYnV0ZXNFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBImQKBVF1ZXVlEgwKBG5hbWUYASABKAkSLwoLY3JlYXRlX3RpbWUYAiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEhIKBWRlcHRoGAMgASgDSACIAQFCCAoGX2RlcHRoIiIKEkNyZWF0ZVF1ZXVlUmVxdWVzdBIMCgRuYW1lGAEgASgJIh8KD0dldFF1ZXVlUmVxdWVzdBIMCgRuYW1lGAEgASgJIjoKEUxpc3RRdWV1ZXNSZXF1ZXN0EhEKCXBhZ2Vfc2l6ZRgBIAEoBRISCgpwYWdlX3Rva2VuGAIgASgJIlcKEkxpc3RRdWV1ZXNSZXNwb25zZRIoCgZxdWV1ZXMYASADKAsyGC5wbGludGgubWVzc2FnZS52MS5RdWV1ZRIXCg9uZXh0X3BhZ2VfdG9rZW4YAiABKAkiIgoSRGVsZXRlUXVldWVSZXF1ZXN0EgwKBG5hbWUYASABKAkiFQoTRGVsZXRlUXVldWVSZXNwb25zZTKaBAoOTWVzc2FnZVNlcnZpY2USUAoHUHVibGlzaBIhLnBsaW50aC5tZXNzYWdlLnYxLlB1Ymxpc2hSZXF1ZXN0GiIucGxpbnRoLm1lc3NhZ2UudjEuUHVibGlzaFJlc3BvbnNlElQKB0NvbnN1bWUSIS5wbGludGgubWVzc2FnZS52MS5Db25zdW1lUmVxdWVzdBoiLnBsaW50aC5tZXNzYWdlLnYxLkNvbnN1bWVSZXNwb25zZSgBMAESTgoLQ3JlYXRlUXVldWUSJS5wbGludGgubWVzc2FnZS52MS5DcmVhdGVRdWV1ZVJlcXVlc3QaGC5wbGludGgubWVzc2FnZS52MS5RdWV1ZRJNCghHZXRRdWV1ZRIiLnBsaW50aC5tZXNzYWdlLnYxLkdldFF1ZXVlUmVxdWVzdBoYLnBsaW50aC5tZXNzYWdlLnYxLlF1ZXVlIgOQAgESXgoKTGlzdFF1ZXVlcxIkLnBsaW50aC5tZXNzYWdlLnYxLkxpc3RRdWV1ZXNSZXF1ZXN0GiUucGxpbnRoLm1lc3NhZ2UudjEuTGlzdFF1ZXVlc1Jlc3BvbnNlIgOQAgESYQoLRGVsZXRlUXVldWUSJS5wbGludGgubWVzc2FnZS52MS5EZWxldGVRdWV1ZVJlcXVlc3QaJi5wbGludGgubWVzc2FnZS52MS5EZWxldGVRdWV1ZVJlc3BvbnNlIgOQAgJCKFomcGxpbnRoL2FwaS9wbGludGgvbWVzc2FnZS92MTttZXNzYWdldjFiBnByb3RvMw", [file_google_protobuf_duration, file_google_protobuf_timestamp]);
+  fileDesc("Ch9wbGludGgvbWVzc2FnZS92MS9tZXNzYWdlLnByb3RvEhFwbGludGgubWVzc2FnZS52MSLqAgoOUHVibGlzaFJlcXVlc3QSDQoFcXVldWUYASABKAkSEQoHbWVzc2FnZRgCIAEoCUgAEg4KBGRhdGEYAyABKAxIABJFCgphdHRyaWJ1dGVzGAQgAygLMjEucGxpbnRoLm1lc3NhZ2UudjEuUHVibGlzaFJlcXVlc3QuQXR0cmlidXRlc0VudHJ5Eg0KBXRvcGljGAUgASgJEhMKC3JvdXRpbmdfa2V5GAYgASgJEhcKD2lkZW1wb3RlbmN5X2tleRgHIAEoCRIqCgVkZWxheRgIIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbkgBEjAKCmRlbGl2ZXJfYXQYCSABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wSAEaMQoPQXR0cmlidXRlc0VudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAFCCQoHcGF5bG9hZEIGCgR3aGVuIjAKD1B1Ymxpc2hSZXNwb25zZRIKCgJpZBgBIAEoCRIRCglkdXBsaWNhdGUYAiABKAgiSgoTUHVibGlzaEJhdGNoUmVxdWVzdBIzCghtZXNzYWdlcxgBIAMoCzIhLnBsaW50aC5tZXNzYWdlLnYxLlB1Ymxpc2hSZXF1ZXN0IkkKFFB1Ymxpc2hCYXRjaFJlc3BvbnNlEjEKB3Jlc3VsdHMYASADKAsyIC5wbGludGgubWVzc2FnZS52MS5QdWJsaXNoUmVzdWx0Il4KDVB1Ymxpc2hSZXN1bHQSCgoCaWQYASABKAkSEQoJZHVwbGljYXRlGAIgASgIEi4KBWVycm9yGAMgASgLMh8ucGxpbnRoLm1lc3NhZ2UudjEuUHVibGlzaEVycm9yIi0KDFB1Ymxpc2hFcnJvchIMCgRjb2RlGAEgASgJEg8KB21lc3NhZ2UYAiABKAkiHwoRR2V0TWVzc2FnZVJlcXVlc3QSCgoCaWQYASABKAkiIgoUQ2FuY2VsTWVzc2FnZVJlcXVlc3QSCgoCaWQYASABKAkiFwoVQ2FuY2VsTWVzc2FnZVJlc3BvbnNlIt4CCg5XYWl0aW5nTWVzc2FnZRIKCgJpZBgBIAEoCRINCgVxdWV1ZRgCIAEoCRINCgV0b3BpYxgDIAEoCRITCgtyb3V0aW5nX2tleRgEIAEoCRIuCgpkZWxpdmVyX2F0GAUgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIQCghhdHRlbXB0cxgGIAEoBRIOCgZyZWFzb24YByABKAkSDwoHcGF5bG9hZBgIIAEoDBJFCgphdHRyaWJ1dGVzGAkgAygLMjEucGxpbnRoLm1lc3NhZ2UudjEuV2FpdGluZ01lc3NhZ2UuQXR0cmlidXRlc0VudHJ5EjAKDHB1Ymxpc2hlZF9hdBgKIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXAaMQoPQXR0cmlidXRlc0VudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAEiywEKDkNvbnN1bWVSZXF1ZXN0EjEKCXN1YnNjcmliZRgBIAEoCzIcLnBsaW50aC5tZXNzYWdlLnYxLlN1YnNjcmliZUgAEiUKA2FjaxgCIAEoCzIWLnBsaW50aC5tZXNzYWdlLnYxLkFja0gAEicKBG5hY2sYAyABKAsyFy5wbGludGgubWVzc2FnZS52MS5OYWNrSAASKwoGZXh0ZW5kGAQgASgLMhkucGxpbnRoLm1lc3NhZ2UudjEuRXh0ZW5kSABCCQoHcmVxdWVzdCJkCglTdWJzY3JpYmUSDQoFcXVldWUYASABKAkSFwoPbWF4X291dHN0YW5kaW5nGAIgASgFEi8KDGFja19kZWFkbGluZRgDIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbiISCgNBY2sSCwoDaWRzGAEgAygJIjIKBE5hY2sSKgoFaXRlbXMYASADKAsyGy5wbGludGgubWVzc2FnZS52MS5OYWNrSXRlbSJQCghOYWNrSXRlbRIKCgJpZBgBIAEoCRIoCgVkZWxheRgCIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhIOCgZyZWFzb24YAyABKAkiRgoGRXh0ZW5kEgsKA2lkcxgBIAMoCRIvCgxhY2tfZGVhZGxpbmUYAiABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24iPwoPQ29uc3VtZVJlc3BvbnNlEiwKCG1lc3NhZ2VzGAEgAygLMhoucGxpbnRoLm1lc3NhZ2UudjEuTWVzc2FnZSLcAQoHTWVzc2FnZRIKCgJpZBgBIAEoCRIPCgdhdHRlbXB0GAIgASgFEg8KB3BheWxvYWQYAyABKAwSPgoKYXR0cmlidXRlcxgEIAMoCzIqLnBsaW50aC5tZXNzYWdlLnYxLk1lc3NhZ2UuQXR0cmlidXRlc0VudHJ5EjAKDHB1Ymxpc2hlZF9hdBgFIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXAaMQoPQXR0cmlidXRlc0VudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAEikgQKBVF1ZXVlEgwKBG5hbWUYASABKAkSLwoLY3JlYXRlX3RpbWUYAiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEhIKBWRlcHRoGAMgASgDSACIAQESFAoMbWF4X2F0dGVtcHRzGAQgASgFEi4KC21pbl9iYWNrb2ZmGAUgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEi4KC21heF9iYWNrb2ZmGAYgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEi4KC21lc3NhZ2VfdHRsGAcgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEhIKCm1heF9sZW5ndGgYCCABKAMSOAoVZGVhZF9sZXR0ZXJfcmV0ZW50aW9uGAkgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEiwKCGJpbmRpbmdzGAogAygLMhoucGxpbnRoLm1lc3NhZ2UudjEuQmluZGluZxIOCgZwYXVzZWQYCyABKAgSFAoHd2FpdGluZxgMIAEoA0gBiAEBEhkKDGRlYWRfbGV0dGVycxgNIAEoA0gCiAEBEiwKBXJhdGVzGA4gASgLMh0ucGxpbnRoLm1lc3NhZ2UudjEuUXVldWVSYXRlc0IICgZfZGVwdGhCCgoIX3dhaXRpbmdCDwoNX2RlYWRfbGV0dGVycyJICgpRdWV1ZVJhdGVzEhEKCXB1Ymxpc2hlZBgBIAEoARIRCglkZWxpdmVyZWQYAiABKAESFAoMYWNrbm93bGVkZ2VkGAMgASgBIikKB0JpbmRpbmcSDQoFdG9waWMYASABKAkSDwoHcGF0dGVybhgCIAEoCSLEAgoSQ3JlYXRlUXVldWVSZXF1ZXN0EgwKBG5hbWUYASABKAkSFAoMbWF4X2F0dGVtcHRzGAIgASgFEi4KC21pbl9iYWNrb2ZmGAMgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEi4KC21heF9iYWNrb2ZmGAQgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEi4KC21lc3NhZ2VfdHRsGAUgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEhIKCm1heF9sZW5ndGgYBiABKAMSOAoVZGVhZF9sZXR0ZXJfcmV0ZW50aW9uGAcgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEiwKCGJpbmRpbmdzGAggAygLMhoucGxpbnRoLm1lc3NhZ2UudjEuQmluZGluZyIfCg9HZXRRdWV1ZVJlcXVlc3QSDAoEbmFtZRgBIAEoCSI6ChFMaXN0UXVldWVzUmVxdWVzdBIRCglwYWdlX3NpemUYASABKAUSEgoKcGFnZV90b2tlbhgCIAEoCSJXChJMaXN0UXVldWVzUmVzcG9uc2USKAoGcXVldWVzGAEgAygLMhgucGxpbnRoLm1lc3NhZ2UudjEuUXVldWUSFwoPbmV4dF9wYWdlX3Rva2VuGAIgASgJIvUCChJVcGRhdGVRdWV1ZVJlcXVlc3QSDAoEbmFtZRgBIAEoCRIUCgxtYXhfYXR0ZW1wdHMYAiABKAUSLgoLbWluX2JhY2tvZmYYAyABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SLgoLbWF4X2JhY2tvZmYYBCABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SLgoLbWVzc2FnZV90dGwYBSABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SEgoKbWF4X2xlbmd0aBgGIAEoAxI4ChVkZWFkX2xldHRlcl9yZXRlbnRpb24YByABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SLAoIYmluZGluZ3MYCCADKAsyGi5wbGludGgubWVzc2FnZS52MS5CaW5kaW5nEi8KC3VwZGF0ZV9tYXNrGAkgASgLMhouZ29vZ2xlLnByb3RvYnVmLkZpZWxkTWFzayIiChJEZWxldGVRdWV1ZVJlcXVlc3QSDAoEbmFtZRgBIAEoCSIVChNEZWxldGVRdWV1ZVJlc3BvbnNlIiEKEVBhdXNlUXVldWVSZXF1ZXN0EgwKBG5hbWUYASABKAkiIgoSUmVzdW1lUXVldWVSZXF1ZXN0EgwKBG5hbWUYASABKAkiIQoRUHVyZ2VRdWV1ZVJlcXVlc3QSDAoEbmFtZRgBIAEoCSIkChJQdXJnZVF1ZXVlUmVzcG9uc2USDgoGcHVyZ2VkGAEgASgDIv8CCgpEZWFkTGV0dGVyEgoKAmlkGAEgASgJEg0KBXF1ZXVlGAIgASgJEhIKCm1lc3NhZ2VfaWQYAyABKAkSDgoGcmVhc29uGAQgASgJEhAKCGF0dGVtcHRzGAUgASgFEjMKD2ZpcnN0X2ZhaWxlZF9hdBgGIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASMgoObGFzdF9mYWlsZWRfYXQYByABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEjAKDHB1Ymxpc2hlZF9hdBgIIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASDwoHcGF5bG9hZBgJIAEoDBJBCgphdHRyaWJ1dGVzGAogAygLMi0ucGxpbnRoLm1lc3NhZ2UudjEuRGVhZExldHRlci5BdHRyaWJ1dGVzRW50cnkaMQoPQXR0cmlidXRlc0VudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAEihwEKEERlYWRMZXR0ZXJGaWx0ZXISDgoGcmVhc29uGAEgASgJEjAKDGZhaWxlZF9hZnRlchgCIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASMQoNZmFpbGVkX2JlZm9yZRgDIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXAigwEKFkxpc3REZWFkTGV0dGVyc1JlcXVlc3QSDQoFcXVldWUYASABKAkSEQoJcGFnZV9zaXplGAIgASgFEhIKCnBhZ2VfdG9rZW4YAyABKAkSMwoGZmlsdGVyGAQgASgLMiMucGxpbnRoLm1lc3NhZ2UudjEuRGVhZExldHRlckZpbHRlciJnChdMaXN0RGVhZExldHRlcnNSZXNwb25zZRIzCgxkZWFkX2xldHRlcnMYASADKAsyHS5wbGludGgubWVzc2FnZS52MS5EZWFkTGV0dGVyEhcKD25leHRfcGFnZV90b2tlbhgCIAEoCSIiChRHZXREZWFkTGV0dGVyUmVxdWVzdBIKCgJpZBgBIAEoCSKkAQoZUmVkcml2ZURlYWRMZXR0ZXJzUmVxdWVzdBINCgVxdWV1ZRgBIAEoCRILCgNpZHMYAiADKAkSMwoGZmlsdGVyGAMgASgLMiMucGxpbnRoLm1lc3NhZ2UudjEuRGVhZExldHRlckZpbHRlchINCgV0b2tlbhgEIAEoCRIPCgdkcnlfcnVuGAUgASgIEhYKDm1heF9wZXJfc2Vjb25kGAYgASgFIq0BChpSZWRyaXZlRGVhZExldHRlcnNSZXNwb25zZRINCgVjb3VudBgBIAEoAxI2Cgdza2lwcGVkGAIgAygLMiUucGxpbnRoLm1lc3NhZ2UudjEuU2tpcHBlZERlYWRMZXR0ZXJzEg0KBXRva2VuGAMgASgJEjkKCW9wZXJhdGlvbhgEIAEoCzImLnBsaW50aC5tZXNzYWdlLnYxLkRlYWRMZXR0ZXJPcGVyYXRpb24iigEKF1B1cmdlRGVhZExldHRlcnNSZXF1ZXN0Eg0KBXF1ZXVlGAEgASgJEgsKA2lkcxgCIAMoCRIzCgZmaWx0ZXIYAyABKAsyIy5wbGludGgubWVzc2FnZS52MS5EZWFkTGV0dGVyRmlsdGVyEg0KBXRva2VuGAQgASgJEg8KB2RyeV9ydW4YBSABKAgiqwEKGFB1cmdlRGVhZExldHRlcnNSZXNwb25zZRINCgVjb3VudBgBIAEoAxI2Cgdza2lwcGVkGAIgAygLMiUucGxpbnRoLm1lc3NhZ2UudjEuU2tpcHBlZERlYWRMZXR0ZXJzEg0KBXRva2VuGAMgASgJEjkKCW9wZXJhdGlvbhgEIAEoCzImLnBsaW50aC5tZXNzYWdlLnYxLkRlYWRMZXR0ZXJPcGVyYXRpb24iMwoSU2tpcHBlZERlYWRMZXR0ZXJzEg4KBnJlYXNvbhgBIAEoCRINCgVjb3VudBgCIAEoAyLeAgoTRGVhZExldHRlck9wZXJhdGlvbhIKCgJpZBgBIAEoCRI4CgRraW5kGAIgASgOMioucGxpbnRoLm1lc3NhZ2UudjEuRGVhZExldHRlck9wZXJhdGlvbktpbmQSDQoFcXVldWUYAyABKAkSOgoFc3RhdGUYBCABKA4yKy5wbGludGgubWVzc2FnZS52MS5EZWFkTGV0dGVyT3BlcmF0aW9uU3RhdGUSDQoFdG90YWwYBSABKAMSDAoEZG9uZRgGIAEoAxIPCgdza2lwcGVkGAcgASgDEhYKDm1heF9wZXJfc2Vjb25kGAggASgFEhEKCXByaW5jaXBhbBgJIAEoCRIvCgtjcmVhdGVfdGltZRgKIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASLAoIZW5kX3RpbWUYCyABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wIisKHUdldERlYWRMZXR0ZXJPcGVyYXRpb25SZXF1ZXN0EgoKAmlkGAEgASgJIlcKH0xpc3REZWFkTGV0dGVyT3BlcmF0aW9uc1JlcXVlc3QSDQoFcXVldWUYASABKAkSEQoJcGFnZV9zaXplGAIgASgFEhIKCnBhZ2VfdG9rZW4YAyABKAkidwogTGlzdERlYWRMZXR0ZXJPcGVyYXRpb25zUmVzcG9uc2USOgoKb3BlcmF0aW9ucxgBIAMoCzImLnBsaW50aC5tZXNzYWdlLnYxLkRlYWRMZXR0ZXJPcGVyYXRpb24SFwoPbmV4dF9wYWdlX3Rva2VuGAIgASgJKpMBChdEZWFkTGV0dGVyT3BlcmF0aW9uS2luZBIqCiZERUFEX0xFVFRFUl9PUEVSQVRJT05fS0lORF9VTlNQRUNJRklFRBAAEiYKIkRFQURfTEVUVEVSX09QRVJBVElPTl9LSU5EX1JFRFJJVkUQARIkCiBERUFEX0xFVFRFUl9PUEVSQVRJT05fS0lORF9QVVJHRRACKr8BChhEZWFkTGV0dGVyT3BlcmF0aW9uU3RhdGUSKwonREVBRF9MRVRURVJfT1BFUkFUSU9OX1NUQVRFX1VOU1BFQ0lGSUVEEAASJwojREVBRF9MRVRURVJfT1BFUkFUSU9OX1NUQVRFX1BMQU5ORUQQARInCiNERUFEX0xFVFRFUl9PUEVSQVRJT05fU1RBVEVfUlVOTklORxACEiQKIERFQURfTEVUVEVSX09QRVJBVElPTl9TVEFURV9ET05FEAMyzg4KDk1lc3NhZ2VTZXJ2aWNlElAKB1B1Ymxpc2gSIS5wbGludGgubWVzc2FnZS52MS5QdWJsaXNoUmVxdWVzdBoiLnBsaW50aC5tZXNzYWdlLnYxLlB1Ymxpc2hSZXNwb25zZRJfCgxQdWJsaXNoQmF0Y2gSJi5wbGludGgubWVzc2FnZS52MS5QdWJsaXNoQmF0Y2hSZXF1ZXN0GicucGxpbnRoLm1lc3NhZ2UudjEuUHVibGlzaEJhdGNoUmVzcG9uc2USWgoKR2V0TWVzc2FnZRIkLnBsaW50aC5tZXNzYWdlLnYxLkdldE1lc3NhZ2VSZXF1ZXN0GiEucGxpbnRoLm1lc3NhZ2UudjEuV2FpdGluZ01lc3NhZ2UiA5ACARJnCg1DYW5jZWxNZXNzYWdlEicucGxpbnRoLm1lc3NhZ2UudjEuQ2FuY2VsTWVzc2FnZVJlcXVlc3QaKC5wbGludGgubWVzc2FnZS52MS5DYW5jZWxNZXNzYWdlUmVzcG9uc2UiA5ACAhJUCgdDb25zdW1lEiEucGxpbnRoLm1lc3NhZ2UudjEuQ29uc3VtZVJlcXVlc3QaIi5wbGludGgubWVzc2FnZS52MS5Db25zdW1lUmVzcG9uc2UoATABEk4KC0NyZWF0ZVF1ZXVlEiUucGxpbnRoLm1lc3NhZ2UudjEuQ3JlYXRlUXVldWVSZXF1ZXN0GhgucGxpbnRoLm1lc3NhZ2UudjEuUXVldWUSTQoIR2V0UXVldWUSIi5wbGludGgubWVzc2FnZS52MS5HZXRRdWV1ZVJlcXVlc3QaGC5wbGludGgubWVzc2FnZS52MS5RdWV1ZSIDkAIBEl4KCkxpc3RRdWV1ZXMSJC5wbGludGgubWVzc2FnZS52MS5MaXN0UXVldWVzUmVxdWVzdBolLnBsaW50aC5tZXNzYWdlLnYxLkxpc3RRdWV1ZXNSZXNwb25zZSIDkAIBElMKC1VwZGF0ZVF1ZXVlEiUucGxpbnRoLm1lc3NhZ2UudjEuVXBkYXRlUXVldWVSZXF1ZXN0GhgucGxpbnRoLm1lc3NhZ2UudjEuUXVldWUiA5ACAhJhCgtEZWxldGVRdWV1ZRIlLnBsaW50aC5tZXNzYWdlLnYxLkRlbGV0ZVF1ZXVlUmVxdWVzdBomLnBsaW50aC5tZXNzYWdlLnYxLkRlbGV0ZVF1ZXVlUmVzcG9uc2UiA5ACAhJRCgpQYXVzZVF1ZXVlEiQucGxpbnRoLm1lc3NhZ2UudjEuUGF1c2VRdWV1ZVJlcXVlc3QaGC5wbGludGgubWVzc2FnZS52MS5RdWV1ZSIDkAICElMKC1Jlc3VtZVF1ZXVlEiUucGxpbnRoLm1lc3NhZ2UudjEuUmVzdW1lUXVldWVSZXF1ZXN0GhgucGxpbnRoLm1lc3NhZ2UudjEuUXVldWUiA5ACAhJeCgpQdXJnZVF1ZXVlEiQucGxpbnRoLm1lc3NhZ2UudjEuUHVyZ2VRdWV1ZVJlcXVlc3QaJS5wbGludGgubWVzc2FnZS52MS5QdXJnZVF1ZXVlUmVzcG9uc2UiA5ACAhJtCg9MaXN0RGVhZExldHRlcnMSKS5wbGludGgubWVzc2FnZS52MS5MaXN0RGVhZExldHRlcnNSZXF1ZXN0GioucGxpbnRoLm1lc3NhZ2UudjEuTGlzdERlYWRMZXR0ZXJzUmVzcG9uc2UiA5ACARJcCg1HZXREZWFkTGV0dGVyEicucGxpbnRoLm1lc3NhZ2UudjEuR2V0RGVhZExldHRlclJlcXVlc3QaHS5wbGludGgubWVzc2FnZS52MS5EZWFkTGV0dGVyIgOQAgEScQoSUmVkcml2ZURlYWRMZXR0ZXJzEiwucGxpbnRoLm1lc3NhZ2UudjEuUmVkcml2ZURlYWRMZXR0ZXJzUmVxdWVzdBotLnBsaW50aC5tZXNzYWdlLnYxLlJlZHJpdmVEZWFkTGV0dGVyc1Jlc3BvbnNlEmsKEFB1cmdlRGVhZExldHRlcnMSKi5wbGludGgubWVzc2FnZS52MS5QdXJnZURlYWRMZXR0ZXJzUmVxdWVzdBorLnBsaW50aC5tZXNzYWdlLnYxLlB1cmdlRGVhZExldHRlcnNSZXNwb25zZRJ3ChZHZXREZWFkTGV0dGVyT3BlcmF0aW9uEjAucGxpbnRoLm1lc3NhZ2UudjEuR2V0RGVhZExldHRlck9wZXJhdGlvblJlcXVlc3QaJi5wbGludGgubWVzc2FnZS52MS5EZWFkTGV0dGVyT3BlcmF0aW9uIgOQAgESiAEKGExpc3REZWFkTGV0dGVyT3BlcmF0aW9ucxIyLnBsaW50aC5tZXNzYWdlLnYxLkxpc3REZWFkTGV0dGVyT3BlcmF0aW9uc1JlcXVlc3QaMy5wbGludGgubWVzc2FnZS52MS5MaXN0RGVhZExldHRlck9wZXJhdGlvbnNSZXNwb25zZSIDkAIBQihaJnBsaW50aC9hcGkvcGxpbnRoL21lc3NhZ2UvdjE7bWVzc2FnZXYxYgZwcm90bzM", [file_google_protobuf_duration, file_google_protobuf_field_mask, file_google_protobuf_timestamp]);
 
 /**
  * Describes the message plinth.message.v1.PublishRequest.
@@ -26,115 +26,347 @@ export const PublishResponseSchema = /*@__PURE__*/
   messageDesc(file_plinth_message_v1_message, 1);
 
 /**
+ * Describes the message plinth.message.v1.PublishBatchRequest.
+ * Use `create(PublishBatchRequestSchema)` to create a new message.
+ */
+export const PublishBatchRequestSchema = /*@__PURE__*/
+  messageDesc(file_plinth_message_v1_message, 2);
+
+/**
+ * Describes the message plinth.message.v1.PublishBatchResponse.
+ * Use `create(PublishBatchResponseSchema)` to create a new message.
+ */
+export const PublishBatchResponseSchema = /*@__PURE__*/
+  messageDesc(file_plinth_message_v1_message, 3);
+
+/**
+ * Describes the message plinth.message.v1.PublishResult.
+ * Use `create(PublishResultSchema)` to create a new message.
+ */
+export const PublishResultSchema = /*@__PURE__*/
+  messageDesc(file_plinth_message_v1_message, 4);
+
+/**
+ * Describes the message plinth.message.v1.PublishError.
+ * Use `create(PublishErrorSchema)` to create a new message.
+ */
+export const PublishErrorSchema = /*@__PURE__*/
+  messageDesc(file_plinth_message_v1_message, 5);
+
+/**
+ * Describes the message plinth.message.v1.GetMessageRequest.
+ * Use `create(GetMessageRequestSchema)` to create a new message.
+ */
+export const GetMessageRequestSchema = /*@__PURE__*/
+  messageDesc(file_plinth_message_v1_message, 6);
+
+/**
+ * Describes the message plinth.message.v1.CancelMessageRequest.
+ * Use `create(CancelMessageRequestSchema)` to create a new message.
+ */
+export const CancelMessageRequestSchema = /*@__PURE__*/
+  messageDesc(file_plinth_message_v1_message, 7);
+
+/**
+ * Describes the message plinth.message.v1.CancelMessageResponse.
+ * Use `create(CancelMessageResponseSchema)` to create a new message.
+ */
+export const CancelMessageResponseSchema = /*@__PURE__*/
+  messageDesc(file_plinth_message_v1_message, 8);
+
+/**
+ * Describes the message plinth.message.v1.WaitingMessage.
+ * Use `create(WaitingMessageSchema)` to create a new message.
+ */
+export const WaitingMessageSchema = /*@__PURE__*/
+  messageDesc(file_plinth_message_v1_message, 9);
+
+/**
  * Describes the message plinth.message.v1.ConsumeRequest.
  * Use `create(ConsumeRequestSchema)` to create a new message.
  */
 export const ConsumeRequestSchema = /*@__PURE__*/
-  messageDesc(file_plinth_message_v1_message, 2);
+  messageDesc(file_plinth_message_v1_message, 10);
 
 /**
  * Describes the message plinth.message.v1.Subscribe.
  * Use `create(SubscribeSchema)` to create a new message.
  */
 export const SubscribeSchema = /*@__PURE__*/
-  messageDesc(file_plinth_message_v1_message, 3);
+  messageDesc(file_plinth_message_v1_message, 11);
 
 /**
  * Describes the message plinth.message.v1.Ack.
  * Use `create(AckSchema)` to create a new message.
  */
 export const AckSchema = /*@__PURE__*/
-  messageDesc(file_plinth_message_v1_message, 4);
+  messageDesc(file_plinth_message_v1_message, 12);
 
 /**
  * Describes the message plinth.message.v1.Nack.
  * Use `create(NackSchema)` to create a new message.
  */
 export const NackSchema = /*@__PURE__*/
-  messageDesc(file_plinth_message_v1_message, 5);
+  messageDesc(file_plinth_message_v1_message, 13);
 
 /**
  * Describes the message plinth.message.v1.NackItem.
  * Use `create(NackItemSchema)` to create a new message.
  */
 export const NackItemSchema = /*@__PURE__*/
-  messageDesc(file_plinth_message_v1_message, 6);
+  messageDesc(file_plinth_message_v1_message, 14);
 
 /**
  * Describes the message plinth.message.v1.Extend.
  * Use `create(ExtendSchema)` to create a new message.
  */
 export const ExtendSchema = /*@__PURE__*/
-  messageDesc(file_plinth_message_v1_message, 7);
+  messageDesc(file_plinth_message_v1_message, 15);
 
 /**
  * Describes the message plinth.message.v1.ConsumeResponse.
  * Use `create(ConsumeResponseSchema)` to create a new message.
  */
 export const ConsumeResponseSchema = /*@__PURE__*/
-  messageDesc(file_plinth_message_v1_message, 8);
+  messageDesc(file_plinth_message_v1_message, 16);
 
 /**
  * Describes the message plinth.message.v1.Message.
  * Use `create(MessageSchema)` to create a new message.
  */
 export const MessageSchema = /*@__PURE__*/
-  messageDesc(file_plinth_message_v1_message, 9);
+  messageDesc(file_plinth_message_v1_message, 17);
 
 /**
  * Describes the message plinth.message.v1.Queue.
  * Use `create(QueueSchema)` to create a new message.
  */
 export const QueueSchema = /*@__PURE__*/
-  messageDesc(file_plinth_message_v1_message, 10);
+  messageDesc(file_plinth_message_v1_message, 18);
+
+/**
+ * Describes the message plinth.message.v1.QueueRates.
+ * Use `create(QueueRatesSchema)` to create a new message.
+ */
+export const QueueRatesSchema = /*@__PURE__*/
+  messageDesc(file_plinth_message_v1_message, 19);
+
+/**
+ * Describes the message plinth.message.v1.Binding.
+ * Use `create(BindingSchema)` to create a new message.
+ */
+export const BindingSchema = /*@__PURE__*/
+  messageDesc(file_plinth_message_v1_message, 20);
 
 /**
  * Describes the message plinth.message.v1.CreateQueueRequest.
  * Use `create(CreateQueueRequestSchema)` to create a new message.
  */
 export const CreateQueueRequestSchema = /*@__PURE__*/
-  messageDesc(file_plinth_message_v1_message, 11);
+  messageDesc(file_plinth_message_v1_message, 21);
 
 /**
  * Describes the message plinth.message.v1.GetQueueRequest.
  * Use `create(GetQueueRequestSchema)` to create a new message.
  */
 export const GetQueueRequestSchema = /*@__PURE__*/
-  messageDesc(file_plinth_message_v1_message, 12);
+  messageDesc(file_plinth_message_v1_message, 22);
 
 /**
  * Describes the message plinth.message.v1.ListQueuesRequest.
  * Use `create(ListQueuesRequestSchema)` to create a new message.
  */
 export const ListQueuesRequestSchema = /*@__PURE__*/
-  messageDesc(file_plinth_message_v1_message, 13);
+  messageDesc(file_plinth_message_v1_message, 23);
 
 /**
  * Describes the message plinth.message.v1.ListQueuesResponse.
  * Use `create(ListQueuesResponseSchema)` to create a new message.
  */
 export const ListQueuesResponseSchema = /*@__PURE__*/
-  messageDesc(file_plinth_message_v1_message, 14);
+  messageDesc(file_plinth_message_v1_message, 24);
+
+/**
+ * Describes the message plinth.message.v1.UpdateQueueRequest.
+ * Use `create(UpdateQueueRequestSchema)` to create a new message.
+ */
+export const UpdateQueueRequestSchema = /*@__PURE__*/
+  messageDesc(file_plinth_message_v1_message, 25);
 
 /**
  * Describes the message plinth.message.v1.DeleteQueueRequest.
  * Use `create(DeleteQueueRequestSchema)` to create a new message.
  */
 export const DeleteQueueRequestSchema = /*@__PURE__*/
-  messageDesc(file_plinth_message_v1_message, 15);
+  messageDesc(file_plinth_message_v1_message, 26);
 
 /**
  * Describes the message plinth.message.v1.DeleteQueueResponse.
  * Use `create(DeleteQueueResponseSchema)` to create a new message.
  */
 export const DeleteQueueResponseSchema = /*@__PURE__*/
-  messageDesc(file_plinth_message_v1_message, 16);
+  messageDesc(file_plinth_message_v1_message, 27);
 
 /**
- * MessageService publishes messages to queues and delivers them to consumers, at least once.
+ * Describes the message plinth.message.v1.PauseQueueRequest.
+ * Use `create(PauseQueueRequestSchema)` to create a new message.
+ */
+export const PauseQueueRequestSchema = /*@__PURE__*/
+  messageDesc(file_plinth_message_v1_message, 28);
+
+/**
+ * Describes the message plinth.message.v1.ResumeQueueRequest.
+ * Use `create(ResumeQueueRequestSchema)` to create a new message.
+ */
+export const ResumeQueueRequestSchema = /*@__PURE__*/
+  messageDesc(file_plinth_message_v1_message, 29);
+
+/**
+ * Describes the message plinth.message.v1.PurgeQueueRequest.
+ * Use `create(PurgeQueueRequestSchema)` to create a new message.
+ */
+export const PurgeQueueRequestSchema = /*@__PURE__*/
+  messageDesc(file_plinth_message_v1_message, 30);
+
+/**
+ * Describes the message plinth.message.v1.PurgeQueueResponse.
+ * Use `create(PurgeQueueResponseSchema)` to create a new message.
+ */
+export const PurgeQueueResponseSchema = /*@__PURE__*/
+  messageDesc(file_plinth_message_v1_message, 31);
+
+/**
+ * Describes the message plinth.message.v1.DeadLetter.
+ * Use `create(DeadLetterSchema)` to create a new message.
+ */
+export const DeadLetterSchema = /*@__PURE__*/
+  messageDesc(file_plinth_message_v1_message, 32);
+
+/**
+ * Describes the message plinth.message.v1.DeadLetterFilter.
+ * Use `create(DeadLetterFilterSchema)` to create a new message.
+ */
+export const DeadLetterFilterSchema = /*@__PURE__*/
+  messageDesc(file_plinth_message_v1_message, 33);
+
+/**
+ * Describes the message plinth.message.v1.ListDeadLettersRequest.
+ * Use `create(ListDeadLettersRequestSchema)` to create a new message.
+ */
+export const ListDeadLettersRequestSchema = /*@__PURE__*/
+  messageDesc(file_plinth_message_v1_message, 34);
+
+/**
+ * Describes the message plinth.message.v1.ListDeadLettersResponse.
+ * Use `create(ListDeadLettersResponseSchema)` to create a new message.
+ */
+export const ListDeadLettersResponseSchema = /*@__PURE__*/
+  messageDesc(file_plinth_message_v1_message, 35);
+
+/**
+ * Describes the message plinth.message.v1.GetDeadLetterRequest.
+ * Use `create(GetDeadLetterRequestSchema)` to create a new message.
+ */
+export const GetDeadLetterRequestSchema = /*@__PURE__*/
+  messageDesc(file_plinth_message_v1_message, 36);
+
+/**
+ * Describes the message plinth.message.v1.RedriveDeadLettersRequest.
+ * Use `create(RedriveDeadLettersRequestSchema)` to create a new message.
+ */
+export const RedriveDeadLettersRequestSchema = /*@__PURE__*/
+  messageDesc(file_plinth_message_v1_message, 37);
+
+/**
+ * Describes the message plinth.message.v1.RedriveDeadLettersResponse.
+ * Use `create(RedriveDeadLettersResponseSchema)` to create a new message.
+ */
+export const RedriveDeadLettersResponseSchema = /*@__PURE__*/
+  messageDesc(file_plinth_message_v1_message, 38);
+
+/**
+ * Describes the message plinth.message.v1.PurgeDeadLettersRequest.
+ * Use `create(PurgeDeadLettersRequestSchema)` to create a new message.
+ */
+export const PurgeDeadLettersRequestSchema = /*@__PURE__*/
+  messageDesc(file_plinth_message_v1_message, 39);
+
+/**
+ * Describes the message plinth.message.v1.PurgeDeadLettersResponse.
+ * Use `create(PurgeDeadLettersResponseSchema)` to create a new message.
+ */
+export const PurgeDeadLettersResponseSchema = /*@__PURE__*/
+  messageDesc(file_plinth_message_v1_message, 40);
+
+/**
+ * Describes the message plinth.message.v1.SkippedDeadLetters.
+ * Use `create(SkippedDeadLettersSchema)` to create a new message.
+ */
+export const SkippedDeadLettersSchema = /*@__PURE__*/
+  messageDesc(file_plinth_message_v1_message, 41);
+
+/**
+ * Describes the message plinth.message.v1.DeadLetterOperation.
+ * Use `create(DeadLetterOperationSchema)` to create a new message.
+ */
+export const DeadLetterOperationSchema = /*@__PURE__*/
+  messageDesc(file_plinth_message_v1_message, 42);
+
+/**
+ * Describes the message plinth.message.v1.GetDeadLetterOperationRequest.
+ * Use `create(GetDeadLetterOperationRequestSchema)` to create a new message.
+ */
+export const GetDeadLetterOperationRequestSchema = /*@__PURE__*/
+  messageDesc(file_plinth_message_v1_message, 43);
+
+/**
+ * Describes the message plinth.message.v1.ListDeadLetterOperationsRequest.
+ * Use `create(ListDeadLetterOperationsRequestSchema)` to create a new message.
+ */
+export const ListDeadLetterOperationsRequestSchema = /*@__PURE__*/
+  messageDesc(file_plinth_message_v1_message, 44);
+
+/**
+ * Describes the message plinth.message.v1.ListDeadLetterOperationsResponse.
+ * Use `create(ListDeadLetterOperationsResponseSchema)` to create a new message.
+ */
+export const ListDeadLetterOperationsResponseSchema = /*@__PURE__*/
+  messageDesc(file_plinth_message_v1_message, 45);
+
+/**
+ * Describes the enum plinth.message.v1.DeadLetterOperationKind.
+ */
+export const DeadLetterOperationKindSchema = /*@__PURE__*/
+  enumDesc(file_plinth_message_v1_message, 0);
+
+/**
+ * DeadLetterOperationKind is what an operation does.
  *
- * A message whose id was answered is held durably until a consumer acknowledges it. Queue names are 1 to 128 letters,
- * digits, `.`, `_` and `-`, and begin with a letter or digit.
+ * @generated from enum plinth.message.v1.DeadLetterOperationKind
+ */
+export const DeadLetterOperationKind = /*@__PURE__*/
+  tsEnum(DeadLetterOperationKindSchema);
+
+/**
+ * Describes the enum plinth.message.v1.DeadLetterOperationState.
+ */
+export const DeadLetterOperationStateSchema = /*@__PURE__*/
+  enumDesc(file_plinth_message_v1_message, 1);
+
+/**
+ * DeadLetterOperationState is how far an operation is.
+ *
+ * @generated from enum plinth.message.v1.DeadLetterOperationState
+ */
+export const DeadLetterOperationState = /*@__PURE__*/
+  tsEnum(DeadLetterOperationStateSchema);
+
+/**
+ * MessageService publishes messages to queues and topics and delivers them to consumers, at least once.
+ *
+ * A message whose id was answered is held durably until a consumer acknowledges it, it becomes a dead letter, or its
+ * queue's own limits say otherwise (`message_ttl`). Queue names are 1 to 128 letters, digits, `.`, `_` and `-`, and begin
+ * with a letter or digit; topics are the same with up to 64.
  *
  * @generated from service plinth.message.v1.MessageService
  */

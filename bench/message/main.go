@@ -1,0 +1,139 @@
+// Command message measures what messages cost: Plinth's ways to publish, to relay and to consume beside raw amqp091-go, and
+// its effect-once transaction beside a bare one, all in the same run. ../README.md says how to read it.
+//
+// It needs a RabbitMQ and a PostgreSQL that nobody else uses meanwhile: AMQP_URL and DATABASE_URL.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"runtime/pprof"
+	"slices"
+	"time"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	err := run(ctx, os.Args[1:], os.Stdout)
+	stop()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+}
+
+const (
+	callers = 64  // that publish at the same time
+	window  = 256 // of the raw publisher: unconfirmed at a time
+	credit  = 64  // of both consumers: outstanding at a time
+	size    = 256 // bytes of a payload
+)
+
+// contest holds a way of ours against a baseline, in messages a second.
+type contest struct {
+	name       string
+	promise    float64 // least ratio; 0 promises nothing
+	bare, ours func(ctx context.Context, n int) (time.Duration, error)
+	share      int // of the messages of a round that this one has, as a divisor: some are slow
+}
+
+func run(ctx context.Context, args []string, out io.Writer) error {
+	messages, rounds := 50_000, 5
+	flags := flag.NewFlagSet("message", flag.ContinueOnError)
+	flags.IntVar(&rounds, "rounds", rounds, "rounds of each contest")
+	flags.IntVar(&messages, "messages", messages, "messages of one round")
+	check := flags.Bool("check", false, "fail if a promise is broken")
+	only := flags.String("only", "", "the one `contest` to run")
+	profile := flags.String("profile", "", "`file` for a CPU profile of this process, of the whole run")
+	short := flags.Bool("short", false, "1 round of 1,000 messages: shows that it works, not what it costs")
+	if err := flags.Parse(args); err != nil {
+		return err
+	}
+	if *short {
+		messages, rounds = 1_000, 1
+	}
+	if rounds < 1 || messages < callers {
+		return fmt.Errorf("-rounds must be at least 1 and -messages at least %d", callers)
+	}
+	if *profile != "" {
+		file, err := os.Create(*profile)
+		if err != nil {
+			return err
+		}
+		defer file.Close()
+		if err := pprof.StartCPUProfile(file); err != nil {
+			return err
+		}
+		defer pprof.StopCPUProfile()
+	}
+	b, err := open(ctx)
+	if err != nil {
+		return err
+	}
+	defer b.close()
+
+	fmt.Fprintf(out, "Messages a second: median (least..most)\n\n%-22s %-26s %-26s %7s %9s\n",
+		"contest", "baseline", "Plinth", "ratio", "promised")
+	var broken []error
+	for _, c := range b.contests() {
+		if *only != "" && *only != c.name {
+			continue
+		}
+		if err := c.run(ctx, out, max(messages/c.share, callers), rounds); errors.As(err, new(brokenPromise)) {
+			broken = append(broken, err)
+		} else if err != nil {
+			return fmt.Errorf("%s: %w", c.name, err)
+		}
+	}
+	if *check {
+		return errors.Join(broken...)
+	}
+	return nil
+}
+
+type brokenPromise string
+
+func (b brokenPromise) Error() string { return string(b) }
+
+// run lets the two take turns, so that what else the machine does falls on both.
+func (c contest) run(ctx context.Context, out io.Writer, n, rounds int) error {
+	var bare, ours []float64
+	measure := func(way func(context.Context, int) (time.Duration, error), to *[]float64) error {
+		took, err := way(ctx, n)
+		*to = append(*to, float64(n)/took.Seconds())
+		return err
+	}
+	for range rounds {
+		if err := measure(c.bare, &bare); err != nil {
+			return fmt.Errorf("baseline: %w", err)
+		}
+		if err := measure(c.ours, &ours); err != nil {
+			return err
+		}
+	}
+	ratio := median(ours) / median(bare)
+	promised := ""
+	if c.promise > 0 {
+		promised = fmt.Sprintf("%.2f", c.promise)
+	}
+	fmt.Fprintf(out, "%-22s %-26s %-26s %7.2f %9s\n", c.name, spread(bare), spread(ours), ratio, promised)
+	if ratio < c.promise {
+		return brokenPromise(fmt.Sprintf("%s is %.2f of its baseline, promised is %.2f at least", c.name, ratio, c.promise))
+	}
+	return nil
+}
+
+func spread(rates []float64) string {
+	return fmt.Sprintf("%.0f (%.0f..%.0f)", median(rates), slices.Min(rates), slices.Max(rates))
+}
+
+func median(rates []float64) float64 {
+	sorted := slices.Sorted(slices.Values(rates))
+	n := len(sorted)
+	return (sorted[(n-1)/2] + sorted[n/2]) / 2
+}

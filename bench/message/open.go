@@ -1,0 +1,276 @@
+package main
+
+import (
+	"bufio"
+	"cmp"
+	"context"
+	"fmt"
+	"net/http"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+	amqp091 "github.com/rabbitmq/amqp091-go"
+	"go.uber.org/zap"
+
+	"plinth/internal/broker"
+	"plinth/internal/broker/amqp"
+	"plinth/internal/message"
+	"plinth/internal/observe"
+	"plinth/internal/pg"
+)
+
+// bench has everything open: the baseline's own connection, the service as a Go program has it, and a server process.
+type bench struct {
+	conn     *amqp091.Connection
+	rawQueue string
+
+	db       *pg.DB
+	broker   broker.Broker
+	service  *message.Service
+	log      *zap.Logger
+	queue    message.QueueName
+	onBroker string
+
+	http   *http.Client
+	server *server
+
+	closers []func()
+}
+
+func (b *bench) close() {
+	for i := len(b.closers) - 1; i >= 0; i-- {
+		b.closers[i]()
+	}
+}
+
+func open(ctx context.Context) (_ *bench, err error) {
+	b := &bench{}
+	defer func() {
+		if err != nil {
+			b.close()
+		}
+	}()
+	amqpURL := cmp.Or(os.Getenv("AMQP_URL"), "amqp://guest:guest@127.0.0.1:5672/")
+	databaseURL, err := b.database(ctx, cmp.Or(os.Getenv("DATABASE_URL"), "postgres://postgres@127.0.0.1:5432/postgres?sslmode=disable"))
+	if err != nil {
+		return nil, err
+	}
+	if err := b.raw(amqpURL); err != nil {
+		return nil, err
+	}
+	if err := b.inProcess(ctx, amqpURL, databaseURL); err != nil {
+		return nil, err
+	}
+	if b.server, err = startServer(amqpURL, databaseURL); err != nil {
+		return nil, err
+	}
+	b.closers = append(b.closers, b.server.stop)
+	var protocols http.Protocols
+	protocols.SetUnencryptedHTTP2(true)
+	b.http = &http.Client{Transport: &http.Transport{Protocols: &protocols}}
+	return b, nil
+}
+
+// database makes one for this run alone.
+func (b *bench) database(ctx context.Context, server string) (string, error) {
+	admin, err := pgx.Connect(ctx, server)
+	if err != nil {
+		return "", err
+	}
+	name := "plinth_bench_" + fmt.Sprint(time.Now().UnixNano())
+	b.closers = append(b.closers, func() {
+		_, _ = admin.Exec(context.Background(), `DROP DATABASE IF EXISTS `+name+` WITH (FORCE)`)
+		_ = admin.Close(context.Background())
+	})
+	if _, err := admin.Exec(ctx, `CREATE DATABASE `+name); err != nil {
+		return "", err
+	}
+	u, err := url.Parse(server)
+	if err != nil {
+		return "", err
+	}
+	u.Path = "/" + name
+	if err := pg.Migrate(ctx, u.String(), zap.NewNop()); err != nil {
+		return "", err
+	}
+	if b.db, err = pg.Open(ctx, pg.Config{URL: u.String(), MaxConns: 16}); err != nil {
+		return "", err
+	}
+	b.closers = append(b.closers, b.db.Close)
+	_, err = b.db.Exec(ctx, `CREATE TABLE bench_effects (id uuid)`)
+	return u.String(), err
+}
+
+func (b *bench) raw(amqpURL string) (err error) {
+	if b.conn, err = amqp091.Dial(amqpURL); err != nil {
+		return err
+	}
+	b.closers = append(b.closers, func() { _ = b.conn.Close() })
+	b.rawQueue = "bench-" + uuid.NewString()
+	return b.onChannel(func(c *amqp091.Channel) error {
+		_, err := c.QueueDeclare(b.rawQueue, true, false, false, false, amqp091.Table{"x-queue-type": "quorum"})
+		b.closers = append(b.closers, func() {
+			_ = b.onChannel(func(c *amqp091.Channel) error {
+				_, err := c.QueueDelete(b.rawQueue, false, false, false)
+				return err
+			})
+		})
+		return err
+	})
+}
+
+func (b *bench) onChannel(do func(*amqp091.Channel) error) error {
+	c, err := b.conn.Channel()
+	if err != nil {
+		return err
+	}
+	defer func() { _ = c.Close() }()
+	return do(c)
+}
+
+func (b *bench) inProcess(ctx context.Context, amqpURL, databaseURL string) error {
+	logs, err := observe.NewLogs(observe.LogConfig{Level: "info", Format: "json", File: os.DevNull})
+	if err != nil {
+		return err
+	}
+	b.closers = append(b.closers, logs.Close)
+	b.log = logs.Access
+	adapter, err := amqp.New(amqpURL, logs.Main)
+	if err != nil {
+		return err
+	}
+	b.broker = adapter
+	b.run(adapter.Run)
+	b.service = message.New(b.db, databaseURL, b.broker, logs.Main, false)
+	b.run(b.service.Run)
+	if b.queue, err = message.ParseQueueName("bench-" + uuid.NewString()); err != nil {
+		return err
+	}
+	b.onBroker = "default." + b.queue.String()
+	if _, err = b.service.CreateQueue(ctx, b.queue, message.Policy{}); err != nil {
+		return err
+	}
+	b.closers = append(b.closers, func() { _ = b.service.DeleteQueue(context.Background(), b.queue) })
+	return nil
+}
+
+// run runs a part until the bench is closed.
+func (b *bench) run(part func(context.Context) error) { b.closers = append(b.closers, start(part)) }
+
+// work runs a worker until it is stopped.
+func (b *bench) work(w *message.Worker) (stop func()) { return start(w.Run) }
+
+func start(part func(context.Context) error) (stop func()) {
+	ctx, cancel := context.WithCancel(context.Background())
+	var running sync.WaitGroup
+	running.Go(func() { _ = part(ctx) })
+	return func() {
+		cancel()
+		running.Wait()
+	}
+}
+
+func (b *bench) purge(ctx context.Context) error {
+	_, err := b.broker.Purge(ctx, b.onBroker)
+	return err
+}
+
+func (b *bench) empty(queue string) error {
+	return b.onChannel(func(c *amqp091.Channel) error {
+		_, err := c.QueuePurge(queue, false)
+		return err
+	})
+}
+
+// fill puts n messages in a queue of RabbitMQ.
+func (b *bench) fill(ctx context.Context, queue string, n int) error {
+	return concurrently(window, n, func() error {
+		return b.broker.Publish(ctx, broker.Address{Queue: queue}, broker.Message{ID: uuid.Must(uuid.NewV7()).String(), Body: payload})
+	})
+}
+
+// fillWaiting commits n messages in one transaction.
+func (b *bench) fillWaiting(ctx context.Context, n int) error {
+	return b.db.InTx(ctx, func(tx pgx.Tx) error {
+		for range n {
+			if _, err := b.service.PublishTx(ctx, tx, b.publication()); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// server is cmd/server, built and started.
+type server struct {
+	cmd    *exec.Cmd
+	url    string
+	folder string
+}
+
+func startServer(amqpURL, databaseURL string) (*server, error) {
+	folder, err := os.MkdirTemp("", "plinth-bench-")
+	if err != nil {
+		return nil, err
+	}
+	s := &server{folder: folder}
+	if out, err := exec.Command("go", "build", "-o", folder, "plinth/cmd/server").CombinedOutput(); err != nil {
+		return nil, fmt.Errorf("build the server: %w\n%s", err, out)
+	}
+	s.cmd = exec.Command(filepath.Join(folder, "server"))
+	s.cmd.Env = append(os.Environ(), "HTTP_ADDR=127.0.0.1:0", "DATABASE_URL="+databaseURL, "AMQP_URL="+amqpURL,
+		"REDIS_URL="+cmp.Or(os.Getenv("REDIS_URL"), "redis://127.0.0.1:6379/0"), "BROKER=rabbitmq", "WORKER_INLINE=false")
+	log, err := s.cmd.StdoutPipe()
+	if err != nil {
+		return nil, err
+	}
+	if err := s.cmd.Start(); err != nil {
+		return nil, err
+	}
+	lines := bufio.NewScanner(log)
+	listening := regexp.MustCompile(`listening.*"address":"([^"]+)"`)
+	for lines.Scan() {
+		if match := listening.FindStringSubmatch(lines.Text()); match != nil {
+			s.url = "http://" + match[1]
+			break
+		}
+	}
+	if s.url == "" {
+		s.stop()
+		return nil, fmt.Errorf("the server did not start")
+	}
+	go func() { // Nobody reads the log; it must not stand in the way.
+		for lines.Scan() {
+		}
+	}()
+	return s, s.ready()
+}
+
+func (s *server) ready() error {
+	deadline := time.Now().Add(30 * time.Second)
+	for time.Now().Before(deadline) {
+		res, err := http.Get(s.url + "/readyz")
+		if err == nil {
+			_ = res.Body.Close()
+			if res.StatusCode == http.StatusOK {
+				return nil
+			}
+		}
+		<-time.After(100 * time.Millisecond)
+	}
+	return fmt.Errorf("the server is not ready after 30 s")
+}
+
+func (s *server) stop() {
+	_ = s.cmd.Process.Signal(syscall.SIGTERM)
+	_ = s.cmd.Wait()
+	_ = os.RemoveAll(s.folder)
+}

@@ -1,0 +1,129 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+	amqp091 "github.com/rabbitmq/amqp091-go"
+)
+
+var payload = make([]byte, size)
+
+// rawPublish is the baseline of all publishing.
+func (b *bench) rawPublish(ctx context.Context, n int) (time.Duration, error) {
+	return b.rawWindow(ctx, n, window)
+}
+
+// rawNarrow has no more unconfirmed than callers who wait for each of their messages can have.
+func (b *bench) rawNarrow(ctx context.Context, n int) (time.Duration, error) {
+	return b.rawWindow(ctx, n, callers)
+}
+
+// rawWindow publishes over one channel of amqp091-go with a sliding window of deferred confirms.
+func (b *bench) rawWindow(ctx context.Context, n, window int) (time.Duration, error) {
+	channel, err := b.conn.Channel()
+	if err != nil {
+		return 0, err
+	}
+	defer func() { _ = channel.Close() }()
+	if err := channel.Confirm(false); err != nil {
+		return 0, err
+	}
+	began := time.Now()
+	unconfirmed := make(chan *amqp091.DeferredConfirmation, window-1)
+	confirmed := make(chan error, 1)
+	go func() {
+		for c := range unconfirmed {
+			if ok, err := c.WaitContext(ctx); err != nil || !ok {
+				confirmed <- fmt.Errorf("not confirmed: %w", errors.Join(err))
+				return
+			}
+		}
+		confirmed <- nil
+	}()
+	for range n {
+		const mandatory, immediate = true, false
+		c, err := channel.PublishWithDeferredConfirm("", b.rawQueue, mandatory, immediate, amqp091.Publishing{
+			DeliveryMode: amqp091.Persistent, MessageId: uuid.Must(uuid.NewV7()).String(), Body: payload,
+		})
+		if err != nil {
+			return 0, err
+		}
+		unconfirmed <- c
+	}
+	close(unconfirmed)
+	err = <-confirmed
+	return time.Since(began), errors.Join(err, b.empty(b.rawQueue))
+}
+
+// rawConsume is the baseline of consuming: one channel, the same credit, an ack for each message.
+func (b *bench) rawConsume(ctx context.Context, n int) (time.Duration, error) {
+	if err := b.fill(ctx, b.rawQueue, n); err != nil {
+		return 0, err
+	}
+	channel, err := b.conn.Channel()
+	if err != nil {
+		return 0, err
+	}
+	defer func() { _ = channel.Close() }()
+	if err := channel.Qos(credit, 0, false); err != nil {
+		return 0, err
+	}
+	began := time.Now()
+	deliveries, err := channel.Consume(b.rawQueue, "", false, false, false, false, nil)
+	if err != nil {
+		return 0, err
+	}
+	for range n {
+		d := <-deliveries
+		if err := d.Ack(false); err != nil {
+			return 0, err
+		}
+	}
+	return time.Since(began), nil
+}
+
+// bareTransactions is the baseline of effect once: the same effect in a transaction of its own, as many at a time.
+func (b *bench) bareTransactions(ctx context.Context, n int) (time.Duration, error) {
+	began := time.Now()
+	err := concurrently(credit, n, func() error {
+		return b.db.InTx(ctx, func(tx pgx.Tx) error { return b.effect(ctx, tx) })
+	})
+	return time.Since(began), err
+}
+
+func (b *bench) effect(ctx context.Context, tx pgx.Tx) error {
+	_, err := tx.Exec(ctx, `INSERT INTO bench_effects (id) VALUES ($1)`, uuid.NewString())
+	return err
+}
+
+// concurrently does n things, so many at a time.
+func concurrently(at, n int, do func() error) error {
+	var left atomic.Int64
+	left.Store(int64(n))
+	var working sync.WaitGroup
+	failed := make(chan error, at)
+	for range at {
+		working.Go(func() {
+			for left.Add(-1) >= 0 {
+				if err := do(); err != nil {
+					failed <- err
+					return
+				}
+			}
+		})
+	}
+	working.Wait()
+	select {
+	case err := <-failed:
+		return err
+	default:
+		return nil
+	}
+}

@@ -1,0 +1,67 @@
+package amqp
+
+import (
+	"context"
+	"errors"
+	"strings"
+
+	amqp091 "github.com/rabbitmq/amqp091-go"
+
+	"plinth/internal/broker"
+	"plinth/internal/errs"
+)
+
+// topicExchange is the one exchange that all topics share. A topic is the first word of the routing keys on the wire, and
+// its dots are slashes there, so that no topic's words are taken for another's routing key.
+const topicExchange = "plinth.topics"
+
+// Bind implements broker.Broker. A topic has no "/", "*" or "#" in it, and together with a pattern or a routing key at most
+// 254 bytes; any other is errs.InvalidArgument.
+func (b *Broker) Bind(ctx context.Context, queue string, binding broker.Binding) error {
+	key, err := topicKey(binding.Topic, binding.Pattern)
+	if err != nil {
+		return err
+	}
+	return b.call(ctx, queue, func(channel *amqp091.Channel) error {
+		if err := declareTopics(channel); err != nil {
+			return err
+		}
+		const noWait = false
+		return channel.QueueBind(queue, key, topicExchange, noWait, nil)
+	})
+}
+
+// Unbind implements broker.Broker.
+func (b *Broker) Unbind(ctx context.Context, queue string, binding broker.Binding) error {
+	key, err := topicKey(binding.Topic, binding.Pattern)
+	if err != nil {
+		return err
+	}
+	err = b.call(ctx, queue, func(channel *amqp091.Channel) error {
+		return channel.QueueUnbind(queue, key, topicExchange, nil)
+	})
+	if errors.Is(err, broker.ErrNoQueue) {
+		return nil
+	}
+	return err
+}
+
+func declareTopics(channel *amqp091.Channel) error {
+	const durable, autoDelete, internal, noWait = true, false, false, false
+	return channel.ExchangeDeclare(topicExchange, amqp091.ExchangeTopic, durable, autoDelete, internal, noWait, nil)
+}
+
+// topicKey gives the routing key on the wire, or the pattern for it, of a routing key or a pattern of the topic.
+func topicKey(topic, key string) (string, error) {
+	if topic == "" || strings.ContainsAny(topic, "/*#") {
+		return "", errs.New(errs.InvalidArgument, `a topic has at least 1 byte, and no "/", "*" or "#"`)
+	}
+	wire := strings.ReplaceAll(topic, ".", "/")
+	if key != "" {
+		wire += "." + key
+	}
+	if len(wire) > maxShort {
+		return "", errs.New(errs.InvalidArgument, "a topic and its routing key or pattern have at most %d bytes together", maxShort-1)
+	}
+	return wire, nil
+}

@@ -1,0 +1,224 @@
+package brokertest
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"maps"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+
+	"plinth/internal/broker"
+)
+
+const (
+	// Patience bounds everything that must happen: a case fails, and never hangs, when it has not.
+	Patience = 20 * time.Second
+	// quiet is how long a case watches that something does not happen.
+	quiet = 300 * time.Millisecond
+)
+
+// Patient gives a context that ends with the test, or with Patience.
+func Patient(t testing.TB) context.Context {
+	ctx, cancel := context.WithTimeout(t.Context(), Patience)
+	t.Cleanup(cancel)
+	return ctx
+}
+
+// Eventually polls until it is so.
+func Eventually(t testing.TB, what string, so func() bool) {
+	t.Helper()
+	if !poll(t, so) {
+		t.Fatalf("not in %v: %s", Patience, what)
+	}
+}
+
+// Serve runs a broker until the test is over or stop is called, which waits for the end of Run.
+func Serve(t testing.TB, b broker.Broker) (stop func()) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() {
+		ended <- b.Run(ctx)
+		close(ended)
+	}()
+	stop = func() {
+		cancel()
+		select {
+		case err := <-ended:
+			if err != nil {
+				t.Errorf("Run: %v", err)
+			}
+		case <-time.After(Patience):
+			t.Error("Run did not end with its context")
+		}
+	}
+	t.Cleanup(stop)
+	return stop
+}
+
+// QueueName makes a name that nobody else uses; the queue of that name is deleted when the test is over.
+func QueueName(t testing.TB, b broker.Broker) string {
+	t.Helper()
+	name := "brokertest." + uuid.NewString()
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), Patience)
+		defer cancel()
+		if err := b.Delete(ctx, name); err != nil {
+			t.Errorf("Delete in cleanup: %v", err)
+		}
+	})
+	return name
+}
+
+// Declare makes a queue, under a name of its own where it has none, and gives the name.
+func Declare(t testing.TB, b broker.Broker, queue broker.Queue) string {
+	t.Helper()
+	if queue.Name == "" {
+		queue.Name = QueueName(t, b)
+	}
+	if err := b.Declare(Patient(t), queue); err != nil {
+		t.Fatalf("Declare: %v", err)
+	}
+	return queue.Name
+}
+
+// TopicName makes a name that nobody else uses.
+func TopicName() string { return "brokertest." + uuid.NewString() }
+
+// Bind ties a queue to a topic.
+func Bind(t testing.TB, b broker.Broker, queue, topic, pattern string) {
+	t.Helper()
+	if err := b.Bind(Patient(t), queue, broker.Binding{Topic: topic, Pattern: pattern}); err != nil {
+		t.Fatalf("Bind: %v", err)
+	}
+}
+
+// Message makes a message with an id of its own.
+func Message(body string) broker.Message {
+	return broker.Message{ID: uuid.Must(uuid.NewV7()).String(), Body: []byte(body)}
+}
+
+// Publish publishes messages to a queue, one after the other.
+func Publish(t testing.TB, b broker.Broker, queue string, bodies ...string) []broker.Message {
+	t.Helper()
+	return PublishTo(t, b, broker.Address{Queue: queue}, bodies...)
+}
+
+// PublishTo publishes messages to an address, one after the other.
+func PublishTo(t testing.TB, b broker.Broker, to broker.Address, bodies ...string) []broker.Message {
+	t.Helper()
+	var sent []broker.Message
+	for _, body := range bodies {
+		m := Message(body)
+		if err := b.Publish(Patient(t), to, m); err != nil {
+			t.Fatalf("Publish: %v", err)
+		}
+		sent = append(sent, m)
+	}
+	return sent
+}
+
+// Subscribe subscribes until the test is over.
+func Subscribe(t testing.TB, b broker.Broker, queue string, credit int) broker.Subscription {
+	t.Helper()
+	sub, err := b.Subscribe(Patient(t), queue, credit)
+	if err != nil {
+		t.Fatalf("Subscribe: %v", err)
+	}
+	t.Cleanup(sub.Close)
+	return sub
+}
+
+// Receive wants a delivery.
+func Receive(t testing.TB, sub broker.Subscription) broker.Delivery {
+	t.Helper()
+	d, err := sub.Receive(Patient(t))
+	if err != nil {
+		t.Fatalf("Receive: %v", err)
+	}
+	return d
+}
+
+// ReceiveNothing wants no delivery, as long as it watches.
+func ReceiveNothing(t testing.TB, sub broker.Subscription) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), quiet)
+	defer cancel()
+	d, err := sub.Receive(ctx)
+	if err == nil {
+		t.Fatalf("Receive gave message %s, attempt %d, where nothing should come", d.ID, d.Attempt)
+	}
+	if !errors.Is(err, context.DeadlineExceeded) {
+		t.Fatalf("Receive: %v, want the context's error", err)
+	}
+}
+
+// Ack wants a delivery acknowledged.
+func Ack(t testing.TB, d broker.Delivery) {
+	t.Helper()
+	if err := d.Ack(Patient(t)); err != nil {
+		t.Fatalf("Ack: %v", err)
+	}
+}
+
+// Nack wants a delivery given back.
+func Nack(t testing.TB, d broker.Delivery) {
+	t.Helper()
+	if err := d.Nack(Patient(t)); err != nil {
+		t.Fatalf("Nack: %v", err)
+	}
+}
+
+// WantReady waits until so many messages wait in the queue: brokers may count a moment late.
+func WantReady(t testing.TB, b broker.Broker, queue string, want int64) {
+	t.Helper()
+	var last int64
+	ok := poll(t, func() bool {
+		n, err := b.Ready(Patient(t), queue)
+		if err != nil {
+			t.Fatalf("Ready: %v", err)
+		}
+		last = n
+		return n == want
+	})
+	if !ok {
+		t.Fatalf("Ready is %d, want %d", last, want)
+	}
+}
+
+// poll asks until it hears yes, and says whether it did within Patience.
+func poll(t testing.TB, yes func() bool) bool {
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	deadline := time.After(Patience)
+	for !yes() {
+		select {
+		case <-tick.C:
+		case <-deadline:
+			return false
+		case <-t.Context().Done():
+			return false
+		}
+	}
+	return true
+}
+
+// wantMessage wants all of a message as it was published.
+func wantMessage(t testing.TB, got, want broker.Message) {
+	t.Helper()
+	if got.ID != want.ID {
+		t.Errorf("id is %q, want %q", got.ID, want.ID)
+	}
+	if !bytes.Equal(got.Body, want.Body) {
+		t.Errorf("body of %d bytes differs from the %d that were published", len(got.Body), len(want.Body))
+	}
+	if !maps.Equal(got.Attributes, want.Attributes) {
+		t.Errorf("attributes are %q, want %q", got.Attributes, want.Attributes)
+	}
+	if !maps.Equal(got.Headers, want.Headers) {
+		t.Errorf("headers are %q, want %q", got.Headers, want.Headers)
+	}
+}

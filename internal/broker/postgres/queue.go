@@ -1,0 +1,118 @@
+package postgres
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"plinth/internal/broker"
+	"plinth/internal/errs"
+)
+
+const (
+	purgeBatch  = 10_000
+	expireBatch = 1_000
+)
+
+// Declare implements broker.Broker. What stands before the first dot of the name is its tenant.
+func (b *Broker) Declare(ctx context.Context, queue broker.Queue) error {
+	ctx, cancel := bounded(ctx)
+	defer cancel()
+	queue.MessageTTL = queue.MessageTTL.Truncate(time.Millisecond)
+	if err := insertQueue(ctx, b.db, queue); err != nil {
+		return away(err)
+	}
+	there, err := selectQueue(ctx, b.db, queue.Name)
+	if errors.Is(err, broker.ErrNoQueue) {
+		return nil // It was there, and somebody deleted it since.
+	}
+	if err == nil && there != queue {
+		return errs.New(errs.FailedPrecondition,
+			"the queue has a message_ttl of %v and a max_length of %d (0 is none), which are fixed when it is made",
+			there.MessageTTL, there.MaxLength)
+	}
+	return away(err)
+}
+
+// Bind implements broker.Broker.
+func (b *Broker) Bind(ctx context.Context, queue string, binding broker.Binding) error {
+	ctx, cancel := bounded(ctx)
+	defer cancel()
+	return away(insertBinding(ctx, b.db, queue, binding, matches(binding.Pattern)))
+}
+
+// Unbind implements broker.Broker.
+func (b *Broker) Unbind(ctx context.Context, queue string, binding broker.Binding) error {
+	ctx, cancel := bounded(ctx)
+	defer cancel()
+	return away(deleteBinding(ctx, b.db, queue, binding))
+}
+
+// Delete implements broker.Broker. It purges the queue first, which may be more than one transaction should do.
+func (b *Broker) Delete(ctx context.Context, queue string) error {
+	if _, err := b.Purge(ctx, queue); err != nil && !errors.Is(err, broker.ErrNoQueue) {
+		return err
+	}
+	ctx, cancel := bounded(ctx)
+	defer cancel()
+	id, err := deleteQueue(ctx, b.db, queue)
+	if errors.Is(err, broker.ErrNoQueue) {
+		return nil
+	}
+	if err == nil {
+		b.notify(id)
+	}
+	return away(err)
+}
+
+// Purge implements broker.Broker. It works in batches, each with the limit of one call, and leaves what is published
+// after it began. An error means that some of the messages may be gone.
+func (b *Broker) Purge(ctx context.Context, queue string) (int64, error) {
+	id, last, err := b.findLast(ctx, queue)
+	var after, total int64
+	for more := true; err == nil && more; {
+		var n int64
+		after, n, more, err = b.purge(ctx, id, after, last)
+		total += n
+	}
+	return total, err
+}
+
+func (b *Broker) findLast(ctx context.Context, queue string) (id, last int64, err error) {
+	ctx, cancel := bounded(ctx)
+	defer cancel()
+	id, err = findQueue(ctx, b.db, queue)
+	if err == nil {
+		last, err = lastMessage(ctx, b.db, id)
+	}
+	return id, last, away(err)
+}
+
+// purge deletes one batch. More says that there may be another after seq.
+func (b *Broker) purge(ctx context.Context, queue, after, last int64) (seq, waiting int64, more bool, err error) {
+	ctx, cancel := bounded(ctx)
+	defer cancel()
+	seq, deleted, waiting, err := purgeMessages(ctx, b.db, queue, after, last, purgeBatch)
+	return seq, waiting, deleted == purgeBatch, away(err)
+}
+
+// Ready implements broker.Broker.
+func (b *Broker) Ready(ctx context.Context, queue string) (int64, error) {
+	ctx, cancel := bounded(ctx)
+	defer cancel()
+	n, err := countReady(ctx, b.db, queue)
+	return n, away(err)
+}
+
+// Generation implements broker.Broker. It never changes: a database that comes back has all that was committed.
+func (*Broker) Generation() uint64 { return 1 }
+
+// expire deletes the messages of all queues whose time is over. Every process does, and none waits for another.
+func (b *Broker) expire(ctx context.Context) {
+	for {
+		n, err := deleteExpired(ctx, b.db, expireBatch)
+		if err != nil || n < expireBatch {
+			return // Where the database is away, Listen logs it, and the next poll comes.
+		}
+	}
+}

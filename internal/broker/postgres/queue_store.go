@@ -1,0 +1,128 @@
+package postgres
+
+import (
+	"context"
+	"errors"
+
+	"github.com/jackc/pgx/v5"
+
+	"plinth/internal/broker"
+	"plinth/internal/pg"
+)
+
+// insertQueue makes a queue, and leaves one of that name as it is.
+func insertQueue(ctx context.Context, db pg.Querier, q broker.Queue) error {
+	_, err := db.Exec(ctx, `
+		INSERT INTO broker_queues (name, message_ttl, max_length) VALUES ($1, $2::interval, $3) ON CONFLICT DO NOTHING`,
+		q.Name, q.MessageTTL, q.MaxLength)
+	return err
+}
+
+func selectQueue(ctx context.Context, db pg.Querier, name string) (broker.Queue, error) {
+	q := broker.Queue{Name: name}
+	err := db.QueryRow(ctx, `SELECT message_ttl, max_length FROM broker_queues WHERE name = $1`, name).
+		Scan(&q.MessageTTL, &q.MaxLength)
+	return q, noQueue(err)
+}
+
+func findQueue(ctx context.Context, db pg.Querier, name string) (id int64, err error) {
+	err = db.QueryRow(ctx, `SELECT id FROM broker_queues WHERE name = $1`, name).Scan(&id)
+	return id, noQueue(err)
+}
+
+// insertBinding tries the regular expression, so that one that the database refuses never stands in the way of
+// publishers.
+func insertBinding(ctx context.Context, db pg.Querier, queue string, b broker.Binding, matches string) (err error) {
+	var id int64
+	err = db.QueryRow(ctx, `
+		WITH q AS (
+			SELECT id FROM broker_queues WHERE name = $1 FOR KEY SHARE
+		), bound AS (
+			INSERT INTO broker_bindings (queue_id, topic, pattern, matches)
+			SELECT id, $2, $3, $4 FROM q WHERE ('' ~ $4) IS NOT NULL
+			ON CONFLICT DO NOTHING
+		)
+		SELECT id FROM q`, queue, b.Topic, b.Pattern, matches).Scan(&id)
+	return noQueue(err)
+}
+
+func deleteBinding(ctx context.Context, db pg.Querier, queue string, b broker.Binding) error {
+	_, err := db.Exec(ctx, `
+		DELETE FROM broker_bindings b USING broker_queues q
+		WHERE q.name = $1 AND b.queue_id = q.id AND b.topic = $2 AND b.pattern = $3`, queue, b.Topic, b.Pattern)
+	return err
+}
+
+func countReady(ctx context.Context, db pg.Querier, queue string) (n int64, err error) {
+	err = db.QueryRow(ctx, `
+		SELECT (SELECT count(*) FROM broker_messages m WHERE m.queue_id = q.id AND `+waits+`)
+		FROM broker_queues q WHERE q.name = $1`, queue).Scan(&n)
+	return n, noQueue(err)
+}
+
+// lastMessage gives the place of the newest message of a queue, or 0 in an empty one.
+func lastMessage(ctx context.Context, db pg.Querier, queue int64) (seq int64, err error) {
+	err = db.QueryRow(ctx, `SELECT coalesce(max(seq), 0) FROM broker_messages WHERE queue_id = $1`, queue).Scan(&seq)
+	return seq, err
+}
+
+// purgeMessages deletes up to limit messages of a queue that are not outstanding, after one place and up to another. It
+// gives the place of the last one, and how many of them were not expired. Locked rows are skipped: they are being claimed
+// or settled.
+func purgeMessages(ctx context.Context, db pg.Querier, queue, after, last int64, limit int) (seq int64, deleted int,
+	waiting int64, err error,
+) {
+	err = db.QueryRow(ctx, `
+		WITH doomed AS (
+			SELECT seq FROM broker_messages
+			WHERE queue_id = $1 AND seq > $2 AND seq <= $3 AND available_at <= now()
+			ORDER BY seq LIMIT $4
+			FOR UPDATE SKIP LOCKED
+		), gone AS (
+			DELETE FROM broker_messages m USING doomed
+			WHERE m.queue_id = $1 AND m.seq = doomed.seq
+			RETURNING m.seq, m.expires_at
+		)
+		SELECT coalesce(max(seq), 0), count(*), count(*) FILTER (WHERE expires_at > now()) FROM gone`,
+		queue, after, last, limit).Scan(&seq, &deleted, &waiting)
+	return seq, deleted, waiting, err
+}
+
+// deleteQueue takes the queue's row first: it waits for the publishers that share a lock on it, and then sees all their
+// messages.
+func deleteQueue(ctx context.Context, db *pg.DB, name string) (id int64, err error) {
+	err = db.InTx(ctx, func(tx pgx.Tx) error {
+		if err := tx.QueryRow(ctx, `DELETE FROM broker_queues WHERE name = $1 RETURNING id`, name).Scan(&id); err != nil {
+			return noQueue(err)
+		}
+		_, err := tx.Exec(ctx, `
+			WITH doomed AS (
+				SELECT seq FROM broker_messages WHERE queue_id = $1 ORDER BY seq FOR UPDATE
+			)
+			DELETE FROM broker_messages m USING doomed WHERE m.queue_id = $1 AND m.seq = doomed.seq`, id)
+		return err
+	})
+	return id, err
+}
+
+// deleteExpired deletes up to limit messages whose time is over, outstanding ones left out, and counts them. The first
+// comparison is the index's own.
+func deleteExpired(ctx context.Context, db pg.Querier, limit int) (int64, error) {
+	tag, err := db.Exec(ctx, `
+		WITH doomed AS (
+			SELECT queue_id, seq FROM broker_messages
+			WHERE expires_at < 'infinity' AND expires_at <= now() AND available_at <= now()
+			ORDER BY expires_at LIMIT $1
+			FOR UPDATE SKIP LOCKED
+		)
+		DELETE FROM broker_messages m USING doomed, `+relaxed+`
+		WHERE m.queue_id = doomed.queue_id AND m.seq = doomed.seq`, limit)
+	return tag.RowsAffected(), err
+}
+
+func noQueue(err error) error {
+	if errors.Is(err, pgx.ErrNoRows) {
+		return broker.ErrNoQueue
+	}
+	return err
+}

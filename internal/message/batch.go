@@ -1,0 +1,126 @@
+package message
+
+import (
+	"context"
+	"errors"
+
+	"github.com/jackc/pgx/v5"
+
+	"plinth/internal/broker"
+)
+
+// Result is what became of one message of a batch.
+type Result struct {
+	Receipt
+	Err error
+}
+
+// PublishBatch publishes many messages, each by itself: one that fails does not hold up the others. The results are in
+// the order of the batch; their errors are those of Publish.
+func (s *Service) PublishBatch(ctx context.Context, batch []Publication) []Result {
+	results := make([]Result, len(batch))
+	all := make([]*outgoing, len(batch))
+	var now, later []*outgoing
+	for i, p := range batch {
+		m, err := newOutgoing(ctx, p)
+		switch {
+		case err != nil:
+			m = &outgoing{err: err}
+		case m.now():
+			now = append(now, m)
+		default:
+			later = append(later, m)
+		}
+		all[i] = m
+	}
+	s.sendAll(ctx, now)
+	s.keepAll(ctx, later)
+	for i, m := range all {
+		results[i] = Result{m.receipt(), m.err}
+	}
+	return results
+}
+
+func (s *Service) sendAll(ctx context.Context, batch []*outgoing) {
+	messages := make([]*waiting, len(batch))
+	for i, m := range batch {
+		messages[i] = &m.waiting
+	}
+	for i, err := range s.sendBatch(ctx, messages, s.tell()) {
+		batch[i].err = messages[i].to.explain(err)
+		if m := messages[i]; err == nil && m.to.topic == "" {
+			s.rates.of(m.to.queue).published.Add(1)
+		}
+	}
+}
+
+// keepAll puts messages in the waiting table, in one transaction.
+func (s *Service) keepAll(ctx context.Context, batch []*outgoing) {
+	if len(batch) == 0 {
+		return
+	}
+	err := s.db.InTx(ctx, func(tx pgx.Tx) error { return s.keep(ctx, tx, batch) })
+	for _, m := range batch {
+		if err != nil && m.err == nil {
+			m.err = err
+		}
+	}
+}
+
+// sendBatch hands messages to the broker, all at the same time, and gives the error of each. tell is called for a queue
+// that the broker does not know, before what goes there is sent once more.
+func (s *Service) sendBatch(ctx context.Context, batch []*waiting, tell func(context.Context, QueueName) error) []error {
+	outcomes := make([]error, len(batch))
+	generation := s.broker.Generation()
+	s.declareTopics(ctx, generation, batch, outcomes)
+	s.sendSome(ctx, batch, outcomes, func(i int) bool { return outcomes[i] == nil })
+	s.tellQueues(ctx, batch, outcomes, tell)
+	late := s.broker.Generation() != generation
+	for i, m := range batch {
+		if late && m.to.topic != "" && (outcomes[i] == nil || errors.Is(outcomes[i], broker.ErrNoQueue)) {
+			outcomes[i] = errNotAll(m.to)
+		}
+	}
+	return outcomes
+}
+
+// tellQueues tells the broker of the queues that it does not know, and sends again what goes there.
+func (s *Service) tellQueues(
+	ctx context.Context, batch []*waiting, outcomes []error, tell func(context.Context, QueueName) error,
+) {
+	told := map[QueueName]error{}
+	for i, m := range batch {
+		if m.to.topic != "" || !errors.Is(outcomes[i], broker.ErrNoQueue) {
+			continue
+		}
+		err, done := told[m.to.queue]
+		if !done {
+			err = tell(ctx, m.to.queue)
+			told[m.to.queue] = err
+		}
+		if err != nil {
+			outcomes[i] = err
+		}
+	}
+	if len(told) > 0 {
+		s.sendSome(ctx, batch, outcomes, func(i int) bool {
+			return batch[i].to.topic == "" && errors.Is(outcomes[i], broker.ErrNoQueue)
+		})
+	}
+}
+
+// sendSome publishes the chosen ones of a batch and keeps their outcomes.
+func (s *Service) sendSome(ctx context.Context, batch []*waiting, outcomes []error, chosen func(int) bool) {
+	publications, places := make([]broker.Publication, 0, len(batch)), make([]int, 0, len(batch))
+	for i, m := range batch {
+		if chosen(i) {
+			publications, places = append(publications, m.publication()), append(places, i)
+		}
+	}
+	if len(places) == 0 {
+		return
+	}
+	for n, err := range s.broker.PublishBatch(ctx, publications) {
+		outcomes[places[n]] = err
+	}
+}

@@ -1,0 +1,189 @@
+package message
+
+import (
+	"context"
+	"time"
+
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	messagev1 "plinth/api/plinth/message/v1"
+	"plinth/internal/errs"
+)
+
+func (r *RPC) ListDeadLetters(ctx context.Context, req *messagev1.ListDeadLettersRequest) (*messagev1.ListDeadLettersResponse, error) {
+	queue, err := ParseQueueName(req.GetQueue())
+	if err != nil {
+		return nil, err
+	}
+	filter, err := filterFromProto(req.GetFilter())
+	if err != nil {
+		return nil, err
+	}
+	letters, next, err := r.service.DeadLetters(ctx, queue, filter, int(req.GetPageSize()), req.GetPageToken())
+	if err != nil {
+		return nil, err
+	}
+	res := &messagev1.ListDeadLettersResponse{NextPageToken: next}
+	for _, d := range letters {
+		res.DeadLetters = append(res.DeadLetters, deadLetterToProto(d))
+	}
+	return res, nil
+}
+
+func (r *RPC) GetDeadLetter(ctx context.Context, req *messagev1.GetDeadLetterRequest) (*messagev1.DeadLetter, error) {
+	d, err := r.service.DeadLetter(ctx, req.GetId())
+	if err != nil {
+		return nil, err
+	}
+	return deadLetterToProto(d), nil
+}
+
+func (r *RPC) RedriveDeadLetters(ctx context.Context, req *messagev1.RedriveDeadLettersRequest) (*messagev1.RedriveDeadLettersResponse, error) {
+	queue, which, err := choiceFromProto(req)
+	if err != nil {
+		return nil, err
+	}
+	op, skipped, err := r.service.RedriveDeadLetters(ctx, queue, which, int(req.GetMaxPerSecond()))
+	if err != nil {
+		return nil, err
+	}
+	res := &messagev1.RedriveDeadLettersResponse{Count: op.Total, Skipped: skippedToProto(skipped)}
+	if which.DryRun {
+		res.Token = op.ID
+	} else {
+		res.Operation = operationToProto(op)
+	}
+	return res, nil
+}
+
+func (r *RPC) PurgeDeadLetters(ctx context.Context, req *messagev1.PurgeDeadLettersRequest) (*messagev1.PurgeDeadLettersResponse, error) {
+	queue, which, err := choiceFromProto(req)
+	if err != nil {
+		return nil, err
+	}
+	op, skipped, err := r.service.PurgeDeadLetters(ctx, queue, which)
+	if err != nil {
+		return nil, err
+	}
+	res := &messagev1.PurgeDeadLettersResponse{Count: op.Total, Skipped: skippedToProto(skipped)}
+	if which.DryRun {
+		res.Token = op.ID
+	} else {
+		res.Operation = operationToProto(op)
+	}
+	return res, nil
+}
+
+func (r *RPC) GetDeadLetterOperation(ctx context.Context, req *messagev1.GetDeadLetterOperationRequest) (*messagev1.DeadLetterOperation, error) {
+	op, err := r.service.DeadLetterOperation(ctx, req.GetId())
+	if err != nil {
+		return nil, err
+	}
+	return operationToProto(op), nil
+}
+
+func (r *RPC) ListDeadLetterOperations(ctx context.Context, req *messagev1.ListDeadLetterOperationsRequest) (
+	*messagev1.ListDeadLetterOperationsResponse, error,
+) {
+	queue, err := ParseQueueName(req.GetQueue())
+	if err != nil {
+		return nil, err
+	}
+	operations, next, err := r.service.DeadLetterOperations(ctx, queue, int(req.GetPageSize()), req.GetPageToken())
+	if err != nil {
+		return nil, err
+	}
+	res := &messagev1.ListDeadLetterOperationsResponse{NextPageToken: next}
+	for _, op := range operations {
+		res.Operations = append(res.Operations, operationToProto(op))
+	}
+	return res, nil
+}
+
+// choiceRequest are the fields that redrives and purges both have.
+type choiceRequest interface {
+	GetQueue() string
+	GetIds() []string
+	GetFilter() *messagev1.DeadLetterFilter
+	GetToken() string
+	GetDryRun() bool
+}
+
+func choiceFromProto(req choiceRequest) (queue QueueName, which Choice, err error) {
+	if queue, err = ParseQueueName(req.GetQueue()); err != nil {
+		return queue, which, err
+	}
+	which = Choice{IDs: req.GetIds(), Token: req.GetToken(), DryRun: req.GetDryRun()}
+	if req.GetFilter() != nil {
+		filter, err := filterFromProto(req.GetFilter())
+		which.Filter = &filter
+		return queue, which, err
+	}
+	return queue, which, nil
+}
+
+func filterFromProto(f *messagev1.DeadLetterFilter) (filter Filter, err error) {
+	filter.Reason = f.GetReason()
+	if filter.FailedAfter, err = timeFromProto("filter.failed_after", f.GetFailedAfter()); err != nil {
+		return filter, err
+	}
+	filter.FailedBefore, err = timeFromProto("filter.failed_before", f.GetFailedBefore())
+	return filter, err
+}
+
+// timeFromProto is zero for a field that is not set.
+func timeFromProto(field string, t *timestamppb.Timestamp) (time.Time, error) {
+	if t == nil {
+		return time.Time{}, nil
+	}
+	if t.CheckValid() != nil {
+		return time.Time{}, errs.New(errs.InvalidArgument, "%s: a moment in the years 1 to 9999 is allowed", field)
+	}
+	return t.AsTime(), nil
+}
+
+func deadLetterToProto(d DeadLetter) *messagev1.DeadLetter {
+	return &messagev1.DeadLetter{
+		Id: d.ID, Queue: d.Queue.String(), MessageId: d.MessageID, Reason: d.Reason, Attempts: int32(d.Attempts),
+		FirstFailedAt: timestamppb.New(d.FirstFailedAt), LastFailedAt: timestamppb.New(d.LastFailedAt),
+		PublishedAt: timeToProto(d.PublishedAt()), Payload: d.Body, Attributes: d.Attributes,
+	}
+}
+
+func skippedToProto(s Skipped) (res []*messagev1.SkippedDeadLetters) {
+	if s.NotFound > 0 {
+		res = append(res, &messagev1.SkippedDeadLetters{Reason: "not_found", Count: s.NotFound})
+	}
+	if s.InOperation > 0 {
+		res = append(res, &messagev1.SkippedDeadLetters{Reason: "in_operation", Count: s.InOperation})
+	}
+	return res
+}
+
+var (
+	operationKinds = map[OperationKind]messagev1.DeadLetterOperationKind{
+		Redrive: messagev1.DeadLetterOperationKind_DEAD_LETTER_OPERATION_KIND_REDRIVE,
+		Purge:   messagev1.DeadLetterOperationKind_DEAD_LETTER_OPERATION_KIND_PURGE,
+	}
+	operationStates = map[OperationState]messagev1.DeadLetterOperationState{
+		Planned: messagev1.DeadLetterOperationState_DEAD_LETTER_OPERATION_STATE_PLANNED,
+		Running: messagev1.DeadLetterOperationState_DEAD_LETTER_OPERATION_STATE_RUNNING,
+		Done:    messagev1.DeadLetterOperationState_DEAD_LETTER_OPERATION_STATE_DONE,
+	}
+)
+
+func operationToProto(op Operation) *messagev1.DeadLetterOperation {
+	return &messagev1.DeadLetterOperation{
+		Id: op.ID, Kind: operationKinds[op.Kind], Queue: op.Queue.String(), State: operationStates[op.State],
+		Total: op.Total, Done: op.Done, Skipped: op.Skipped, MaxPerSecond: int32(op.MaxPerSecond),
+		Principal: op.Principal, CreateTime: timestamppb.New(op.CreatedAt), EndTime: timeToProto(op.EndedAt),
+	}
+}
+
+// timeToProto is not set for a time that is zero.
+func timeToProto(t time.Time) *timestamppb.Timestamp {
+	if t.IsZero() {
+		return nil
+	}
+	return timestamppb.New(t)
+}

@@ -1,0 +1,138 @@
+package message
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+
+	"plinth/internal/errs"
+)
+
+// maxReason is the most bytes of a reason that are kept.
+const maxReason = 1024
+
+// failure is an attempt that failed. Service.fail fills in what became of its message.
+type failure struct {
+	message   Message // its Attempt is the one that failed
+	reason    string
+	permanent bool           // no retry mends it
+	delay     *time.Duration // before the next attempt; nil is the queue's back-off
+
+	dead bool          // it is a dead letter
+	due  time.Duration // else it comes again after this
+}
+
+// fail moves messages of a queue whose attempt failed to where they wait for the next one, or to the dead letters. When
+// it returns nil, their deliveries are to be acknowledged. A process that dies between the two moves them once more, which
+// changes nothing as long as they are there. Messages of a queue that is gone are gone with it.
+func (s *Service) fail(ctx context.Context, queue QueueName, failures ...*failure) error {
+	ctx, cancel := context.WithTimeout(ctx, settleTimeout)
+	defer cancel()
+	return s.db.InTx(ctx, func(tx pgx.Tx) error {
+		policy, now, err := lockPolicy(ctx, tx, queue)
+		if errs.Is(err, errs.NotFound) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		var again []waiting
+		for _, f := range failures {
+			if f.dead = f.permanent || f.message.Attempt >= policy.MaxAttempts; f.dead {
+				if err := insertDeadLetter(ctx, tx, f.deadLetter(queue, now)); err != nil {
+					return err
+				}
+				continue
+			}
+			again = append(again, f.next(queue, policy, now))
+		}
+		if len(again) == 0 {
+			return nil
+		}
+		s.wakeRelay(tx)
+		return insertWaiting(ctx, tx, again...)
+	})
+}
+
+func (f *failure) deadLetter(queue QueueName, now time.Time) DeadLetter {
+	m := f.message
+	return DeadLetter{
+		ID: uuid.Must(uuid.NewV7()).String(), Queue: queue, MessageID: f.id(), Reason: shortened(f.reason), Attempts: m.Attempt,
+		FirstFailedAt: f.first(now), LastFailedAt: now, Attributes: m.Attributes, Body: m.Body, headers: m.headers,
+	}
+}
+
+func (f *failure) next(queue QueueName, policy Policy, now time.Time) waiting {
+	m := f.message
+	f.due = backoff(m.Attempt, policy.MinBackoff, policy.MaxBackoff)
+	if f.delay != nil {
+		f.due = *f.delay
+	}
+	return waiting{
+		id: f.id(), to: ToQueue(queue), due: f.due, attempts: m.Attempt, reason: shortened(f.reason), firstFailedAt: f.first(now),
+		headers: m.headers, attributes: m.Attributes, body: m.Body,
+	}
+}
+
+func (f *failure) first(now time.Time) time.Time {
+	if f.message.firstFailedAt.IsZero() {
+		return now
+	}
+	return f.message.firstFailedAt
+}
+
+// id is the message's. One that somebody else put on the broker may have none that the tables take, and gets one.
+func (f *failure) id() string {
+	if uuid.Validate(f.message.ID) != nil {
+		return uuid.Must(uuid.NewV7()).String()
+	}
+	return f.message.ID
+}
+
+// Reasons of attempts that nobody settled.
+const (
+	unsettled  = "delivered %d times without being settled"
+	beforeThat = "; before that: "
+)
+
+// cutShort is the failure of the attempts before this delivery of m, which the broker counted and nobody settled.
+func cutShort(m Message) *failure {
+	m.Attempt--
+	reason, known := fmt.Sprintf(unsettled, m.Attempt), m.reason
+	if strings.HasPrefix(known, "delivered ") { // The same was said of fewer deliveries.
+		_, known, _ = strings.Cut(known, beforeThat)
+	}
+	if known != "" {
+		reason += beforeThat + known
+	}
+	return &failure{message: m, reason: reason}
+}
+
+// shortened cuts a reason to maxReason, never within a character.
+func shortened(reason string) string {
+	if len(reason) <= maxReason {
+		return reason
+	}
+	end := maxReason
+	for end > 0 && !utf8.RuneStart(reason[end]) {
+		end--
+	}
+	return reason[:end]
+}
+
+// backoff doubles from shortest with each attempt after the first, up to longest, less a random part of up to a half, so
+// that what failed together does not come again together.
+func backoff(attempt int, shortest, longest time.Duration) time.Duration {
+	d := shortest
+	for ; attempt > 1 && d < longest; attempt-- {
+		d *= 2
+	}
+	d = min(d, longest)
+	return d - rand.N(d/2+1)
+}

@@ -1,0 +1,28 @@
+package message
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"plinth/internal/pg"
+)
+
+// lockPolicy reads what a queue says of failed attempts, and the database's clock. The queue cannot be deleted until the
+// transaction ends.
+func lockPolicy(ctx context.Context, tx pg.Querier, queue QueueName) (p Policy, now time.Time, err error) {
+	err = tx.QueryRow(ctx, `SELECT max_attempts, min_backoff, max_backoff, now() FROM queues
+		WHERE tenant = $1 AND name = $2 FOR KEY SHARE`, tenant, queue.name).Scan(&p.MaxAttempts, &p.MinBackoff, &p.MaxBackoff, &now)
+	if errors.Is(err, pgx.ErrNoRows) {
+		err = errNoQueue(queue)
+	}
+	return p, now, err
+}
+
+// selectMaxAttempts reads how often a queue's messages are tried.
+func selectMaxAttempts(ctx context.Context, db pg.Querier, queue QueueName) (n int, err error) {
+	err = db.QueryRow(ctx, `SELECT max_attempts FROM queues WHERE tenant = $1 AND name = $2`, tenant, queue.name).Scan(&n)
+	return n, err
+}

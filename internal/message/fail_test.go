@@ -1,0 +1,121 @@
+package message_test
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"time"
+
+	"plinth/internal/message"
+)
+
+// away takes the tables of queues away until back is called. The broker's stay.
+func (f fixture) away(t *testing.T) (back func()) {
+	t.Helper()
+	rename := func(from, to string) {
+		t.Helper()
+		if _, err := f.db.Exec(within(t), "ALTER TABLE "+from+" RENAME TO "+to); err != nil {
+			t.Fatal(err)
+		}
+	}
+	rename("queues", "away")
+	return func() { t.Helper(); rename("away", "queues") }
+}
+
+// TestFailureWhilePostgresIsAway has a worker keep a message that it cannot move.
+func TestFailureWhilePostgresIsAway(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t, false)
+	q := f.queueOf(t, "tasks", quick)
+	tried := make(chan message.Message, 10)
+	handler := message.HandleBytes("tasks", func(_ context.Context, m message.Message) error {
+		tried <- m
+		if m.Attempt == 1 {
+			return errors.New("not yet")
+		}
+		return nil
+	})
+	f.worker(t, time.Second, handler)
+	back := f.away(t)
+	id := f.publish(t, q, "a")
+	<-tried
+	f.line(t, "failed message cannot be moved, trying again")
+	if len(tried) != 0 {
+		t.Errorf("%+v came again at once", <-tried)
+	}
+	back()
+	if m := <-tried; m.ID != id || m.Attempt != 2 {
+		t.Errorf("%+v", m)
+	}
+	f.gone(t, q)
+}
+
+// TestStopWhilePostgresIsAway gives the message back that cannot be moved.
+func TestStopWhilePostgresIsAway(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t, false)
+	q := f.queueOf(t, "tasks", quick)
+	stop := f.worker(t, 10*time.Millisecond, message.HandleBytes("tasks", func(context.Context, message.Message) error {
+		return errors.New("not yet")
+	}))
+	back := f.away(t)
+	id := f.publish(t, q, "a")
+	f.line(t, "failed message cannot be moved, trying again")
+	stop()
+	back()
+	if m := one(t, f.subscribe(t, q, 1, long)); m.ID != id {
+		t.Errorf("%+v", m)
+	}
+}
+
+func TestNackWhilePostgresIsAway(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t, false)
+	q := f.queueOf(t, "orders", quick)
+	sub := f.subscribe(t, q, 10, time.Second)
+	id := f.publish(t, q, "a")
+	one(t, sub)
+	back := f.away(t)
+	sub.Nack([]message.Nack{{ID: id, Delay: after(0)}})
+	nothing(t, sub) // It stays outstanding ...
+	if m := one(t, sub); m.ID != id || m.Attempt != 2 {
+		t.Errorf("%+v", m) // ... to its ack deadline.
+	}
+	back()
+	sub.Ack([]string{id})
+	sub.Close()
+	f.gone(t, q)
+}
+
+// TestWhatIsCounted looks at what a process tells of its deliveries.
+func TestWhatIsCounted(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t, false)
+	s := message.New(f.db, f.url, f.broker, f.log, false)
+	stop := run(t, s.Run)
+	g := f
+	g.Service = s
+	q := f.queueOf(t, "tasks", quick)
+	end := g.worker(t, time.Second, message.HandleBytes("tasks", func(_ context.Context, m message.Message) error {
+		if m.Attempt == 1 {
+			return errors.New("not yet")
+		}
+		return nil
+	}))
+	f.publish(t, q, "a")
+	f.line(t, "message handled")
+	end()
+	sub := g.subscribe(t, q, 10, long)
+	id := f.publish(t, q, "b")
+	one(t, sub)
+	sub.Ack([]string{id})
+	sub.Close()
+	stop()
+	var delivered, acknowledged int
+	if err := f.db.QueryRow(within(t), "SELECT sum(delivered), sum(acknowledged) FROM queue_rates").Scan(&delivered, &acknowledged); err != nil {
+		t.Fatal(err)
+	}
+	if delivered != 3 || acknowledged != 2 {
+		t.Errorf("%d delivered, %d acknowledged", delivered, acknowledged)
+	}
+}

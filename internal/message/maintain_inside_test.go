@@ -1,0 +1,19 @@
+package message
+
+import "context"
+
+// What the tests outside of the package may do that nobody else may.
+
+// Sweep is one round of what maintain does each minute.
+func (s *Service) Sweep(ctx context.Context) { s.sweep(ctx) }
+
+// StepAll is what the workers do with the operations that run.
+func (s *Service) StepAll(ctx context.Context) (progress bool, err error) { return s.stepAll(ctx) }
+
+// Count counts as if so much had gone through a queue.
+func (s *Service) Count(queue QueueName, published, delivered, acknowledged int64) {
+	c := s.rates.of(queue)
+	c.published.Add(published)
+	c.delivered.Add(delivered)
+	c.acknowledged.Add(acknowledged)
+}

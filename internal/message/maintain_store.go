@@ -1,0 +1,36 @@
+package message
+
+import (
+	"context"
+
+	"plinth/internal/pg"
+)
+
+// sweepBatch is how many rows are removed in one transaction.
+const sweepBatch = 1000
+
+// retention tells what is removed when: a query that gives the places of up to $1 rows, locked. Rows that somebody else
+// has locked are left for the next time.
+var retention = []struct{ what, table, expired string }{
+	{"dead letters", "dead_letters", `
+		SELECT d.ctid FROM queues q, LATERAL (
+			SELECT ctid FROM dead_letters WHERE tenant = q.tenant AND queue = q.name AND last_failed_at < now() - q.dead_letter_retention
+			ORDER BY last_failed_at LIMIT $1 FOR UPDATE SKIP LOCKED) AS d LIMIT $1`},
+	{"idempotency keys", "message_keys", `
+		SELECT ctid FROM message_keys WHERE created_at < now() - interval '24 hours' LIMIT $1 FOR UPDATE SKIP LOCKED`},
+	{"handled messages", "message_handled", `
+		SELECT ctid FROM message_handled WHERE handled_at < now() - interval '14 days' LIMIT $1 FOR UPDATE SKIP LOCKED`},
+	{"dry runs", "dead_letter_operations", `
+		SELECT ctid FROM dead_letter_operations
+		WHERE state = 'planned' AND created_at < now() - interval '1 hour' LIMIT $1 FOR UPDATE SKIP LOCKED`},
+	{"redrives and purges", "dead_letter_operations", `
+		SELECT ctid FROM dead_letter_operations
+		WHERE state = 'done' AND ended_at < now() - interval '90 days' LIMIT $1 FOR UPDATE SKIP LOCKED`},
+	{"rates", "queue_rates", `
+		SELECT ctid FROM queue_rates WHERE bucket < now() - interval '10 minutes' LIMIT $1 FOR UPDATE SKIP LOCKED`},
+}
+
+func deleteExpired(ctx context.Context, db pg.Querier, table, expired string) (int64, error) {
+	tag, err := db.Exec(ctx, `DELETE FROM `+table+` WHERE ctid = ANY (ARRAY(`+expired+`))`, sweepBatch)
+	return tag.RowsAffected(), err
+}

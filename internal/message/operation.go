@@ -1,0 +1,255 @@
+package message
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+	"go.uber.org/zap"
+
+	"plinth/internal/errs"
+)
+
+// Sizes of operations.
+const (
+	atOnce        = 1000     // dead letters that are done before the answer
+	chunkLetters  = 200      // that are done in one statement
+	chunkBytes    = 16 << 20 // of payload in one statement, roughly
+	horizon       = 60       // seconds that a redrive with a limit is ahead of its messages
+	operationPoll = time.Second
+	operationWait = 5 * time.Second // after a failure
+)
+
+// OperationKind is what an operation does.
+type OperationKind string
+
+// Redrive sends dead letters back to their queue; Purge removes them.
+const (
+	Redrive OperationKind = "redrive"
+	Purge   OperationKind = "purge"
+)
+
+// OperationState is how far an operation is.
+type OperationState string
+
+// Planned is a dry run whose token was not used; Running is in the hands of the workers.
+const (
+	Planned OperationState = "planned"
+	Running OperationState = "running"
+	Done    OperationState = "done"
+)
+
+// Operation is a redrive or purge of the dead letters of a queue, kept with who started it.
+type Operation struct {
+	ID           string // UUIDv7; the token of a dry run
+	Kind         OperationKind
+	Queue        QueueName
+	State        OperationState
+	Principal    string
+	MaxPerSecond int       // of a redrive; 0 is no limit
+	Total        int64     // dead letters that were chosen
+	Done         int64     // of these
+	Skipped      int64     // those that were gone when their turn came
+	CreatedAt    time.Time // when it was started, or planned
+	EndedAt      time.Time // zero until it is done
+
+	nextDueAt time.Time // earliest moment for the next message; zero before the first
+}
+
+// Choice says which dead letters of a queue an operation is about: exactly one of IDs, Filter and Token.
+type Choice struct {
+	IDs    []string // UUIDs
+	Filter *Filter  // an empty one chooses all of the queue
+	Token  string   // of a dry run: exactly what that counted
+	// DryRun fixes what is chosen and counts it, and changes nothing. The operation's id is the token for it.
+	DryRun bool
+}
+
+// Skipped counts dead letters that were asked for and not chosen.
+type Skipped struct {
+	NotFound    int64 // gone, or of another queue
+	InOperation int64 // another operation that runs has them
+}
+
+func (c Choice) check() error {
+	set := 0
+	for _, is := range []bool{len(c.IDs) > 0, c.Filter != nil, c.Token != ""} {
+		if is {
+			set++
+		}
+	}
+	if set != 1 {
+		return errs.New(errs.InvalidArgument, "exactly one of ids, filter and token must be set, not %d", set)
+	}
+	if c.DryRun && c.Token != "" {
+		return errs.New(errs.InvalidArgument, "dry_run: the token is of a dry run already; use it without dry_run")
+	}
+	return nil
+}
+
+// RedriveDeadLetters sends dead letters back to their queue with their attempts reset, no more than maxPerSecond of
+// them a second (0 is no limit, or that of the dry run). Up to 1,000 are done when it returns, all or none of them;
+// more are done by the workers. A dead letter is never redriven twice, whoever asks at the same time.
+//
+// Errors: InvalidArgument unless the choice is one; NotFound for an unknown queue, and for a token that is not known,
+// is older than an hour or was made for another queue or a purge; FailedPrecondition for a token that was used.
+func (s *Service) RedriveDeadLetters(ctx context.Context, queue QueueName, which Choice, maxPerSecond int) (Operation, Skipped, error) {
+	return s.operate(ctx, Operation{Kind: Redrive, Queue: queue, MaxPerSecond: maxPerSecond}, which)
+}
+
+// PurgeDeadLetters removes dead letters for good. It chooses, counts and fails as RedriveDeadLetters does.
+func (s *Service) PurgeDeadLetters(ctx context.Context, queue QueueName, which Choice) (Operation, Skipped, error) {
+	return s.operate(ctx, Operation{Kind: Purge, Queue: queue}, which)
+}
+
+// operate plans an operation unless it has a token of one that is planned, and starts it unless it is a dry run.
+func (s *Service) operate(ctx context.Context, op Operation, which Choice) (_ Operation, skipped Skipped, err error) {
+	if err := which.check(); err != nil {
+		return Operation{}, Skipped{}, err
+	}
+	op.Principal, op.ID = principal, which.Token
+	err = s.db.InTx(ctx, func(tx pgx.Tx) error {
+		if _, _, err := lockPolicy(ctx, tx, op.Queue); err != nil {
+			return err
+		}
+		if which.Token == "" {
+			if op, skipped, err = plan(ctx, tx, op, which); err != nil || which.DryRun {
+				return err
+			}
+		}
+		if op, err = startOperation(ctx, tx, op); err != nil {
+			return err
+		}
+		for op.State == Running && op.Total <= atOnce {
+			if op, err = s.step(ctx, tx, op); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	return op, skipped, err
+}
+
+// plan pins an operation to the dead letters that it is about. Whatever becomes of others, it will touch no more than
+// these.
+func plan(ctx context.Context, tx pgx.Tx, op Operation, which Choice) (Operation, Skipped, error) {
+	id, err := uuid.NewV7()
+	if err != nil {
+		return Operation{}, Skipped{}, err
+	}
+	op.ID = id.String()
+	if err := insertOperation(ctx, tx, op); err != nil {
+		return Operation{}, Skipped{}, err
+	}
+	if which.Filter != nil {
+		op, busy, err := pin(ctx, tx, op, nil, *which.Filter)
+		return op, Skipped{InOperation: busy}, err
+	}
+	ids := make([]string, len(which.IDs))
+	for i, id := range which.IDs {
+		if ids[i], err = parseID(id); err != nil {
+			return Operation{}, Skipped{}, err
+		}
+	}
+	slices.Sort(ids)
+	ids = slices.Compact(ids)
+	op, busy, err := pin(ctx, tx, op, ids, Filter{})
+	return op, Skipped{NotFound: int64(len(ids)) - op.Total - busy, InOperation: busy}, err
+}
+
+// step takes an operation that tx has locked one chunk further. What it moves, what it counts and what is left to do
+// commit together, so that a crash undoes all of it or nothing. The queue's row is locked for the sake of what goes
+// back to it: when the queue is gone, its dead letters are gone too, and are skipped.
+func (s *Service) step(ctx context.Context, tx pgx.Tx, op Operation) (Operation, error) {
+	if _, _, err := lockPolicy(ctx, tx, op.Queue); err != nil && !errs.Is(err, errs.NotFound) {
+		return op, err
+	}
+	letters := chunkLetters
+	if op.MaxPerSecond > 0 {
+		letters = min(letters, horizon*op.MaxPerSecond)
+	}
+	if op.Kind == Purge {
+		return purgeChunk(ctx, tx, op, letters)
+	}
+	s.wakeRelay(tx)
+	return redriveChunk(ctx, tx, op, letters)
+}
+
+// runOperations works at the operations that run, for as long as ctx lives. Several workers share them: each chunk is
+// the work of one.
+func (s *Service) runOperations(ctx context.Context) error {
+	for {
+		progress, err := s.stepAll(ctx)
+		wait := operationPoll
+		switch {
+		case ctx.Err() != nil:
+			return nil
+		case err != nil:
+			s.log.Warn("redrives and purges cannot go on, trying again", zap.Duration("retry_in_ms", operationWait), zap.Error(err))
+			wait = operationWait
+		case progress:
+			continue
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(wait):
+		}
+	}
+}
+
+// stepAll takes every operation that runs one chunk further, so that a large one does not hold up the others. progress is
+// false when there was nothing to do.
+func (s *Service) stepAll(ctx context.Context) (progress bool, err error) {
+	ids, err := selectRunning(ctx, s.db)
+	for _, id := range ids {
+		failed := s.db.InTx(ctx, func(tx pgx.Tx) error {
+			op, claimed, err := claimOperation(ctx, tx, id)
+			if err != nil || !claimed {
+				return err
+			}
+			progress = true
+			_, err = s.step(ctx, tx, op)
+			return err
+		})
+		err = errors.Join(err, failed)
+	}
+	return progress, err
+}
+
+// DeadLetterOperation describes a redrive or purge. Errors: InvalidArgument for an id that is no UUID; NotFound.
+func (s *Service) DeadLetterOperation(ctx context.Context, id string) (Operation, error) {
+	id, err := parseID(id)
+	if err != nil {
+		return Operation{}, err
+	}
+	return selectOperation(ctx, s.db, id)
+}
+
+// DeadLetterOperations lists the redrives and purges of a queue, the latest first, in pages as DeadLetters does. Errors:
+// NotFound for an unknown queue; InvalidArgument for a token that DeadLetterOperations did not give for this queue.
+func (s *Service) DeadLetterOperations(ctx context.Context, queue QueueName, size int, token string) (
+	operations []Operation, next string, err error,
+) {
+	list := []any{"operations", queue.name}
+	after, err := parsePosition(token, list...)
+	if err != nil {
+		return nil, "", err
+	}
+	if token == "" {
+		after.id = uuid.Max
+	}
+	if _, err := selectQueue(ctx, s.db, queue); err != nil {
+		return nil, "", err
+	}
+	size = pageSize(size)
+	operations, err = selectOperations(ctx, s.db, queue, after.id.String(), size+1)
+	if len(operations) > size {
+		operations = operations[:size]
+		next = position{id: uuid.MustParse(operations[size-1].ID)}.token(list...)
+	}
+	return operations, next, err
+}

@@ -1,0 +1,180 @@
+package message
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+
+	"plinth/internal/errs"
+	"plinth/internal/pg"
+)
+
+const operationColumns = `id::text, kind, queue, state, principal, max_per_second, total, done, skipped, created_at, ended_at, next_due_at`
+
+func scanOperation(row pgx.Row, more ...any) (o Operation, err error) {
+	var ended, nextDue *time.Time
+	err = row.Scan(append([]any{&o.ID, &o.Kind, &o.Queue.name, &o.State, &o.Principal, &o.MaxPerSecond, &o.Total, &o.Done, &o.Skipped,
+		&o.CreatedAt, &ended, &nextDue}, more...)...)
+	if ended != nil {
+		o.EndedAt = *ended
+	}
+	if nextDue != nil {
+		o.nextDueAt = *nextDue
+	}
+	return o, err
+}
+
+// insertOperation makes the row of an operation that is about nothing yet.
+func insertOperation(ctx context.Context, db pg.Querier, o Operation) error {
+	_, err := db.Exec(ctx, `
+		INSERT INTO dead_letter_operations (tenant, id, kind, queue, state, principal, max_per_second, total)
+		VALUES ($1, $2::uuid, $3, $4, 'planned', $5, $6, 0)`, tenant, o.ID, o.Kind, o.Queue.name, o.Principal, o.MaxPerSecond)
+	return err
+}
+
+// pin fixes what an operation is about: the dead letters of its queue that match the filter, and have one of the ids
+// where ids is not nil; those left out that another operation which runs has, which are busy. The longest dead come
+// first.
+func pin(ctx context.Context, db pg.Querier, o Operation, ids []string, filter Filter) (_ Operation, busy int64, err error) {
+	o, err = scanOperation(db.QueryRow(ctx, `
+		WITH asked AS MATERIALIZED (
+			SELECT d.id, d.last_failed_at, d.id IN (
+				SELECT i.dead_letter_id FROM dead_letter_operations o
+				JOIN dead_letter_operation_items i ON i.tenant = o.tenant AND i.operation_id = o.id
+				WHERE o.tenant = $1 AND o.queue = $2 AND o.state = 'running') AS busy
+			FROM dead_letters d WHERE `+matches+` AND ($6::text[] IS NULL OR d.id = ANY ($6::text[]::uuid[]))
+		), pinned AS (
+			INSERT INTO dead_letter_operation_items (tenant, operation_id, n, dead_letter_id)
+			SELECT $1, $7::uuid, row_number() OVER (ORDER BY last_failed_at, id), id FROM asked WHERE NOT busy
+			RETURNING n
+		)
+		UPDATE dead_letter_operations SET total = (SELECT count(*) FROM pinned) WHERE tenant = $1 AND id = $7::uuid
+		RETURNING `+operationColumns+`, (SELECT count(*) FROM asked WHERE busy)`,
+		append(filter.arguments(o.Queue), ids, o.ID)...), &busy)
+	return o, busy, err
+}
+
+// startOperation sets one that is planned to run, once, and takes over who starts it and how fast.
+func startOperation(ctx context.Context, db pg.Querier, o Operation) (Operation, error) {
+	errUnknown := errs.New(errs.NotFound, "token: not one of a dry run of this %s and queue, or older than an hour", o.Kind)
+	if uuid.Validate(o.ID) != nil {
+		return Operation{}, errUnknown
+	}
+	started, err := scanOperation(db.QueryRow(ctx, `
+		UPDATE dead_letter_operations SET state = 'running', principal = $5, created_at = now(),
+			max_per_second = CASE WHEN $6::int > 0 THEN $6 ELSE max_per_second END
+		WHERE tenant = $1 AND id = $2::uuid AND kind = $3 AND queue = $4 AND state = 'planned' AND created_at > now() - interval '1 hour'
+		RETURNING `+operationColumns, tenant, o.ID, o.Kind, o.Queue.name, o.Principal, o.MaxPerSecond))
+	if !errors.Is(err, pgx.ErrNoRows) {
+		return started, err
+	}
+	known, err := selectOperation(ctx, db, o.ID)
+	switch {
+	case errs.Is(err, errs.NotFound) || err == nil && (known.Kind != o.Kind || known.Queue != o.Queue || known.State == Planned):
+		return Operation{}, errUnknown
+	case err != nil:
+		return Operation{}, err
+	default:
+		return Operation{}, errs.New(errs.FailedPrecondition, "token: it was used already; the operation %s tells what became of it", o.ID)
+	}
+}
+
+// What a chunk is made of. Its items follow the ones before, and its size is known before any body is read. Rows are
+// found by their keys alone: right after many dead letters were made, the planner knows nothing of them, and takes
+// joins that never end.
+const (
+	takeChunk = `
+		WITH sized AS (
+			SELECT i.n, sum(coalesce(octet_length(d.body), 0)) OVER (ORDER BY i.n) - coalesce(octet_length(d.body), 0) AS bytes_before
+			FROM (SELECT n, dead_letter_id FROM dead_letter_operation_items
+				WHERE tenant = $1 AND operation_id = $2::uuid AND n > $8 ORDER BY n LIMIT $4) AS i
+			LEFT JOIN dead_letters d ON d.tenant = $1 AND d.id = i.dead_letter_id
+		), taken AS (
+			DELETE FROM dead_letter_operation_items
+			WHERE tenant = $1 AND operation_id = $2::uuid AND n > $8 AND n <= (SELECT max(n) FROM sized WHERE bytes_before < $5)
+			RETURNING n, dead_letter_id
+		), gone AS (
+			DELETE FROM dead_letters WHERE tenant = $1 AND id = ANY (ARRAY(SELECT dead_letter_id FROM taken))
+			RETURNING id, message_id, headers, attributes, body
+		)`
+	redriveGone = `, redriven AS (
+			INSERT INTO message_waiting AS w (tenant, id, queue, due_at, headers, attributes, body)
+			SELECT $1, message_id, $3,
+				greatest(statement_timestamp(), $7::timestamptz) + make_interval(secs => $6::float8 * (row_number() OVER (ORDER BY n) - 1)),
+				headers, attributes, body
+			FROM gone JOIN taken ON dead_letter_id = id ORDER BY n
+			ON CONFLICT (tenant, id, queue) DO UPDATE
+				SET attempts = 0, reason = '', first_failed_at = NULL, due_at = least(w.due_at, excluded.due_at)
+		)`
+	countChunk = `
+		UPDATE dead_letter_operations SET
+			done = done + (SELECT count(*) FROM gone),
+			skipped = skipped + (SELECT count(*) FROM taken) - (SELECT count(*) FROM gone),
+			state = CASE WHEN done + skipped + (SELECT count(*) FROM taken) >= total THEN 'done' ELSE state END,
+			ended_at = CASE WHEN done + skipped + (SELECT count(*) FROM taken) >= total THEN clock_timestamp() END,
+			next_due_at = greatest(statement_timestamp(), $7::timestamptz) + make_interval(secs => $6::float8 * (SELECT count(*) FROM gone))
+		WHERE tenant = $1 AND id = $2::uuid AND queue = $3
+		RETURNING ` + operationColumns
+)
+
+// purgeChunk removes the next dead letters of an operation, so many at most.
+func purgeChunk(ctx context.Context, db pg.Querier, o Operation, letters int) (Operation, error) {
+	return scanOperation(db.QueryRow(ctx, takeChunk+countChunk, chunkArguments(o, letters)...))
+}
+
+// redriveChunk moves the next dead letters of an operation, so many at most, to where messages wait for their time,
+// each one due a little after the one before. One whose message waits there already joins it.
+func redriveChunk(ctx context.Context, db pg.Querier, o Operation, letters int) (Operation, error) {
+	return scanOperation(db.QueryRow(ctx, takeChunk+redriveGone+countChunk, chunkArguments(o, letters)...))
+}
+
+func chunkArguments(o Operation, letters int) []any {
+	spacing := 0.0 // seconds
+	if o.MaxPerSecond > 0 {
+		spacing = 1 / float64(o.MaxPerSecond)
+	}
+	return []any{tenant, o.ID, o.Queue.name, letters, chunkBytes, spacing, unlessZero(o.nextDueAt), o.Done + o.Skipped}
+}
+
+// ready is the condition for operations that have something to do now. A redrive with a limit is never far ahead of its
+// messages, so that what is still to come is seen as such.
+const ready = `state = 'running' AND (next_due_at IS NULL OR next_due_at < now() + interval '1 minute')`
+
+func selectRunning(ctx context.Context, db pg.Querier) ([]string, error) {
+	rows, err := db.Query(ctx, `SELECT id::text FROM dead_letter_operations WHERE tenant = $1 AND `+ready+` ORDER BY created_at`, tenant)
+	if err != nil {
+		return nil, err
+	}
+	return pgx.CollectRows(rows, pgx.RowTo[string])
+}
+
+// claimOperation takes an operation for the transaction, unless it is done, or another worker is at it.
+func claimOperation(ctx context.Context, db pg.Querier, id string) (o Operation, claimed bool, err error) {
+	o, err = scanOperation(db.QueryRow(ctx, `SELECT `+operationColumns+` FROM dead_letter_operations
+		WHERE tenant = $1 AND id = $2::uuid AND `+ready+` FOR UPDATE SKIP LOCKED`, tenant, id))
+	if errors.Is(err, pgx.ErrNoRows) {
+		return Operation{}, false, nil
+	}
+	return o, err == nil, err
+}
+
+func selectOperation(ctx context.Context, db pg.Querier, id string) (Operation, error) {
+	o, err := scanOperation(db.QueryRow(ctx, `SELECT `+operationColumns+` FROM dead_letter_operations WHERE tenant = $1 AND id = $2::uuid`,
+		tenant, id))
+	if errors.Is(err, pgx.ErrNoRows) {
+		return Operation{}, errs.New(errs.NotFound, "id: there is no redrive or purge %s", id)
+	}
+	return o, err
+}
+
+func selectOperations(ctx context.Context, db pg.Querier, queue QueueName, after string, limit int) ([]Operation, error) {
+	rows, err := db.Query(ctx, `SELECT `+operationColumns+` FROM dead_letter_operations
+		WHERE tenant = $1 AND queue = $2 AND id < $3::uuid ORDER BY id DESC LIMIT $4`, tenant, queue.name, after, limit)
+	if err != nil {
+		return nil, err
+	}
+	return pgx.CollectRows(rows, func(row pgx.CollectableRow) (Operation, error) { return scanOperation(row) })
+}

@@ -1,0 +1,212 @@
+package message
+
+import (
+	"context"
+	"maps"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"plinth/internal/broker"
+	"plinth/internal/pg"
+)
+
+const (
+	pausePoll = 5 * time.Second // finds what no notification told
+	pauseRead = time.Second     // that a subscription waits for the table; then it goes by what was read before
+)
+
+// pauses are the queues that are paused, as they were read last.
+type pauses struct {
+	mu     sync.Mutex
+	queues map[QueueName]bool
+	until  context.Context // ends when queues changes
+	change context.CancelFunc
+	asked  int // reads that began
+	told   int // the latest of them that ended
+}
+
+func newPauses() *pauses {
+	p := &pauses{}
+	p.until, p.change = context.WithCancel(context.Background())
+	return p
+}
+
+// of says whether a queue is paused. The answer holds until the context ends.
+func (p *pauses) of(queue QueueName) (paused bool, until context.Context) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.queues[queue], p.until
+}
+
+// read takes over what the table says. Of reads at the same time the one that began last counts.
+func (p *pauses) read(ctx context.Context, db pg.Querier) error {
+	p.mu.Lock()
+	p.asked++
+	turn := p.asked
+	p.mu.Unlock()
+	names, err := selectPaused(ctx, db)
+	if err != nil {
+		return err
+	}
+	queues := make(map[QueueName]bool, len(names))
+	for _, name := range names {
+		queues[name] = true
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if turn < p.told {
+		return nil
+	}
+	p.told = turn
+	if !maps.Equal(p.queues, queues) {
+		p.queues = queues
+		p.change()
+		p.until, p.change = context.WithCancel(context.Background())
+	}
+	return nil
+}
+
+// watchPauses reads which queues are paused whenever a notification says that this changed, and slowly besides.
+func (s *Service) watchPauses(ctx context.Context) error {
+	group, ctx := errgroup.WithContext(ctx)
+	woken := make(chan struct{}, 1)
+	group.Go(func() error {
+		return pg.Listen(ctx, s.url, queuesChannel, s.log, func(string) { give(woken) })
+	})
+	group.Go(func() error {
+		for {
+			select {
+			case <-woken:
+			case <-time.After(pausePoll):
+			case <-ctx.Done():
+				return nil
+			}
+			_ = s.pauses.read(ctx, s.db) // A database that is away is in the log of Listen, and the next poll comes.
+		}
+	})
+	return group.Wait()
+}
+
+// source receives from a queue while it is not paused. While it is, nothing is received; what is outstanding can be
+// settled, and once all of it is, what the broker holds ready for the source goes back to the queue. Each of its
+// deliveries is settled once.
+type source struct {
+	service     *Service
+	queue       QueueName
+	credit      int
+	life        context.Context
+	outstanding atomic.Int64
+	freed       chan struct{} // has a token after the last one was settled
+
+	// Receive's own.
+	sub    broker.Subscription // nil where a pause closed it
+	paused bool                // in this turn
+	turn   context.Context     // ends with life, or when the pauses change
+	end    func()              // ends turn
+}
+
+// open subscribes to a queue, or waits for the end of its pause to do so. The source receives until life ends; ctx bounds
+// the call. Errors: NotFound.
+func (s *Service) open(ctx, life context.Context, queue QueueName, credit int) (*source, error) {
+	reading, cancel := context.WithTimeout(ctx, pauseRead)
+	defer cancel()
+	_ = s.pauses.read(reading, s.db) // While Postgres is away, what was read before counts.
+	src := &source{service: s, queue: queue, credit: credit, life: life, freed: make(chan struct{}, 1), end: func() {}}
+	if err := src.begin(ctx); err != nil {
+		src.Close()
+		return nil, err
+	}
+	return src, nil
+}
+
+// Receive waits for a delivery until life ends or the queue is gone. Not for concurrent use.
+func (s *source) Receive() (broker.Delivery, error) {
+	for {
+		if s.turn.Err() != nil {
+			if err := s.begin(s.life); err != nil {
+				return broker.Delivery{}, err
+			}
+		}
+		if s.paused {
+			s.rest()
+			continue
+		}
+		d, err := s.sub.Receive(s.turn)
+		if err == nil {
+			s.outstanding.Add(1)
+			d.Settler = &counted{d.Settler, s}
+			return d, nil
+		}
+		if s.turn.Err() == nil {
+			return d, err
+		}
+	}
+}
+
+// begin starts a turn, for as long as the queue stays paused or stays not paused. ctx bounds the call.
+func (s *source) begin(ctx context.Context) error {
+	s.end()
+	if err := s.life.Err(); err != nil {
+		return err
+	}
+	paused, until := s.service.pauses.of(s.queue)
+	turn, cancel := context.WithCancel(s.life)
+	unhook := context.AfterFunc(until, cancel)
+	s.paused, s.turn, s.end = paused, turn, func() { unhook(); cancel() }
+	if paused || s.sub != nil {
+		return nil
+	}
+	return known(ctx, s.queue, s.service.declare, func() (err error) {
+		s.sub, err = s.service.broker.Subscribe(ctx, s.queue.onBroker(), s.credit)
+		return err
+	})
+}
+
+// rest waits through a pause.
+func (s *source) rest() {
+	if s.outstanding.Load() == 0 {
+		s.unsubscribe()
+	}
+	select {
+	case <-s.turn.Done():
+	case <-s.freed:
+	}
+}
+
+func (s *source) unsubscribe() {
+	if s.sub != nil {
+		s.sub.Close()
+		s.sub = nil
+	}
+}
+
+// Close ends the source once its last Receive has returned; what is outstanding goes back to the queue.
+func (s *source) Close() {
+	s.end()
+	s.unsubscribe()
+}
+
+// counted is the Settler of a source's delivery.
+type counted struct {
+	broker.Settler
+	source *source
+}
+
+func (c *counted) Ack(ctx context.Context) error {
+	defer c.source.settled()
+	return c.Settler.Ack(ctx)
+}
+
+func (c *counted) Nack(ctx context.Context) error {
+	defer c.source.settled()
+	return c.Settler.Nack(ctx)
+}
+
+func (s *source) settled() {
+	if s.outstanding.Add(-1) == 0 {
+		give(s.freed)
+	}
+}

@@ -1,0 +1,218 @@
+package message
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+
+	"plinth/internal/broker"
+	"plinth/internal/errs"
+	"plinth/internal/observe"
+)
+
+// MaxDelay is how far ahead a message can be delivered.
+const MaxDelay = 365 * 24 * time.Hour
+
+// Limits of what goes beside a message's payload, in bytes: what every broker takes, so that a message that waits is not
+// refused when its time has come.
+const (
+	maxAttributeKey  = 255
+	maxAttributes    = 96 << 10 // all together, with attributeCost for each
+	attributeCost    = 6
+	maxIdempotentKey = 255
+)
+
+// Publication is a message on its way in. The trace that it belongs to is that of the context it is published with.
+type Publication struct {
+	To Destination
+	// Body has up to MaxBytes, Attributes included.
+	Body []byte
+	// Attributes are valid UTF-8, with keys of up to 255 bytes and 96 KiB all together, 6 bytes added for each.
+	Attributes map[string]string
+	// IdempotencyKey makes publishing again harmless: for 24 hours, a message with the same key to the same queue or topic
+	// is not published but answered with the first one's id. Up to 255 bytes; empty is none.
+	IdempotencyKey string
+	// Delay is the time to wait before the message is delivered, up to MaxDelay.
+	Delay time.Duration
+	// DeliverAt is when to deliver the message, in place of Delay: up to MaxDelay ahead; what is past means at once.
+	DeliverAt time.Time
+}
+
+// Receipt is the answer to a message that is held durably.
+type Receipt struct {
+	ID string // UUIDv7
+	// Duplicate says that the idempotency key was used before. The id is that of the message published then.
+	Duplicate bool
+}
+
+// Publish puts a message in a queue, or in every queue that its topic leads to. It returns once the broker holds the
+// message durably; with a delay or an idempotency key once the message is committed, to go to the broker when it is due.
+//
+// Errors: InvalidArgument; NotFound for an unknown queue, and for a topic that no queue is bound to with a pattern that
+// matches; ResourceExhausted for a message over MaxBytes and for a queue at its MaxLength; Unavailable when the fate of the
+// message is unknown.
+func (s *Service) Publish(ctx context.Context, p Publication) (Receipt, error) {
+	m, err := newOutgoing(ctx, p)
+	if err != nil {
+		return Receipt{}, err
+	}
+	if m.now() {
+		err := s.send(ctx, m)
+		return m.receipt(), err
+	}
+	err = s.db.InTx(ctx, func(tx pgx.Tx) error { return s.keepOne(ctx, tx, m) })
+	return m.receipt(), err
+}
+
+// PublishTx publishes a message when tx, which InTx gave, is committed, and not at all where it is rolled back. Errors are
+// those of Publish; one of the database's makes tx unusable.
+func (s *Service) PublishTx(ctx context.Context, tx pgx.Tx, p Publication) (Receipt, error) {
+	m, err := newOutgoing(ctx, p)
+	if err != nil {
+		return Receipt{}, err
+	}
+	err = s.keepOne(ctx, tx, m)
+	return m.receipt(), err
+}
+
+// outgoing is a publication that was found right, and what became of it.
+type outgoing struct {
+	waiting
+	key string
+	// duplicateOf is the id of the message that the key was used for before.
+	duplicateOf string
+	err         error
+}
+
+// newOutgoing checks a publication and gives it an id.
+func newOutgoing(ctx context.Context, p Publication) (*outgoing, error) {
+	due, at, err := p.when(time.Now())
+	if err != nil {
+		return nil, err
+	}
+	if err := p.check(); err != nil {
+		return nil, err
+	}
+	id, err := uuid.NewV7()
+	if err != nil {
+		return nil, err
+	}
+	return &outgoing{key: p.IdempotencyKey, waiting: waiting{
+		id: id.String(), to: p.To, due: due, dueAt: at, headers: traceHeaders(ctx), attributes: p.Attributes, body: p.Body,
+	}}, nil
+}
+
+// now says that the message can go to the broker without the database.
+func (m *outgoing) now() bool { return m.due == 0 && m.dueAt.IsZero() && m.key == "" }
+
+func (m *outgoing) receipt() Receipt {
+	switch {
+	case m.err != nil:
+		return Receipt{}
+	case m.duplicateOf != "":
+		return Receipt{ID: m.duplicateOf, Duplicate: true}
+	default:
+		return Receipt{ID: m.id}
+	}
+}
+
+// when gives the time to wait, or the moment to wait for. Both are zero for a message that is to go at once.
+func (p Publication) when(now time.Time) (delay time.Duration, at time.Time, err error) {
+	ahead := p.DeliverAt.Sub(now)
+	switch {
+	case p.Delay != 0 && !p.DeliverAt.IsZero():
+		return 0, at, errs.New(errs.InvalidArgument, "deliver_at: only one of delay and deliver_at can be set")
+	case p.Delay < 0 || p.Delay > MaxDelay:
+		return 0, at, errs.New(errs.InvalidArgument, "delay: 0 to 365 days are allowed")
+	case ahead > MaxDelay:
+		return 0, at, errs.New(errs.InvalidArgument, "deliver_at: up to 365 days ahead are allowed")
+	case ahead <= 0:
+		return p.Delay, at, nil
+	default:
+		return 0, p.DeliverAt, nil
+	}
+}
+
+func (p Publication) check() error {
+	if n := (Message{Body: p.Body, Attributes: p.Attributes}).size(); n > MaxBytes {
+		return errs.New(errs.ResourceExhausted, "the message has %d bytes; at most %d are allowed, attributes included", n, MaxBytes)
+	}
+	key := p.IdempotencyKey
+	if len(key) > maxIdempotentKey || !utf8.ValidString(key) || strings.ContainsRune(key, 0) {
+		return errs.New(errs.InvalidArgument, "idempotency_key: up to %d bytes of UTF-8 without U+0000 are allowed", maxIdempotentKey)
+	}
+	size := 0
+	for key, value := range p.Attributes {
+		if len(key) > maxAttributeKey || !utf8.ValidString(key) || !utf8.ValidString(value) {
+			return errs.New(errs.InvalidArgument, "attributes: %.64q is not allowed: keys have up to %d bytes, and both they and values are UTF-8",
+				key, maxAttributeKey)
+		}
+		size += len(key) + len(value) + attributeCost
+	}
+	if size > maxAttributes {
+		return errs.New(errs.InvalidArgument, "attributes: %d bytes; at most %d are allowed, %d added for each", size, maxAttributes, attributeCost)
+	}
+	return nil
+}
+
+// Headers of the trace, by W3C's names.
+const (
+	traceParentHeader = "traceparent"
+	traceStateHeader  = "tracestate"
+)
+
+func traceHeaders(ctx context.Context) map[string]string {
+	parent, state := observe.Trace(ctx)
+	switch {
+	case parent == "":
+		return nil
+	case state == "":
+		return map[string]string{traceParentHeader: parent}
+	default:
+		return map[string]string{traceParentHeader: parent, traceStateHeader: state}
+	}
+}
+
+// send hands a message to the broker.
+func (s *Service) send(ctx context.Context, m *outgoing) error {
+	if m.to.topic != "" {
+		m.err = m.to.explain(s.sendBatch(ctx, []*waiting{&m.waiting}, s.tell())[0])
+		return m.err
+	}
+	message := broker.Message{ID: m.id, Body: m.body, Attributes: m.attributes, Headers: m.headers}
+	err := known(ctx, m.to.queue, s.tell(), func() error { return s.broker.Publish(ctx, m.to.onBroker(), message) })
+	if m.err = m.to.explain(err); m.err == nil {
+		s.rates.of(m.to.queue).published.Add(1)
+	}
+	return m.err
+}
+
+// tell is what a publisher does about a queue that the broker does not know.
+func (s *Service) tell() func(context.Context, QueueName) error {
+	if s.autoCreate {
+		return s.EnsureQueue
+	}
+	return s.declare
+}
+
+// explain says of the broker's errors which queue or topic is meant.
+func (d Destination) explain(err error) error {
+	switch {
+	case errors.Is(err, broker.ErrFull) && d.topic == "":
+		return errs.Wrap(err, errs.ResourceExhausted, "queue: %q is full: it has its max_length", d.queue)
+	case errors.Is(err, broker.ErrFull):
+		return errs.Wrap(err, errs.ResourceExhausted, "topic: a queue that is bound to %q is full: it has its max_length; "+
+			"the others may have the message", d.topic)
+	case errors.Is(err, broker.ErrNoQueue) && d.topic == "":
+		return errNoQueue(d.queue)
+	case errors.Is(err, broker.ErrNoQueue):
+		return errNoMatch(d)
+	default:
+		return err
+	}
+}

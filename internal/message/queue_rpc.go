@@ -1,0 +1,180 @@
+package message
+
+import (
+	"context"
+	"time"
+
+	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	messagev1 "plinth/api/plinth/message/v1"
+	"plinth/internal/errs"
+)
+
+func (r *RPC) CreateQueue(ctx context.Context, req *messagev1.CreateQueueRequest) (*messagev1.Queue, error) {
+	name, err := ParseQueueName(req.GetName())
+	if err != nil {
+		return nil, err
+	}
+	q, err := r.service.CreateQueue(ctx, name, policyFromProto(req))
+	return queueOrError(q, err)
+}
+
+func (r *RPC) GetQueue(ctx context.Context, req *messagev1.GetQueueRequest) (*messagev1.Queue, error) {
+	name, err := ParseQueueName(req.GetName())
+	if err != nil {
+		return nil, err
+	}
+	q, err := r.service.Queue(ctx, name)
+	return queueOrError(q, err)
+}
+
+func (r *RPC) ListQueues(ctx context.Context, req *messagev1.ListQueuesRequest) (*messagev1.ListQueuesResponse, error) {
+	queues, next, err := r.service.Queues(ctx, int(req.GetPageSize()), req.GetPageToken())
+	if err != nil {
+		return nil, err
+	}
+	res := &messagev1.ListQueuesResponse{NextPageToken: next}
+	for _, q := range queues {
+		res.Queues = append(res.Queues, queueToProto(q))
+	}
+	return res, nil
+}
+
+func (r *RPC) UpdateQueue(ctx context.Context, req *messagev1.UpdateQueueRequest) (*messagev1.Queue, error) {
+	name, err := ParseQueueName(req.GetName())
+	if err != nil {
+		return nil, err
+	}
+	change, err := changeFromProto(req)
+	if err != nil {
+		return nil, err
+	}
+	q, err := r.service.UpdateQueue(ctx, name, change)
+	return queueOrError(q, err)
+}
+
+func (r *RPC) DeleteQueue(ctx context.Context, req *messagev1.DeleteQueueRequest) (*messagev1.DeleteQueueResponse, error) {
+	name, err := ParseQueueName(req.GetName())
+	if err != nil {
+		return nil, err
+	}
+	return &messagev1.DeleteQueueResponse{}, r.service.DeleteQueue(ctx, name)
+}
+
+func (r *RPC) PauseQueue(ctx context.Context, req *messagev1.PauseQueueRequest) (*messagev1.Queue, error) {
+	name, err := ParseQueueName(req.GetName())
+	if err != nil {
+		return nil, err
+	}
+	q, err := r.service.PauseQueue(ctx, name)
+	return queueOrError(q, err)
+}
+
+func (r *RPC) ResumeQueue(ctx context.Context, req *messagev1.ResumeQueueRequest) (*messagev1.Queue, error) {
+	name, err := ParseQueueName(req.GetName())
+	if err != nil {
+		return nil, err
+	}
+	q, err := r.service.ResumeQueue(ctx, name)
+	return queueOrError(q, err)
+}
+
+func (r *RPC) PurgeQueue(ctx context.Context, req *messagev1.PurgeQueueRequest) (*messagev1.PurgeQueueResponse, error) {
+	name, err := ParseQueueName(req.GetName())
+	if err != nil {
+		return nil, err
+	}
+	n, err := r.service.PurgeQueue(ctx, name)
+	return &messagev1.PurgeQueueResponse{Purged: n}, err
+}
+
+// policyRequest are the fields of a policy, which CreateQueue and UpdateQueue both have.
+type policyRequest interface {
+	GetMaxAttempts() int32
+	GetMinBackoff() *durationpb.Duration
+	GetMaxBackoff() *durationpb.Duration
+	GetMessageTtl() *durationpb.Duration
+	GetMaxLength() int64
+	GetDeadLetterRetention() *durationpb.Duration
+	GetBindings() []*messagev1.Binding
+}
+
+func policyFromProto(req policyRequest) Policy {
+	p := Policy{
+		MaxAttempts: int(req.GetMaxAttempts()), MinBackoff: req.GetMinBackoff().AsDuration(), MaxBackoff: req.GetMaxBackoff().AsDuration(),
+		MessageTTL: req.GetMessageTtl().AsDuration(), MaxLength: req.GetMaxLength(),
+		DeadLetterRetention: req.GetDeadLetterRetention().AsDuration(),
+	}
+	for _, b := range req.GetBindings() {
+		p.Bindings = append(p.Bindings, Binding{b.GetTopic(), b.GetPattern()})
+	}
+	return p
+}
+
+// changeFromProto copies the fields that the mask names; without one, those that have a value.
+func changeFromProto(req *messagev1.UpdateQueueRequest) (func(*Policy), error) {
+	wanted := policyFromProto(req)
+	fields := map[string]struct {
+		set  bool
+		copy func(*Policy)
+	}{
+		"max_attempts":          {req.GetMaxAttempts() != 0, func(p *Policy) { p.MaxAttempts = wanted.MaxAttempts }},
+		"min_backoff":           {req.MinBackoff != nil, func(p *Policy) { p.MinBackoff = wanted.MinBackoff }},
+		"max_backoff":           {req.MaxBackoff != nil, func(p *Policy) { p.MaxBackoff = wanted.MaxBackoff }},
+		"message_ttl":           {req.MessageTtl != nil, func(p *Policy) { p.MessageTTL = wanted.MessageTTL }},
+		"max_length":            {req.GetMaxLength() != 0, func(p *Policy) { p.MaxLength = wanted.MaxLength }},
+		"dead_letter_retention": {req.DeadLetterRetention != nil, func(p *Policy) { p.DeadLetterRetention = wanted.DeadLetterRetention }},
+		"bindings":              {len(req.Bindings) > 0, func(p *Policy) { p.Bindings = wanted.Bindings }},
+	}
+	paths := req.GetUpdateMask().GetPaths()
+	if len(paths) == 0 {
+		for name, field := range fields {
+			if field.set {
+				paths = append(paths, name)
+			}
+		}
+	}
+	for _, path := range paths {
+		if fields[path].copy == nil {
+			return nil, errs.New(errs.InvalidArgument, "update_mask: %.64q is no field of a queue that can be changed", path)
+		}
+	}
+	return func(p *Policy) {
+		for _, path := range paths {
+			fields[path].copy(p)
+		}
+	}, nil
+}
+
+func queueOrError(q Queue, err error) (*messagev1.Queue, error) {
+	if err != nil {
+		return nil, err
+	}
+	return queueToProto(q), nil
+}
+
+func queueToProto(q Queue) *messagev1.Queue {
+	res := &messagev1.Queue{
+		Name: q.Name.String(), CreateTime: timestamppb.New(q.CreatedAt), Paused: q.Paused,
+		MaxAttempts: int32(q.MaxAttempts), MinBackoff: durationpb.New(q.MinBackoff), MaxBackoff: durationpb.New(q.MaxBackoff),
+		MessageTtl: unlessNone(q.MessageTTL), MaxLength: q.MaxLength, DeadLetterRetention: durationpb.New(q.DeadLetterRetention),
+	}
+	for _, b := range q.Bindings {
+		res.Bindings = append(res.Bindings, &messagev1.Binding{Topic: b.Topic, Pattern: b.Pattern})
+	}
+	if s := q.Stats; s != nil {
+		res.Depth, res.Waiting, res.DeadLetters = &s.Depth, &s.Waiting, &s.DeadLetters
+		res.Rates = &messagev1.QueueRates{
+			Published: s.Rates.Published, Delivered: s.Rates.Delivered, Acknowledged: s.Rates.Acknowledged,
+		}
+	}
+	return res
+}
+
+func unlessNone(d time.Duration) *durationpb.Duration {
+	if d == 0 {
+		return nil
+	}
+	return durationpb.New(d)
+}

@@ -1,0 +1,78 @@
+package message
+
+import (
+	"context"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"go.uber.org/zap"
+
+	"plinth/internal/pg"
+)
+
+const (
+	ratesBucket = 10 * time.Second
+	ratesLimit  = 5 * time.Second // to write them in
+)
+
+// rates counts what goes through the queues in this process.
+type rates struct{ queues sync.Map } // QueueName to *counters
+
+// counters are those of one queue since they were read last.
+type counters struct{ published, delivered, acknowledged atomic.Int64 }
+
+// of gives the counters of a queue.
+func (r *rates) of(queue QueueName) *counters {
+	if c, ok := r.queues.Load(queue); ok {
+		return c.(*counters)
+	}
+	c, _ := r.queues.LoadOrStore(queue, &counters{})
+	return c.(*counters)
+}
+
+// count is what went through a queue in one bucket of time.
+type count struct {
+	queue                              QueueName
+	published, delivered, acknowledged int64
+}
+
+// take reads the counters and sets them to zero.
+func (r *rates) take() (counts []count) {
+	r.queues.Range(func(queue, of any) bool {
+		c := of.(*counters)
+		n := count{queue.(QueueName), c.published.Swap(0), c.delivered.Swap(0), c.acknowledged.Swap(0)}
+		if n.published+n.delivered+n.acknowledged > 0 {
+			counts = append(counts, n)
+		}
+		return true
+	})
+	return counts
+}
+
+// run writes the counters to the database whenever a bucket of time is over, and once more when ctx ends. All processes
+// keep to the same buckets, so that those of the last minute hold the last minute. Counts that cannot be written are
+// dropped: they would make a peak later that never was.
+func (r *rates) run(ctx context.Context, db *pg.DB, log *zap.Logger) error {
+	for {
+		select {
+		case <-ctx.Done():
+			r.flush(ctx, db, log)
+			return nil
+		case <-time.After(time.Until(time.Now().Truncate(ratesBucket).Add(ratesBucket))):
+			r.flush(ctx, db, log)
+		}
+	}
+}
+
+func (r *rates) flush(ctx context.Context, db *pg.DB, log *zap.Logger) {
+	counts := r.take()
+	if len(counts) == 0 {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), ratesLimit)
+	defer cancel()
+	if err := addRates(ctx, db, counts); err != nil {
+		log.Warn("rates of queues are lost", zap.Int("queues", len(counts)), zap.Error(err))
+	}
+}

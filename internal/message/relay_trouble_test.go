@@ -1,0 +1,220 @@
+package message_test
+
+import (
+	"context"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+	"go.uber.org/zap/zaptest/observer"
+
+	"plinth/internal/broker"
+	"plinth/internal/broker/postgres"
+	"plinth/internal/errs"
+	"plinth/internal/message"
+	"plinth/internal/pg"
+	"plinth/internal/pg/pgtest"
+)
+
+var errAway = errs.New(errs.Unavailable, "the broker is away")
+
+// troubled is a broker that can be given faults.
+type troubled struct {
+	broker.Broker
+	away       atomic.Bool
+	generation atomic.Uint64
+	declared   atomic.Int32
+	mu         sync.Mutex
+	publish    func(context.Context, []broker.Publication) []error // in place of the broker's own, unless it is nil
+}
+
+func (b *troubled) PublishBatch(ctx context.Context, batch []broker.Publication) []error {
+	b.mu.Lock()
+	publish := b.publish
+	b.mu.Unlock()
+	switch {
+	case b.away.Load():
+		return each(batch, errAway)
+	case publish != nil:
+		return publish(ctx, batch)
+	default:
+		return b.Broker.PublishBatch(ctx, batch)
+	}
+}
+
+func (b *troubled) Publish(ctx context.Context, to broker.Address, m broker.Message) error {
+	return b.PublishBatch(ctx, []broker.Publication{{To: to, Message: m}})[0]
+}
+
+func (b *troubled) Ping(ctx context.Context) error {
+	if b.away.Load() {
+		return errAway
+	}
+	return b.Broker.Ping(ctx)
+}
+
+func (b *troubled) Declare(ctx context.Context, q broker.Queue) error {
+	b.declared.Add(1)
+	return b.Broker.Declare(ctx, q)
+}
+
+func (b *troubled) Generation() uint64 { return b.Broker.Generation() + b.generation.Load() }
+
+// publishes has the broker publish as f does; f may use the real one.
+func (b *troubled) publishes(f func(context.Context, []broker.Publication) []error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.publish = f
+}
+
+func each(batch []broker.Publication, err error) []error {
+	return slices.Repeat([]error{err}, len(batch))
+}
+
+// troubledFixture is a fixture whose broker can be given faults.
+type troubledFixture struct {
+	fixture
+	trouble *troubled
+}
+
+func newTroubled(t *testing.T) troubledFixture {
+	t.Helper()
+	core, logs := observer.New(zapcore.DebugLevel)
+	log := zap.New(core)
+	url := pgtest.New(t)
+	dbs := make([]*pg.DB, 2)
+	for i := range dbs {
+		db, err := pg.Open(t.Context(), pg.Config{URL: url, MaxConns: 8})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(db.Close)
+		dbs[i] = db
+	}
+	b := &troubled{Broker: postgres.New(dbs[1], url, log)}
+	run(t, b.Run)
+	s := message.New(dbs[0], url, b, log, false)
+	run(t, s.Run)
+	return troubledFixture{fixture{Service: s, broker: b, log: log, logs: logs, db: dbs[0]}, b}
+}
+
+// relay relays until the test ends.
+func (f fixture) relay(t *testing.T) (stop func()) {
+	t.Helper()
+	return run(t, message.NewWorker(f.Service, nil, f.log, time.Second).Run)
+}
+
+// publishTx publishes in a transaction of its own, so that the message goes over the waiting table.
+func (f fixture) publishTx(t *testing.T, batch ...message.Publication) (ids []string) {
+	t.Helper()
+	err := f.db.InTx(within(t), func(tx pgx.Tx) error {
+		for _, p := range batch {
+			receipt, err := f.PublishTx(within(t), tx, p)
+			if err != nil {
+				return err
+			}
+			ids = append(ids, receipt.ID)
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return ids
+}
+
+func to(q message.QueueName, body string) message.Publication {
+	return message.Publication{To: message.ToQueue(q), Body: []byte(body)}
+}
+
+// waiting counts the rows that wait.
+func (f fixture) waiting(t *testing.T) (n int) {
+	t.Helper()
+	if err := f.db.QueryRow(within(t), `SELECT count(*) FROM message_waiting`).Scan(&n); err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+func (f fixture) exec(t *testing.T, sql string, args ...any) {
+	t.Helper()
+	if _, err := f.db.Exec(within(t), sql, args...); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// eventually polls until it is so.
+func eventually(t *testing.T, what string, so func() bool) {
+	t.Helper()
+	deadline := time.After(20 * time.Second)
+	for !so() {
+		select {
+		case <-time.After(5 * time.Millisecond):
+		case <-deadline:
+			t.Fatalf("not in time: %s", what)
+		}
+	}
+}
+
+// drained waits until no row waits.
+func (f fixture) drained(t *testing.T) {
+	t.Helper()
+	eventually(t, "no row waits", func() bool { return f.waiting(t) == 0 })
+}
+
+// raw subscribes at the broker itself and acknowledges all that comes.
+func (f fixture) raw(t *testing.T, queue string) <-chan broker.Delivery {
+	t.Helper()
+	sub, err := f.broker.Subscribe(within(t), "default."+queue, 1000)
+	if err != nil {
+		t.Fatal(err)
+	}
+	deliveries := make(chan broker.Delivery, 10_000)
+	go func() {
+		for {
+			d, err := sub.Receive(context.Background())
+			if err != nil {
+				return
+			}
+			deliveries <- d
+			_ = d.Ack(context.Background())
+		}
+	}()
+	t.Cleanup(sub.Close)
+	return deliveries
+}
+
+func take(t *testing.T, deliveries <-chan broker.Delivery) broker.Delivery {
+	t.Helper()
+	select {
+	case d := <-deliveries:
+		return d
+	case <-time.After(20 * time.Second):
+		t.Fatal("no delivery")
+		return broker.Delivery{}
+	}
+}
+
+// empty says that nothing comes for a while.
+func empty(t *testing.T, deliveries <-chan broker.Delivery) {
+	t.Helper()
+	select {
+	case d := <-deliveries:
+		t.Errorf("%s came: %q", d.ID, d.Body)
+	case <-time.After(300 * time.Millisecond):
+	}
+}
+
+func topic(t *testing.T, name, key string) message.Destination {
+	t.Helper()
+	d, err := message.ToTopic(name, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return d
+}
