@@ -2,6 +2,7 @@ package message
 
 import (
 	"context"
+	"errors"
 	"maps"
 	"sync"
 	"sync/atomic"
@@ -140,7 +141,15 @@ func (s *source) Receive() (broker.Delivery, error) {
 			d.Settler = &counted{d.Settler, s}
 			return d, nil
 		}
-		if s.turn.Err() == nil {
+		if s.turn.Err() != nil {
+			continue
+		}
+		if !errors.Is(err, broker.ErrNoQueue) {
+			return d, err
+		}
+		// Deleted, or lost by a broker that came back empty: the table says which.
+		s.unsubscribe()
+		if err := s.subscribe(s.life); err != nil {
 			return d, err
 		}
 	}
@@ -159,6 +168,11 @@ func (s *source) begin(ctx context.Context) error {
 	if paused || s.sub != nil {
 		return nil
 	}
+	return s.subscribe(ctx)
+}
+
+// subscribe begins to receive. Errors: NotFound.
+func (s *source) subscribe(ctx context.Context) error {
 	return known(ctx, s.queue, s.service.declare, func() (err error) {
 		s.sub, err = s.service.broker.Subscribe(ctx, s.queue.onBroker(), s.credit)
 		return err

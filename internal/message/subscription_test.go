@@ -221,6 +221,23 @@ func TestQueueDeletedWhileConsumed(t *testing.T) {
 	}
 }
 
+// A broker that came back empty is told of the queue by the consumer that notices, who goes on.
+func TestQueueThatTheBrokerLost(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t, false)
+	q := f.queue(t, "lost")
+	sub := f.subscribe(t, q, 10, time.Minute)
+	f.publish(t, q, "gone with it")
+	one(t, sub)
+	if err := f.broker.Delete(within(t), "default.lost"); err != nil {
+		t.Fatal(err)
+	}
+	id := f.publish(t, q, "the first of the new one")
+	if m := one(t, sub); m.ID != id {
+		t.Errorf("%s came, want %s", m.ID, id)
+	}
+}
+
 func TestSettled(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t, false)
