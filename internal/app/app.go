@@ -115,7 +115,7 @@ func build(ctx context.Context, cfg Config, logs *observe.Logs) (_ *App, err err
 		if err != nil {
 			return nil, err
 		}
-		a.handler = stack.Handler(mux)
+		a.handler = stack.Handler(rpc.Browsers(cfg.CORSAllowedOrigins, mux))
 	}
 	return a, nil
 }

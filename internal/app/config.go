@@ -34,12 +34,13 @@ const (
 type Config struct {
 	Role Role
 
-	HTTPAddr        string        `env:"HTTP_ADDR" envDefault:":8080" help:"address of the one port, host:port"`
-	TLSCertFile     string        `env:"TLS_CERT_FILE" help:"certificate chain, PEM; with TLS_KEY_FILE the port speaks TLS"`
-	TLSKeyFile      string        `env:"TLS_KEY_FILE" help:"private key of the certificate, PEM"`
-	RequestTimeout  time.Duration `env:"HTTP_REQUEST_TIMEOUT" envDefault:"30s" help:"most time a call may take, streams excepted"`
-	ShutdownTimeout time.Duration `env:"SHUTDOWN_TIMEOUT" envDefault:"30s" help:"time to finish what is in hand after SIGTERM; the first tenth of it, at most 5s, new calls are still taken while load balancers notice"`
-	WorkerInline    bool          `env:"WORKER_INLINE" envDefault:"false" help:"true: the server does the worker's part too"`
+	HTTPAddr           string        `env:"HTTP_ADDR" envDefault:":8080" help:"address of the one port, host:port"`
+	TLSCertFile        string        `env:"TLS_CERT_FILE" help:"certificate chain, PEM; with TLS_KEY_FILE the port speaks TLS"`
+	TLSKeyFile         string        `env:"TLS_KEY_FILE" help:"private key of the certificate, PEM"`
+	RequestTimeout     time.Duration `env:"HTTP_REQUEST_TIMEOUT" envDefault:"30s" help:"most time a call may take, streams excepted"`
+	CORSAllowedOrigins []string      `env:"CORS_ALLOWED_ORIGINS" help:"origins whose pages may call from a browser, e.g. https://app.example.com,https://*.example.org; * is all, empty is none"`
+	ShutdownTimeout    time.Duration `env:"SHUTDOWN_TIMEOUT" envDefault:"30s" help:"time to finish what is in hand after SIGTERM; the first tenth of it, at most 5s, new calls are still taken while load balancers notice"`
+	WorkerInline       bool          `env:"WORKER_INLINE" envDefault:"false" help:"true: the server does the worker's part too"`
 
 	DatabaseURL      Secret `env:"DATABASE_URL,required" help:"PostgreSQL, e.g. postgres://user:password@host:5432/database"`
 	DatabaseMaxConns int32  `env:"DATABASE_MAX_CONNS" envDefault:"16" help:"most connections of the pool; beside it each process listens on one or two, and a worker has up to five for the relay"`
@@ -162,6 +163,9 @@ func (c *Config) problems(parsed []string) (problems []string) {
 	check((c.TLSCertFile == "") == (c.TLSKeyFile == ""), "TLS_CERT_FILE", "and TLS_KEY_FILE go together: set both or none")
 	check(c.RequestTimeout > 0, "HTTP_REQUEST_TIMEOUT", "must be more than 0")
 	check(c.ShutdownTimeout > 0, "SHUTDOWN_TIMEOUT", "must be more than 0")
+	for _, origin := range c.CORSAllowedOrigins {
+		check(isOrigin(origin), "CORS_ALLOWED_ORIGINS", "has %q; it takes origins such as https://app.example.com, with at most one * in each", origin)
+	}
 	isURL("DATABASE_URL", c.DatabaseURL, "postgres", "postgresql")
 	check(c.DatabaseMaxConns > 0, "DATABASE_MAX_CONNS", "must be at least 1")
 	isURL("REDIS_URL", c.RedisURL, "redis", "rediss")
@@ -176,4 +180,14 @@ func (c *Config) problems(parsed []string) (problems []string) {
 	check(c.LogFileMaxBackups >= 0, "LOG_FILE_MAX_BACKUPS", "must not be negative")
 	check(c.LogFileMaxAge >= 0, "LOG_FILE_MAX_AGE", "must not be negative")
 	return problems
+}
+
+// isOrigin says whether it is an origin as a browser writes it, but for one "*".
+func isOrigin(s string) bool {
+	if s == "*" {
+		return true
+	}
+	u, err := url.Parse(strings.Replace(s, "*", "0", 1)) // A digit may stand in a name and in a port.
+	return err == nil && (u.Scheme == "http" || u.Scheme == "https") && u.Host != "" && s == strings.ToLower(s) &&
+		u.Scheme+"://"+u.Host == strings.Replace(s, "*", "0", 1) && !strings.Contains(u.Host, "*")
 }

@@ -47,10 +47,13 @@ func TestEverythingWrongIsNamed(t *testing.T) {
 		"DATABASE_URL": "mysql://u:secret@h/d", "REDIS_URL": "secret", "AMQP_URL": "http://u:secret@h", "S3_ENDPOINT": "h:9000",
 		"HTTP_ADDR": "8080", "TLS_CERT_FILE": "cert.pem", "HTTP_REQUEST_TIMEOUT": "soon", "SHUTDOWN_TIMEOUT": "-1s", "WORKER_INLINE": "maybe",
 		"DATABASE_MAX_CONNS": "0", "BROKER": "kafka", "AWS_ACCESS_KEY_ID": "id",
+		"CORS_ALLOWED_ORIGINS": "https://ok.example.com,https://*.ok.test,http://localhost:*,https://a.test/,app.test,https://*.*.test,ftp://a.test,https://A.test",
 		"LOG_LEVEL": "loud", "LOG_FORMAT": "xml", "LOG_FILE_MAX_SIZE": "0", "LOG_FILE_MAX_BACKUPS": "-1", "LOG_FILE_MAX_AGE": "x",
 	})
 	wantProblems(t, err,
 		"AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY go together", "AMQP_URL is not a URL", `BROKER is "kafka"; it takes rabbitmq, postgres`,
+		`CORS_ALLOWED_ORIGINS has "https://a.test/"`, `CORS_ALLOWED_ORIGINS has "app.test"`, `CORS_ALLOWED_ORIGINS has "https://*.*.test"`,
+		`CORS_ALLOWED_ORIGINS has "ftp://a.test"`, `CORS_ALLOWED_ORIGINS has "https://A.test"`,
 		"DATABASE_MAX_CONNS must be at least 1", "DATABASE_URL is not a URL", `HTTP_ADDR is "8080"`,
 		`HTTP_REQUEST_TIMEOUT is "soon"; it takes a duration`, `LOG_FILE_MAX_AGE is "x"; it takes a whole number`,
 		"LOG_FILE_MAX_BACKUPS must not", "LOG_FILE_MAX_SIZE must be", `LOG_FORMAT is "xml"`, `LOG_LEVEL is "loud"`, "REDIS_URL is not a URL",

@@ -28,7 +28,7 @@ type process struct {
 }
 
 // ours are the variables that the binaries read. Those of the test's own environment are not for them.
-var ours = regexp.MustCompile(`^(DATABASE|REDIS|AMQP|BROKER|S3|AWS|HTTP|TLS|LOG|MESSAGE|SHUTDOWN|WORKER|DATA_DIR)`)
+var ours = regexp.MustCompile(`^(CORS|DATABASE|REDIS|AMQP|BROKER|S3|AWS|HTTP|TLS|LOG|MESSAGE|SHUTDOWN|WORKER|DATA_DIR)`)
 
 // command is a binary that has env for its configuration, and nothing else.
 func command(t testing.TB, name string, env map[string]string, args ...string) *exec.Cmd {
