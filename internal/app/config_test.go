@@ -48,7 +48,7 @@ func TestEverythingWrongIsNamed(t *testing.T) {
 		"HTTP_ADDR": "8080", "TLS_CERT_FILE": "cert.pem", "HTTP_REQUEST_TIMEOUT": "soon", "SHUTDOWN_TIMEOUT": "-1s", "WORKER_INLINE": "maybe",
 		"DATABASE_MAX_CONNS": "0", "BROKER": "kafka", "AWS_ACCESS_KEY_ID": "id",
 		"CORS_ALLOWED_ORIGINS": "https://ok.example.com,https://*.ok.test,http://localhost:*,https://a.test/,app.test,https://*.*.test,ftp://a.test,https://A.test",
-		"LOG_LEVEL": "loud", "LOG_FORMAT": "xml", "LOG_FILE_MAX_SIZE": "0", "LOG_FILE_MAX_BACKUPS": "-1", "LOG_FILE_MAX_AGE": "x",
+		"LOG_LEVEL":            "loud", "LOG_FORMAT": "xml", "LOG_FILE_MAX_SIZE": "0", "LOG_FILE_MAX_BACKUPS": "-1", "LOG_FILE_MAX_AGE": "x",
 	})
 	wantProblems(t, err,
 		"AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY go together", "AMQP_URL is not a URL", `BROKER is "kafka"; it takes rabbitmq, postgres`,

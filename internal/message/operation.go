@@ -82,7 +82,7 @@ func (c Choice) check() error {
 		}
 	}
 	if set != 1 {
-		return errs.New(errs.InvalidArgument, "exactly one of ids, filter and token must be set, not %d", set)
+		return errs.New(errs.InvalidArgument, "ids: exactly one of ids, filter and token must be set, not %d", set)
 	}
 	if c.DryRun && c.Token != "" {
 		return errs.New(errs.InvalidArgument, "dry_run: the token is of a dry run already; use it without dry_run")

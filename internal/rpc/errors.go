@@ -53,6 +53,9 @@ func wireError(err error, requestID string) *connect.Error {
 		message = "the call took longer than its deadline"
 	}
 	wire = connect.NewError(codes[kind], errors.New(message))
+	if kind == errs.InvalidArgument && named.MatchString(message) {
+		addDetail(wire, &errdetails.BadRequest{FieldViolations: []*errdetails.BadRequest_FieldViolation{violation(message)}})
+	}
 	addDetail(wire, &errdetails.RequestInfo{RequestId: requestID})
 	return wire
 }

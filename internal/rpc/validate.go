@@ -2,6 +2,7 @@ package rpc
 
 import (
 	"errors"
+	"regexp"
 	"strings"
 
 	"buf.build/go/protovalidate"
@@ -35,11 +36,23 @@ func (s *Stack) Validate(message proto.Message) error {
 	bad := &errdetails.BadRequest{}
 	var texts []string
 	for _, v := range invalid.Violations[:min(len(invalid.Violations), maxViolations)] {
-		field := protovalidate.FieldPathString(v.Proto.GetField())
-		bad.FieldViolations = append(bad.FieldViolations, &errdetails.BadRequest_FieldViolation{Field: field, Description: v.Proto.GetMessage()})
-		texts = append(texts, strings.TrimPrefix(field+": "+v.Proto.GetMessage(), ": "))
+		text := v.Proto.GetMessage()
+		if field := protovalidate.FieldPathString(v.Proto.GetField()); field != "" {
+			text = field + ": " + text
+		}
+		bad.FieldViolations = append(bad.FieldViolations, violation(text))
+		texts = append(texts, text)
 	}
 	return &invalidError{strings.Join(texts, "; "), bad}
+}
+
+// named is how every message about a field begins, in the protos and in the code.
+var named = regexp.MustCompile(`^[a-z][a-z0-9_.\[\]]*: `)
+
+// violation takes a message about a field apart.
+func violation(text string) *errdetails.BadRequest_FieldViolation {
+	prefix := named.FindString(text)
+	return &errdetails.BadRequest_FieldViolation{Field: strings.TrimSuffix(prefix, ": "), Description: strings.TrimPrefix(text, prefix)}
 }
 
 // invalidError is a message that breaks the rules of its proto.

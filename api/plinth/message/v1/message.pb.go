@@ -3346,15 +3346,15 @@ var File_plinth_message_v1_message_proto protoreflect.FileDescriptor
 
 const file_plinth_message_v1_message_proto_rawDesc = "" +
 	"\n" +
-	"\x1fplinth/message/v1/message.proto\x12\x11plinth.message.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x93\x06\n" +
-	"\x0ePublishRequest\x12<\n" +
-	"\x05queue\x18\x01 \x01(\tB&\xbaH#r!\x18\x80\x012\x1c^[A-Za-z0-9][A-Za-z0-9._-]*$R\x05queue\x12\x1a\n" +
+	"\x1fplinth/message/v1/message.proto\x12\x11plinth.message.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xf3\x06\n" +
+	"\x0ePublishRequest\x12?\n" +
+	"\x05queue\x18\x01 \x01(\tB)\xbaH&\xd8\x01\x01r!\x18\x80\x012\x1c^[A-Za-z0-9][A-Za-z0-9._-]*$R\x05queue\x12\x1a\n" +
 	"\amessage\x18\x02 \x01(\tH\x00R\amessage\x12\x14\n" +
 	"\x04data\x18\x03 \x01(\fH\x00R\x04data\x12k\n" +
 	"\n" +
 	"attributes\x18\x04 \x03(\v21.plinth.message.v1.PublishRequest.AttributesEntryB\x18\xbaH\x15\x9a\x01\x12\x10@\"\ar\x05 \x01(\x80\x01*\x05r\x03(\x80\bR\n" +
-	"attributes\x12;\n" +
-	"\x05topic\x18\x05 \x01(\tB%\xbaH\"r \x18@2\x1c^[A-Za-z0-9][A-Za-z0-9._-]*$R\x05topic\x12P\n" +
+	"attributes\x12>\n" +
+	"\x05topic\x18\x05 \x01(\tB(\xbaH%\xd8\x01\x01r \x18@2\x1c^[A-Za-z0-9][A-Za-z0-9._-]*$R\x05topic\x12P\n" +
 	"\vrouting_key\x18\x06 \x01(\tB/\xbaH,r*\x18x2&^([A-Za-z0-9_-]+(\\.[A-Za-z0-9_-]+)*)?$R\n" +
 	"routingKey\x121\n" +
 	"\x0fidempotency_key\x18\a \x01(\tB\b\xbaH\x05r\x03(\xff\x01R\x0eidempotencyKey\x12B\n" +
@@ -3363,10 +3363,9 @@ const file_plinth_message_v1_message_proto_rawDesc = "" +
 	"deliver_at\x18\t \x01(\v2\x1a.google.protobuf.TimestampH\x01R\tdeliverAt\x1a=\n" +
 	"\x0fAttributesEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01:\x87\x01\xbaH\x83\x01\x1ao\n" +
-	"\x11routing_key.topic\x12.routing_key: only a message to a topic has one\x1a*this.routing_key == '' || this.topic != ''\"\x10\n" +
-	"\x05queue\n" +
-	"\x05topic\x10\x01B\x10\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01:\xe1\x01\xbaH\xdd\x01\x1aj\n" +
+	"\vqueue.topic\x121queue: exactly one of queue and topic must be set\x1a((this.queue == '') != (this.topic == '')\x1ao\n" +
+	"\x11routing_key.topic\x12.routing_key: only a message to a topic has one\x1a*this.routing_key == '' || this.topic != ''B\x10\n" +
 	"\apayload\x12\x05\xbaH\x02\b\x01B\x06\n" +
 	"\x04when\"?\n" +
 	"\x0fPublishResponse\x12\x0e\n" +
