@@ -1,17 +1,12 @@
 package message_test
 
 import (
-	"context"
-	"errors"
 	"fmt"
-	"math/rand/v2"
 	"slices"
 	"testing"
 	"time"
 
 	"github.com/google/uuid"
-	"github.com/jackc/pgx/v5"
-	"golang.org/x/sync/errgroup"
 
 	"plinth/internal/errs"
 	"plinth/internal/message"
@@ -309,142 +304,6 @@ func TestRedriveIsAllOrNone(t *testing.T) {
 	f.holds(t, q, 0, 1000)
 }
 
-func TestLargeOperationHoldsItsLetters(t *testing.T) {
-	t.Parallel()
-	f := newFixture(t, false)
-	q := f.queue(t, "orders")
-	ids := f.letters(t, q, 1001)
-	op, _ := f.redrive(t, q, all, 0)
-	if op.State != message.Running || op.Total != 1001 || op.Done != 0 {
-		t.Errorf("%+v", op)
-	}
-	f.holds(t, q, 1001, 0)
-	id := f.letter(t, q, "late", time.Now(), 1)
-	purge, skipped, err := f.PurgeDeadLetters(within(t), q, message.Choice{IDs: []string{ids[5], ids[6], id}, DryRun: true})
-	if err != nil || purge.Total != 1 || skipped != (message.Skipped{InOperation: 2}) {
-		t.Errorf("by ids: %+v %+v %v", purge, skipped, err)
-	}
-	purge, skipped, err = f.PurgeDeadLetters(within(t), q, all)
-	if err != nil || purge.Total != 1 || purge.Done != 1 || skipped != (message.Skipped{InOperation: 1001}) {
-		t.Errorf("by filter: %+v %+v %v", purge, skipped, err)
-	}
-	f.work(t)
-	f.holds(t, q, 0, 1001)
-	if op := f.operation(t, op.ID); op.State != message.Done || op.Done != 1001 || op.Skipped != 0 || op.EndedAt.IsZero() {
-		t.Errorf("%+v", op)
-	}
-	if n := f.count(t, `SELECT count(*) FROM dead_letter_operation_items WHERE operation_id = $1::text::uuid`, op.ID); n != 0 {
-		t.Errorf("%d items are left", n)
-	}
-}
-
-// TestTwoWorkers share a large redrive and a large purge, and what they redrive reaches the queue once.
-func TestTwoWorkers(t *testing.T) {
-	t.Parallel()
-	f := newFixture(t, false)
-	q, other := f.queue(t, "orders"), f.queue(t, "other")
-	f.letters(t, q, 2500)
-	f.letters(t, other, 2500)
-	redrive, _ := f.redrive(t, q, all, 0)
-	purge, _, err := f.PurgeDeadLetters(within(t), other, all)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for range 2 {
-		run(t, message.NewWorker(f.Service, nil, f.log, time.Second).Run)
-	}
-	for _, id := range []string{redrive.ID, purge.ID} {
-		eventually(t, "the operation ends", func() bool { return f.operation(t, id).State == message.Done })
-		if op := f.operation(t, id); op.Total != 2500 || op.Done != 2500 || op.Skipped != 0 {
-			t.Errorf("%+v", op)
-		}
-	}
-	var got message.Queue
-	eventually(t, "all are in the queue", func() bool {
-		got, err = f.Queue(within(t), q)
-		return err == nil && got.Stats.Waiting == 0
-	})
-	if got.Stats.Depth != 2500 || got.Stats.DeadLetters != 0 {
-		t.Errorf("%+v", got.Stats)
-	}
-	if got, err := f.Queue(within(t), other); err != nil || *got.Stats != (message.Stats{}) {
-		t.Errorf("%+v %v", got.Stats, err)
-	}
-}
-
-// TestWorkersDoNotWaitForEachOther has another worker be at a large redrive.
-func TestWorkersDoNotWaitForEachOther(t *testing.T) {
-	t.Parallel()
-	f := newFixture(t, false)
-	q := f.queue(t, "orders")
-	f.letters(t, q, 1001)
-	f.redrive(t, q, all, 0)
-	err := f.db.InTx(within(t), func(tx pgx.Tx) error {
-		if _, err := tx.Exec(within(t), `SELECT FROM dead_letter_operations FOR UPDATE`); err != nil {
-			return err
-		}
-		progress, err := f.StepAll(within(t))
-		if progress {
-			t.Error("both work at it")
-		}
-		return err
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	f.work(t)
-	f.holds(t, q, 0, 1001)
-}
-
-// TestCrashesInALargeRedrive cuts the workers off at any moment.
-func TestCrashesInALargeRedrive(t *testing.T) {
-	t.Parallel()
-	f := newFixture(t, false)
-	q := f.queue(t, "orders")
-	f.letters(t, q, 2500)
-	op, _ := f.redrive(t, q, all, 0)
-	crashes := 0
-	for patience := time.Millisecond; op.State == message.Running; patience += time.Millisecond {
-		ctx, crash := context.WithTimeout(t.Context(), rand.N(patience))
-		if _, err := f.StepAll(ctx); err != nil {
-			crashes++
-		}
-		crash()
-		var letters, waiting, done, skipped int
-		err := f.db.QueryRow(within(t), `SELECT (SELECT count(*) FROM dead_letters), (SELECT count(*) FROM message_waiting), done, skipped, state
-			FROM dead_letter_operations`).Scan(&letters, &waiting, &done, &skipped, &op.State) // At one moment: a crash may yet commit.
-		if err != nil || letters+waiting != 2500 || done != waiting || skipped != 0 {
-			t.Fatalf("%d dead letters and %d messages that wait, %d done and %d skipped, %v", letters, waiting, done, skipped, err)
-		}
-	}
-	f.holds(t, q, 0, 2500)
-	if crashes < 3 {
-		t.Errorf("only %d crashes", crashes)
-	}
-}
-
-func TestQueueDeletedInALargeRedrive(t *testing.T) {
-	t.Parallel()
-	f := newFixture(t, false)
-	q := f.queue(t, "orders")
-	f.letters(t, q, 1500)
-	op, _ := f.redrive(t, q, all, 0)
-	if _, err := f.StepAll(within(t)); err != nil {
-		t.Fatal(err)
-	}
-	done := f.operation(t, op.ID).Done
-	if err := f.DeleteQueue(within(t), q); err != nil {
-		t.Fatal(err)
-	}
-	f.queue(t, "orders")
-	f.letters(t, q, 7)
-	f.work(t)
-	if op := f.operation(t, op.ID); op.State != message.Done || op.Done != done || done == 0 || op.Skipped != 1500-done {
-		t.Errorf("%+v, %d were done before", op, done)
-	}
-	f.holds(t, q, 7, 0)
-}
-
 // spacing gives the first and last moment that messages of a queue are due, relative to now, and the least time between two.
 func (f fixture) spacing(t *testing.T, q message.QueueName) (first, last, least time.Duration) {
 	t.Helper()
@@ -470,40 +329,6 @@ func TestLimitOfARedrive(t *testing.T) {
 	first, last, least := f.spacing(t, q)
 	if first > 0 || last > 30*time.Second || last < 25*time.Second || least < 100*time.Millisecond {
 		t.Errorf("due from %v to %v, %v apart or more", first, last, least)
-	}
-}
-
-// TestLimitOfALargeRedrive keeps its limit over chunks and over workers that were away, and is not far ahead.
-func TestLimitOfALargeRedrive(t *testing.T) {
-	t.Parallel()
-	f := newFixture(t, false)
-	q := f.queue(t, "orders")
-	f.letters(t, q, 2500)
-	op, _ := f.redrive(t, q, all, 10)
-	f.work(t)
-	_, waiting := f.left(t, q)
-	first, last, least := f.spacing(t, q)
-	if waiting < 600 || waiting > 800 || first > 0 || least < 99*time.Millisecond || last < time.Duration(waiting-50)*100*time.Millisecond {
-		t.Errorf("%d wait, due from %v to %v, %v apart or more", waiting, first, last, least)
-	}
-	// Nobody worked at it for a while: that is not made up for.
-	f.exec(t, `DELETE FROM message_waiting`)
-	f.exec(t, `UPDATE dead_letter_operations SET next_due_at = now() - interval '1 hour'`)
-	before := f.operation(t, op.ID).Done
-	f.work(t)
-	if first, _, least := f.spacing(t, q); first < -time.Minute || least < 99*time.Millisecond {
-		t.Errorf("after a while due from %v, %v apart or more", first, least)
-	}
-	if op := f.operation(t, op.ID); op.State != message.Running || op.Done <= before {
-		t.Errorf("%+v", op)
-	}
-	// A slow one is not far ahead either.
-	slow := f.queue(t, "slow")
-	f.letters(t, slow, 1001)
-	f.redrive(t, slow, all, 1)
-	f.work(t)
-	if _, waiting := f.left(t, slow); waiting < 60 || waiting > 120 {
-		t.Errorf("%d of the slow ones wait", waiting)
 	}
 }
 
@@ -545,35 +370,5 @@ func TestOperations(t *testing.T) {
 		if _, err := f.DeadLetterOperation(within(t), id); !errs.Is(err, kind) {
 			t.Errorf("%s: %v", id, err)
 		}
-	}
-}
-
-// TestOperationsDoNotHoldEachOtherUp has one that cannot go on.
-func TestOperationsDoNotHoldEachOtherUp(t *testing.T) {
-	t.Parallel()
-	f := newFixture(t, false)
-	q, other := f.queue(t, "orders"), f.queue(t, "other")
-	f.letters(t, q, 1001)
-	f.letters(t, other, 1001)
-	stuck, _ := f.redrive(t, q, all, 0)
-	op, _ := f.redrive(t, other, all, 0)
-	f.exec(t, `CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RAISE EXCEPTION ''no''; END'`)
-	f.exec(t, `CREATE TRIGGER refuse BEFORE INSERT ON message_waiting FOR EACH ROW WHEN (NEW.queue = 'orders') EXECUTE FUNCTION refuse()`)
-	var group errgroup.Group
-	for range 2 {
-		group.Go(func() error {
-			for range 10 {
-				if _, err := f.StepAll(within(t)); err == nil && f.operation(t, op.ID).State != message.Done {
-					return errors.New("no error")
-				}
-			}
-			return nil
-		})
-	}
-	_ = group.Wait()
-	f.holds(t, q, 1001, 0)
-	f.holds(t, other, 0, 1001)
-	if got := f.operation(t, stuck.ID); got.State != message.Running || got.Done != 0 {
-		t.Errorf("%+v", got)
 	}
 }
