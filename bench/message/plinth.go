@@ -97,7 +97,7 @@ func (b *bench) relay(ctx context.Context, n int) (time.Duration, error) {
 		return 0, err
 	}
 	began := time.Now()
-	stop := b.work(message.NewWorker(b.service, nil, b.log, time.Second))
+	stop := start(b.service.Relay)
 	defer stop()
 	for {
 		var left int

@@ -43,7 +43,7 @@ type Config struct {
 	WorkerInline       bool          `env:"WORKER_INLINE" envDefault:"false" help:"true: the server does the worker's part too"`
 
 	DatabaseURL      Secret `env:"DATABASE_URL,required" help:"PostgreSQL, e.g. postgres://user:password@host:5432/database"`
-	DatabaseMaxConns int32  `env:"DATABASE_MAX_CONNS" envDefault:"16" help:"most connections of the pool; beside it each process listens on one or two, and a worker has up to five for the relay"`
+	DatabaseMaxConns int32  `env:"DATABASE_MAX_CONNS" envDefault:"16" help:"most connections of the pool; beside it each process has up to three for the relay, and listens on one or two"`
 	DatabaseMigrate  bool   `env:"DATABASE_MIGRATE" envDefault:"true" help:"true: migrate the schema at the start; false: wait until somebody has"`
 
 	RedisURL Secret `env:"REDIS_URL,required" help:"Redis, e.g. redis://user:password@host:6379/0"`

@@ -60,7 +60,7 @@ func (a *App) run(ctx context.Context) error {
 	return a.wait(deadline, group)
 }
 
-// work prepares the schema and the queues, and handles messages if this process is to.
+// work prepares the schema and the queues, relays what waits, and handles messages if this process is to.
 func (a *App) work(ctx context.Context) error {
 	if err := a.migrate(ctx); err != nil || ctx.Err() != nil {
 		return err
@@ -69,10 +69,12 @@ func (a *App) work(ctx context.Context) error {
 		return err
 	}
 	a.health.prepare()
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return a.messages.Relay(ctx) })
 	if a.cfg.Role == Worker || a.cfg.WorkerInline {
-		return a.worker.Run(ctx)
+		group.Go(func() error { return a.worker.Run(ctx) })
 	}
-	return nil
+	return group.Wait()
 }
 
 // migrate brings the schema up to date, or waits until somebody has. A database that is away is waited for.

@@ -184,7 +184,7 @@ func TestPagesOfDeadLettersEndEarly(t *testing.T) {
 func TestDeadLetterRoundTrip(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t, false)
-	run(t, message.NewWorker(f.Service, nil, f.log, time.Second).Run)
+	f.worker(t, time.Second)
 	q := name(t, "orders")
 	if _, err := f.CreateQueue(within(t), q, message.Policy{MaxAttempts: 1}); err != nil {
 		t.Fatal(err)

@@ -55,7 +55,7 @@ func TestTwoWorkers(t *testing.T) {
 		t.Fatal(err)
 	}
 	for range 2 {
-		run(t, message.NewWorker(f.Service, nil, f.log, time.Second).Run)
+		f.worker(t, time.Second) // With a relay each.
 	}
 	for _, id := range []string{redrive.ID, purge.ID} {
 		eventually(t, "the operation ends", func() bool { return f.operation(t, id).State == message.Done })

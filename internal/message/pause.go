@@ -8,8 +8,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"golang.org/x/sync/errgroup"
-
 	"plinth/internal/broker"
 	"plinth/internal/pg"
 )
@@ -70,25 +68,17 @@ func (p *pauses) read(ctx context.Context, db pg.Querier) error {
 	return nil
 }
 
-// watchPauses reads which queues are paused whenever a notification says that this changed, and slowly besides.
-func (s *Service) watchPauses(ctx context.Context) error {
-	group, ctx := errgroup.WithContext(ctx)
-	woken := make(chan struct{}, 1)
-	group.Go(func() error {
-		return pg.Listen(ctx, s.url, queuesChannel, s.log, func(string) { give(woken) })
-	})
-	group.Go(func() error {
-		for {
-			select {
-			case <-woken:
-			case <-time.After(pausePoll):
-			case <-ctx.Done():
-				return nil
-			}
-			_ = s.pauses.read(ctx, s.db) // A database that is away is in the log of Listen, and the next poll comes.
+// watchPauses reads which queues are paused whenever a notification says that this may have changed, and slowly besides.
+func (s *Service) watchPauses(ctx context.Context) {
+	for {
+		select {
+		case <-s.heardPolicies:
+		case <-time.After(pausePoll):
+		case <-ctx.Done():
+			return
 		}
-	})
-	return group.Wait()
+		_ = s.pauses.read(ctx, s.db) // A database that is away is in the log of Listen, and the next poll comes.
+	}
 }
 
 // source receives from a queue while it is not paused. While it is, nothing is received; what is outstanding can be

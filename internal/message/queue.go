@@ -259,7 +259,7 @@ func (s *Service) ResumeQueue(ctx context.Context, name QueueName) (Queue, error
 func (s *Service) setPaused(ctx context.Context, name QueueName, paused bool) (Queue, error) {
 	q, err := updatePaused(ctx, s.db, name, paused)
 	if err == nil {
-		s.notifier.Notify(queuesChannel, name.String())
+		s.notifier.Notify(channel, newPolicies)
 	}
 	return q, err
 }
@@ -305,7 +305,7 @@ func (s *Service) DeleteQueue(ctx context.Context, name QueueName) error {
 		if err := deleteAllOf(ctx, tx, name); err != nil {
 			return err
 		}
-		pg.AfterCommit(tx, func() { s.notifier.Notify(queuesChannel, name.String()) })
+		pg.AfterCommit(tx, func() { s.notifier.Notify(channel, newPolicies) })
 		return s.broker.Delete(ctx, name.onBroker())
 	})
 }

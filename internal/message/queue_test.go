@@ -286,7 +286,7 @@ func TestPauseQueue(t *testing.T) {
 	q := f.queue(t, "orders")
 	heard := make(chan string, 16)
 	run(t, func(ctx context.Context) error {
-		return pg.Listen(ctx, f.url, "plinth_queues", zap.NewNop(), func(payload string) { heard <- payload })
+		return pg.Listen(ctx, f.url, "plinth_messages", zap.NewNop(), func(payload string) { heard <- payload })
 	})
 	hear := func(want string) {
 		t.Helper()
@@ -308,7 +308,7 @@ func TestPauseQueue(t *testing.T) {
 		if got, err := change(within(t), q); err != nil || got.Name != q || got.Paused != want || got.MaxAttempts != 10 {
 			t.Errorf("%+v %v", got, err)
 		}
-		hear("orders")
+		hear("queues")
 		if got, err := f.Queue(within(t), q); err != nil || got.Paused != want {
 			t.Errorf("%+v %v", got, err)
 		}
@@ -316,7 +316,7 @@ func TestPauseQueue(t *testing.T) {
 	if err := f.DeleteQueue(within(t), q); err != nil {
 		t.Error(err)
 	}
-	hear("orders")
+	hear("queues")
 	if _, err := f.PauseQueue(within(t), q); !errs.Is(err, errs.NotFound) {
 		t.Error(err)
 	}

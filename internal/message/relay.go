@@ -4,12 +4,12 @@ import (
 	"context"
 	"errors"
 	"math/rand/v2"
+	"sync"
 	"time"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 	"go.uber.org/zap"
-	"golang.org/x/sync/errgroup"
 
 	"plinth/internal/broker"
 	"plinth/internal/errs"
@@ -42,31 +42,25 @@ type relay struct {
 	service *Service
 	log     *zap.Logger
 	db      *pg.DB        // apart from the service's, whose connections may all be held by those who wait for the relay
-	changed chan struct{} // has a token when there may be a message that is due before all others
 	due     chan struct{} // has a token when there may be messages that are due now
 }
 
-func newRelay(s *Service) *relay {
-	return &relay{service: s, log: s.log, changed: make(chan struct{}, 1), due: make(chan struct{}, 1)}
-}
-
-// run relays until ctx ends, finishes the batches in hand, within seconds, and returns nil.
-func (r *relay) run(ctx context.Context) error {
-	db, err := pg.Open(ctx, pg.Config{URL: r.service.url, MaxConns: relayLanes + 1})
+// Relay sends the messages that wait to the broker when they are due, until ctx ends; then it finishes the batches in hand,
+// within seconds. An error means that the database's URL is not usable.
+func (s *Service) Relay(ctx context.Context) error {
+	db, err := pg.Open(ctx, pg.Config{URL: s.url, MaxConns: relayLanes})
 	if err != nil {
 		return err
 	}
 	defer db.Close()
-	r.db = db
-	group, ctx := errgroup.WithContext(ctx)
-	group.Go(func() error {
-		return pg.Listen(ctx, r.service.url, waitingChannel, r.log, func(string) { give(r.changed) })
-	})
-	group.Go(func() error { r.watch(ctx); return nil })
+	r := &relay{service: s, log: s.log, db: db, due: make(chan struct{}, 1)}
+	var running sync.WaitGroup
+	running.Go(func() { r.watch(ctx) })
 	for range relayLanes {
-		group.Go(func() error { r.lane(ctx); return nil })
+		running.Go(func() { r.lane(ctx) })
 	}
-	return group.Wait()
+	running.Wait()
+	return nil
 }
 
 // watch wakes a lane whenever messages may have come due.
@@ -76,7 +70,7 @@ func (r *relay) watch(ctx context.Context) {
 		asked := time.Now()
 		timer := time.NewTimer(r.untilDue(ctx))
 		select {
-		case <-r.changed:
+		case <-r.service.heardWaiting:
 		case <-timer.C:
 		case <-ctx.Done():
 			return
@@ -95,7 +89,7 @@ func (r *relay) watch(ctx context.Context) {
 func (r *relay) untilDue(ctx context.Context) time.Duration {
 	ctx, cancel := context.WithTimeout(ctx, relayPoll)
 	defer cancel()
-	wait, err := selectUntilDue(ctx, r.db)
+	wait, err := selectUntilDue(ctx, r.service.db)
 	if err != nil {
 		return relayPoll
 	}

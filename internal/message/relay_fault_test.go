@@ -99,7 +99,7 @@ func TestRelayThatDies(t *testing.T) {
 		outcomes := f.trouble.Broker.PublishBatch(ctx, batch)
 		if calls.Add(1) == 1 {
 			f.exec(t, `SELECT pg_terminate_backend(pid) FROM pg_stat_activity
-				WHERE datname = current_database() AND state = 'idle in transaction'`)
+				WHERE datname = current_database() AND state = 'idle in transaction' AND query LIKE '%DELETE FROM message_waiting%'`)
 		}
 		return outcomes
 	})

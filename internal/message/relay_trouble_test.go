@@ -106,7 +106,7 @@ func newTroubled(t *testing.T) troubledFixture {
 // relay relays until the test ends.
 func (f fixture) relay(t *testing.T) (stop func()) {
 	t.Helper()
-	return run(t, message.NewWorker(f.Service, nil, f.log, time.Second).Run)
+	return run(t, f.Relay)
 }
 
 // publishTx publishes in a transaction of its own, so that the message goes over the waiting table.

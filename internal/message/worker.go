@@ -23,7 +23,7 @@ const (
 	maxReconnect = 4 * time.Second
 )
 
-// Worker runs handlers, and what the service does in the background.
+// Worker runs handlers, and the service's maintenance.
 type Worker struct {
 	service  *Service
 	handlers []Handler
@@ -53,11 +53,9 @@ func (w *Worker) EnsureQueues(ctx context.Context) error {
 	return nil
 }
 
-// Run consumes until ctx ends, then takes no more, finishes what it holds and returns nil. An error means that the
-// database's URL is not usable.
+// Run consumes until ctx ends, then takes no more, finishes what it holds and returns nil.
 func (w *Worker) Run(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
-	group.Go(func() error { return newRelay(w.service).run(ctx) })
 	group.Go(func() error { return w.service.maintain(ctx) })
 	for _, h := range w.handlers {
 		group.Go(func() error {

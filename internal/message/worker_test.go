@@ -29,6 +29,7 @@ func (f fixture) worker(t *testing.T, drain time.Duration, handlers ...message.H
 	if err := w.EnsureQueues(within(t)); err != nil {
 		t.Fatal(err)
 	}
+	f.relay(t)
 	return run(t, w.Run)
 }
 
