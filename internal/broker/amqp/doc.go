@@ -12,7 +12,7 @@
 //
 // # Publishing
 //
-// One goroutine writes to one channel in confirm mode, with at most 256 publications unconfirmed. A publication goes
+// One goroutine writes to one channel in confirm mode, with at most 256 publications unconfirmed on it. A publication goes
 //
 //	waiting ── written ──▶ unconfirmed ── confirmed ──▶ nil
 //	   │                        ├────────── returned, then confirmed ──▶ broker.ErrNoQueue
@@ -20,7 +20,19 @@
 //	   │                        └────────── the channel was lost ──▶ errs.Unavailable, outcome unknown
 //	   └── its caller leaves: it is not published
 //
-// A caller may leave at any time. Its place in the window stays taken until RabbitMQ answers or the channel is lost.
+// A caller may leave at any time. Its place in the window stays taken until RabbitMQ answers, the channel is lost or
+// another takes over from it. The channel goes
+//
+//	publishing ── a confirm overdue, over 6 s ──▶ retired ── all confirmed, or 5 s later ──▶ closed
+//	     └────────────── lost: the link connects anew ──▶ closed
+//
+// since RabbitMQ can leave a channel stuck: what was written while a queue elected its leader is then neither confirmed nor
+// refused, and nor is anything after it from that channel to that queue. Once a confirm is overdue, the publisher goes on
+// over a new channel of the same connection, which keeps its Generation. The old one stays open for what it may still
+// confirm, so that publications to other queues lose nothing, and is closed when their callers have left too. A queue
+// that confirms nothing for other reasons, as one without a majority does, costs a new channel every few seconds. In
+// an alarm nothing is overdue, since RabbitMQ does not read then.
+//
 // A publication that RabbitMQ answers with a channel error, such as a body above the server's max_message_size, takes
 // the unconfirmed ones of the same moment with it; the link then connects anew.
 //

@@ -116,3 +116,71 @@ func (i *injectToxic) Pipe(stub *toxics.ToxicStub) {
 	stub.Output <- &stream.StreamChunk{Data: i.Frame, Timestamp: time.Now()}
 	new(toxics.NoopToxic).Pipe(stub)
 }
+
+// withholdConfirms keeps back the confirms that RabbitMQ sends on a channel; nothing may be on its way yet. The cure sends
+// them on.
+func (p *proxy) withholdConfirms(channel uint16) (cure func()) {
+	p.t.Helper()
+	toxics.Register("withhold", new(withholdToxic))
+	p.add(map[string]any{"name": "withhold", "type": "withhold", "attributes": map[string]any{"channel": channel}})
+	return func() {
+		p.t.Helper()
+		p.remove("withhold")
+	}
+}
+
+// withholdToxic keeps the basic.ack frames of a channel until it is taken away.
+type withholdToxic struct {
+	Channel uint16 `json:"channel"`
+}
+
+// Pipe implements toxics.Toxic.
+func (w *withholdToxic) Pipe(stub *toxics.ToxicStub) {
+	var unread, withheld []byte
+	for {
+		select {
+		case <-stub.Interrupt:
+			if rest := append(withheld, unread...); len(rest) > 0 {
+				stub.Output <- &stream.StreamChunk{Data: rest, Timestamp: time.Now()}
+			}
+			return
+		case chunk := <-stub.Input:
+			if chunk == nil {
+				stub.Close()
+				return
+			}
+			var passed []byte
+			unread = append(unread, chunk.Data...)
+			for frame := w.next(unread); frame != nil; frame = w.next(unread) {
+				unread = unread[len(frame):]
+				if w.isConfirm(frame) {
+					withheld = append(withheld, frame...)
+				} else {
+					passed = append(passed, frame...)
+				}
+			}
+			if len(passed) > 0 { // A chunk of nothing would end the connection.
+				stub.Output <- &stream.StreamChunk{Data: passed, Timestamp: chunk.Timestamp}
+			}
+		}
+	}
+}
+
+// next gives the first frame, nil where it is not whole yet: type, channel, size, payload and an end of one byte.
+func (w *withholdToxic) next(unread []byte) []byte {
+	const head, end = 7, 1
+	if len(unread) < head {
+		return nil
+	}
+	size := head + int(binary.BigEndian.Uint32(unread[3:])) + end
+	if len(unread) < size {
+		return nil
+	}
+	return unread[:size]
+}
+
+func (w *withholdToxic) isConfirm(frame []byte) bool {
+	const method, basicAck = 1, 60<<16 | 80
+	return frame[0] == method && binary.BigEndian.Uint16(frame[1:]) == w.Channel &&
+		binary.BigEndian.Uint32(frame[7:]) == basicAck
+}

@@ -5,6 +5,7 @@ import (
 	"strconv"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	amqp091 "github.com/rabbitmq/amqp091-go"
 	"go.uber.org/zap"
@@ -13,8 +14,14 @@ import (
 	"plinth/internal/errs"
 )
 
-// window is how many publications may be unconfirmed.
-const window = 256
+const (
+	// window is how many publications may be unconfirmed on one channel.
+	window = 256
+	// confirmPatience is how long a channel may owe a confirm. It is longer than callLimit: the caller has left by then.
+	confirmPatience = 6 * time.Second
+	// patiencePeriod is how often the channel is checked for that.
+	patiencePeriod = time.Second
+)
 
 var errLost = errs.New(errs.Unavailable, "the connection to RabbitMQ was lost before it confirmed the message")
 
@@ -22,12 +29,13 @@ var errLost = errs.New(errs.Unavailable, "the connection to RabbitMQ was lost be
 type publisher struct {
 	logger     *zap.Logger
 	batches    chan *batch
-	session    atomic.Pointer[session] // of the latest connection, nil before the first
+	check      *time.Ticker            // of what is overdue
+	session    atomic.Pointer[session] // the latest, nil before the first; serve alone changes it
 	generation atomic.Uint64
 }
 
 func newPublisher(logger *zap.Logger) *publisher {
-	return &publisher{logger: logger, batches: make(chan *batch)}
+	return &publisher{logger: logger, batches: make(chan *batch), check: time.NewTicker(patiencePeriod)}
 }
 
 // blocked says whether RabbitMQ blocks publishers now, as far as it has told.
@@ -38,47 +46,65 @@ func (p *publisher) blocked() bool {
 
 // serve publishes over one connection, until that or its channel is lost.
 func (p *publisher) serve(conn *amqp091.Connection, wire *socket) error {
-	channel, err := conn.Channel()
+	s, err := newSession(conn, wire, new(atomic.Bool))
 	if err != nil {
 		return err
 	}
-	if err := declareTopics(channel); err != nil {
+	if err := declareTopics(s.channel); err != nil {
 		return err
 	}
-	if err := channel.Confirm(false); err != nil {
-		return err
-	}
-	s := newSession(channel, wire)
 	go s.watchBlocking(conn.NotifyBlocked(make(chan amqp091.Blocking, 1)), p.logger)
 	p.generation.Add(1)
 	p.session.Store(s)
-	for {
+	for err == nil {
 		select {
 		case first := <-p.batches:
-			if err := p.write(s, first); err != nil {
-				return err
-			}
-		case err := <-s.closed:
-			return closeReason(err)
+			err = p.write(first)
+		case <-p.check.C:
+			err = p.renew()
+		case reason := <-p.session.Load().closed:
+			err = closeReason(reason)
 		}
 	}
+	return err
 }
 
-// write writes a batch, and with it the others that wait now.
-func (p *publisher) write(s *session, first *batch) error {
-	s.wire.cork()
-	for next := first; next != nil; next = p.another(s) {
-		if err := s.write(next); err != nil {
-			_ = s.wire.uncork() // For what else is on the way; the connection is over.
+// renew goes on over a new channel where RabbitMQ owes the confirm of a publication for too long: its channel may never
+// confirm another one to that queue. While it blocks publishers it owes none.
+//
+// The wire must not be corked. On a connection that hangs renew does too, until the heartbeat ends the connection.
+func (p *publisher) renew() error {
+	s := p.session.Load()
+	overdue := s.overdue()
+	if overdue == 0 || s.blocked.Load() {
+		return nil
+	}
+	p.logger.Warn("RabbitMQ leaves publications unconfirmed, going on over a new channel", zap.Int("overdue", overdue))
+	next, err := newSession(s.conn, s.wire, s.blocked)
+	if err != nil {
+		return err
+	}
+	p.session.Store(next)
+	go s.retire()
+	return nil
+}
+
+// write writes a batch, and with it others that wait now: not without end, since serve has more to see to.
+func (p *publisher) write(first *batch) error {
+	wire := p.session.Load().wire
+	wire.cork()
+	for n, next := 1, first; next != nil; n, next = n+1, p.another(n) {
+		if err := p.writeBatch(next); err != nil {
+			_ = wire.uncork() // For what else is on the way; the connection is over.
 			return err
 		}
 	}
-	return s.wire.uncork()
+	return wire.uncork()
 }
 
-// another takes a batch where one waits and the window has a place for it, nil where not.
-func (p *publisher) another(s *session) *batch {
-	if len(s.places) == 0 {
+// another takes a batch after n others, where one waits and the window has a place for it, and gives nil where not.
+func (p *publisher) another(n int) *batch {
+	if n == window || len(p.session.Load().places) == 0 {
 		return nil
 	}
 	select {
@@ -97,33 +123,128 @@ func (p *publisher) another(s *session) *batch {
 	}
 }
 
+// writeBatch writes a batch, as the window has places for it. An error ends the connection; what is not written is lost
+// with it.
+func (p *publisher) writeBatch(b *batch) error {
+	for i, e := range b.entries {
+		err := p.writeEntry(b, e)
+		if err == nil {
+			continue
+		}
+		for _, unwritten := range b.entries[i:] {
+			b.outcomes <- outcome{unwritten.index, errLost}
+		}
+		return err
+	}
+	return nil
+}
+
+func (p *publisher) writeEntry(b *batch, e entry) error {
+	s, place, err := p.place()
+	if err != nil {
+		return err
+	}
+	if b.ctx.Err() != nil {
+		s.places <- place // The caller has left.
+		return nil
+	}
+	return s.write(b, e, place)
+}
+
+// place takes a place of the window. Where none is free, what was written is sent first: only its confirms free one.
+// Where they do not come either, a new channel brings a new window.
+func (p *publisher) place() (*session, int, error) {
+	s := p.session.Load()
+	select {
+	case place := <-s.places:
+		return s, place, nil
+	default:
+	}
+	if err := s.wire.uncork(); err != nil {
+		return nil, 0, err
+	}
+	defer s.wire.cork()
+	for {
+		s = p.session.Load()
+		select {
+		case place := <-s.places:
+			return s, place, nil
+		case <-p.check.C:
+			if err := p.renew(); err != nil {
+				return nil, 0, err
+			}
+		case reason := <-s.closed:
+			return nil, 0, closeReason(reason)
+		}
+	}
+}
+
 // session is the life of one channel in confirm mode.
 type session struct {
-	channel *amqp091.Channel
+	conn    *amqp091.Connection
 	wire    *socket
+	blocked *atomic.Bool // the connection's
+	channel *amqp091.Channel
 	closed  <-chan *amqp091.Error
-	blocked atomic.Bool
 	places  chan int // the places of the window that are free
 	returns <-chan amqp091.Return
+	began   time.Time
+	due     [window]atomic.Int64 // when the confirm becomes overdue, since began, by the place; 0 where none is owed
 
 	mu       sync.Mutex
 	returned [window]bool // by the place of the publication
 }
 
-func newSession(channel *amqp091.Channel, wire *socket) *session {
+func newSession(conn *amqp091.Connection, wire *socket, blocked *atomic.Bool) (*session, error) {
+	channel, err := conn.Channel()
+	if err != nil {
+		return nil, err
+	}
+	if err := channel.Confirm(false); err != nil {
+		return nil, err
+	}
 	s := &session{
-		channel: channel,
+		conn:    conn,
 		wire:    wire,
+		blocked: blocked,
+		channel: channel,
 		closed:  channel.NotifyClose(make(chan *amqp091.Error, 1)),
 		places:  make(chan int, window),
 		// One place for each publication that can be returned: the library gives a listener up that keeps it waiting,
 		// and an unroutable message would then look confirmed.
 		returns: channel.NotifyReturn(make(chan amqp091.Return, window)),
+		began:   time.Now(),
 	}
 	for place := range window {
 		s.places <- place
 	}
-	return s
+	return s, nil
+}
+
+// overdue counts the publications that are unconfirmed for longer than confirmPatience.
+func (s *session) overdue() (n int) {
+	now := int64(time.Since(s.began))
+	for place := range s.due {
+		if due := s.due[place].Load(); due != 0 && due < now {
+			n++
+		}
+	}
+	return n
+}
+
+// retire closes the channel once nothing is unconfirmed on it, and after callLimit at the latest: then every caller has
+// left. Nothing is written to it any more.
+func (s *session) retire() {
+	limit := time.After(callLimit)
+	for range window {
+		select {
+		case <-s.places:
+			continue
+		case <-limit:
+		}
+		break
+	}
+	_ = s.channel.Close() // It is of no more use, whatever the server answers.
 }
 
 // watchBlocking follows what RabbitMQ tells about blocking, until the connection is closed.
@@ -138,31 +259,9 @@ func (s *session) watchBlocking(blockings <-chan amqp091.Blocking, logger *zap.L
 	}
 }
 
-// write writes a batch, as the window has places for it. An error ends the session; what is not written is lost with it.
-func (s *session) write(b *batch) error {
-	for i, e := range b.entries {
-		err := s.writeEntry(b, e)
-		if err == nil {
-			continue
-		}
-		for _, unwritten := range b.entries[i:] {
-			b.outcomes <- outcome{unwritten.index, errLost}
-		}
-		return err
-	}
-	return nil
-}
-
-// writeEntry writes one publication and leaves it to settle.
-func (s *session) writeEntry(b *batch, e entry) error {
-	place, err := s.place()
-	if err != nil {
-		return err
-	}
-	if b.ctx.Err() != nil {
-		s.places <- place // The caller has left.
-		return nil
-	}
+// write writes one publication and leaves it to settle.
+func (s *session) write(b *batch, e entry, place int) error {
+	s.due[place].Store(int64(time.Since(s.began) + confirmPatience))
 	const mandatory, immediate = true, false
 	confirmation, err := s.channel.PublishWithDeferredConfirm(e.exchange, e.key, mandatory, immediate, amqp091.Publishing{
 		Headers:      wireHeaders(e.message),
@@ -179,25 +278,6 @@ func (s *session) writeEntry(b *batch, e entry) error {
 	return nil
 }
 
-// place takes a place of the window. Where none is free, what was written is sent first: only its confirms free one.
-func (s *session) place() (int, error) {
-	select {
-	case place := <-s.places:
-		return place, nil
-	default:
-	}
-	if err := s.wire.uncork(); err != nil {
-		return 0, err
-	}
-	defer s.wire.cork()
-	select {
-	case place := <-s.places:
-		return place, nil
-	case err := <-s.closed:
-		return 0, closeReason(err)
-	}
-}
-
 // settle waits for the confirm, gives the place in the window back and tells the outcome.
 func (s *session) settle(confirmation *amqp091.DeferredConfirmation, place, index int, outcomes chan<- outcome) {
 	<-confirmation.Done()
@@ -211,6 +291,7 @@ func (s *session) settle(confirmation *amqp091.DeferredConfirmation, place, inde
 	default:
 		told.err = broker.ErrFull
 	}
+	s.due[place].Store(0)
 	s.places <- place
 	outcomes <- told
 }
