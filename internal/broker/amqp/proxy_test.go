@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"encoding/json"
 	"net/url"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -140,7 +141,7 @@ func (w *withholdToxic) Pipe(stub *toxics.ToxicStub) {
 	for {
 		select {
 		case <-stub.Interrupt:
-			if rest := append(withheld, unread...); len(rest) > 0 {
+			if rest := slices.Concat(withheld, unread); len(rest) > 0 {
 				stub.Output <- &stream.StreamChunk{Data: rest, Timestamp: time.Now()}
 			}
 			return
