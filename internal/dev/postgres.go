@@ -126,9 +126,11 @@ func (c *cluster) serveOnce(ctx context.Context, password string, log *os.File) 
 	if err != nil {
 		return nil, err
 	}
-	// The rest of its settings is what initdb chose for this machine: 128 MB of shared buffers, 100 connections, fsync on.
+	// The rest of its settings is what initdb chose for this machine: 128 MB of shared buffers, fsync on. Tests that run at the
+	// same time have more than the usual 100 connections.
 	cmd, err := c.as.command(c.env, c.home, filepath.Join(c.bin, "postgres"), "-D", c.data(),
-		"-c", "listen_addresses=127.0.0.1", "-c", "port="+strconv.Itoa(port.number), "-c", "unix_socket_directories=")
+		"-c", "listen_addresses=127.0.0.1", "-c", "port="+strconv.Itoa(port.number), "-c", "unix_socket_directories=",
+		"-c", "max_connections=200")
 	if err != nil {
 		port.release()
 		return nil, err

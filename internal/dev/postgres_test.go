@@ -39,7 +39,7 @@ func TestPostgresKeepsItsData(t *testing.T) {
 		"listen_addresses":        "127.0.0.1",
 		"unix_socket_directories": "",
 		"fsync":                   "on",
-		"max_connections":         "100",
+		"max_connections":         "200",
 		"shared_buffers":          "128MB",
 		"password_encryption":     "scram-sha-256",
 		"server_encoding":         "UTF8",

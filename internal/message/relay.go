@@ -17,8 +17,8 @@ import (
 )
 
 const (
-	// relayLanes is how many batches of a relay are on their way at a time: while one waits for the broker, the next one
-	// is read.
+	// relayLanes is how many batches of a relay are on their way at a time, fewer where connections are few: while one waits
+	// for the broker, the next one is read.
 	relayLanes = 3
 	// A batch has up to relayBatch messages, and no more of them once it has relayBytes.
 	relayBatch = 1024
@@ -48,7 +48,8 @@ type relay struct {
 // Relay sends the messages that wait to the broker when they are due, until ctx ends; then it finishes the batches in hand,
 // within seconds. An error means that the database's URL is not usable.
 func (s *Service) Relay(ctx context.Context) error {
-	db, err := pg.Open(ctx, pg.Config{URL: s.url, MaxConns: relayLanes})
+	lanes := max(1, min(relayLanes, s.db.MaxConns()/4))
+	db, err := pg.Open(ctx, pg.Config{URL: s.url, MaxConns: int32(lanes)})
 	if err != nil {
 		return err
 	}
@@ -56,7 +57,7 @@ func (s *Service) Relay(ctx context.Context) error {
 	r := &relay{service: s, log: s.log, db: db, due: make(chan struct{}, 1)}
 	var running sync.WaitGroup
 	running.Go(func() { r.watch(ctx) })
-	for range relayLanes {
+	for range lanes {
 		running.Go(func() { r.lane(ctx) })
 	}
 	running.Wait()

@@ -64,6 +64,9 @@ func Open(ctx context.Context, c Config) (*DB, error) {
 // Close waits until every connection is returned, and closes them.
 func (db *DB) Close() { db.pool.Close() }
 
+// MaxConns is the limit of the pool.
+func (db *DB) MaxConns() int { return int(db.pool.Config().MaxConns) }
+
 // Ping says whether a connection can be had and answers.
 func (db *DB) Ping(ctx context.Context) error { return driverError(db.pool.Ping(ctx)) }
 
