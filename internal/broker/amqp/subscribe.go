@@ -44,6 +44,7 @@ func (b *Broker) Subscribe(ctx context.Context, queue string, credit int) (broke
 		number:     b.subscriptions.Add(1),
 		deliveries: make(chan broker.Delivery),
 		started:    make(chan struct{}),
+		stopped:    make(chan struct{}),
 	}
 	s.life, s.end = context.WithCancelCause(b.life)
 	go func() {
@@ -56,7 +57,7 @@ func (b *Broker) Subscribe(ctx context.Context, queue string, credit int) (broke
 	case <-s.life.Done():
 		return nil, context.Cause(s.life)
 	case <-ctx.Done():
-		s.Close()
+		s.end(errClosed)
 		return nil, expired(ctx, "RabbitMQ is away")
 	}
 }
@@ -72,6 +73,7 @@ type subscription struct {
 	end        context.CancelCauseFunc
 	deliveries chan broker.Delivery
 	started    chan struct{} // closed when the first channel consumes
+	stopped    chan struct{} // closed when the last channel is
 }
 
 // Receive implements broker.Subscription.
@@ -89,11 +91,19 @@ func (s *subscription) Receive(ctx context.Context) (broker.Delivery, error) {
 	}
 }
 
-// Close implements broker.Subscription. The channel is closed in the background; from now on nothing can be settled.
-func (s *subscription) Close() { s.end(errClosed) }
+// Close implements broker.Subscription. From now on nothing can be settled. It waits until the channel is closed, for a moment
+// at most: what RabbitMQ sends to a channel that is going away comes back, but it counts as a delivery.
+func (s *subscription) Close() {
+	s.end(errClosed)
+	select {
+	case <-s.stopped:
+	case <-time.After(closeTimeout):
+	}
+}
 
 // run consumes until the subscription ends.
 func (s *subscription) run() {
+	defer close(s.stopped)
 	for attempt := 0; s.life.Err() == nil; attempt++ {
 		conn, err := s.link.wait(s.life)
 		if err != nil {
