@@ -15,6 +15,8 @@ import (
 	"runtime/pprof"
 	"slices"
 	"time"
+
+	"plinth/internal/auth"
 )
 
 func main() {
@@ -71,6 +73,7 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 		}
 		defer pprof.StopCPUProfile()
 	}
+	ctx = auth.With(ctx, auth.Anonymous())
 	b, err := open(ctx)
 	if err != nil {
 		return err

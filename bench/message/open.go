@@ -20,6 +20,7 @@ import (
 	amqp091 "github.com/rabbitmq/amqp091-go"
 	"go.uber.org/zap"
 
+	"plinth/internal/auth"
 	"plinth/internal/broker"
 	"plinth/internal/broker/amqp"
 	"plinth/internal/message"
@@ -75,8 +76,19 @@ func open(ctx context.Context) (_ *bench, err error) {
 	b.closers = append(b.closers, b.server.stop)
 	var protocols http.Protocols
 	protocols.SetUnencryptedHTTP2(true)
-	b.http = &http.Client{Transport: &http.Transport{Protocols: &protocols}}
+	b.http = &http.Client{Transport: keyed{&http.Transport{Protocols: &protocols}, "Bearer " + b.server.key}}
 	return b, nil
+}
+
+// keyed sends the key with each request.
+type keyed struct {
+	http.RoundTripper
+	header string
+}
+
+func (k keyed) RoundTrip(req *http.Request) (*http.Response, error) {
+	req.Header.Set("Authorization", k.header) // The client has made the request for this alone.
+	return k.RoundTripper.RoundTrip(req)
 }
 
 // database makes one for this run alone.
@@ -101,12 +113,20 @@ func (b *bench) database(ctx context.Context, server string) (string, error) {
 	if err := pg.Migrate(ctx, u.String(), zap.NewNop()); err != nil {
 		return "", err
 	}
+	owner, err := pgx.Connect(ctx, u.String())
+	if err != nil {
+		return "", err
+	}
+	_, err = owner.Exec(ctx, `CREATE TABLE bench_effects (id uuid); GRANT INSERT ON bench_effects TO plinth_app`)
+	_ = owner.Close(ctx)
+	if err != nil {
+		return "", err
+	}
 	if b.db, err = pg.Open(ctx, pg.Config{URL: u.String(), MaxConns: 16}); err != nil {
 		return "", err
 	}
 	b.closers = append(b.closers, b.db.Close)
-	_, err = b.db.Exec(ctx, `CREATE TABLE bench_effects (id uuid)`)
-	return u.String(), err
+	return u.String(), nil
 }
 
 func (b *bench) raw(amqpURL string) (err error) {
@@ -149,7 +169,7 @@ func (b *bench) inProcess(ctx context.Context, amqpURL, databaseURL string) erro
 	}
 	b.broker = adapter
 	b.run(adapter.Run)
-	b.service = message.New(b.db, databaseURL, b.broker, logs.Main, false)
+	b.service = message.New(b.db, databaseURL, b.broker, logs.Main, nil, message.Limits{Queues: 1000, Waiting: 1_000_000})
 	b.run(b.service.Run)
 	if b.queue, err = message.ParseQueueName("bench-" + uuid.NewString()); err != nil {
 		return err
@@ -158,7 +178,7 @@ func (b *bench) inProcess(ctx context.Context, amqpURL, databaseURL string) erro
 	if _, err = b.service.CreateQueue(ctx, b.queue, message.Policy{}); err != nil {
 		return err
 	}
-	b.closers = append(b.closers, func() { _ = b.service.DeleteQueue(context.Background(), b.queue) })
+	b.closers = append(b.closers, func() { _ = b.service.DeleteQueue(context.WithoutCancel(ctx), b.queue) })
 	return nil
 }
 
@@ -213,6 +233,7 @@ func (b *bench) fillWaiting(ctx context.Context, n int) error {
 type server struct {
 	cmd    *exec.Cmd
 	url    string
+	key    string // of the administrator
 	folder string
 }
 
@@ -221,13 +242,14 @@ func startServer(amqpURL, databaseURL string) (*server, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &server{folder: folder}
+	s := &server{folder: folder, key: auth.NewKey()}
 	if out, err := exec.Command("go", "build", "-o", folder, "plinth/cmd/server").CombinedOutput(); err != nil {
 		return nil, fmt.Errorf("build the server: %w\n%s", err, out)
 	}
 	s.cmd = exec.Command(filepath.Join(folder, "server"))
 	s.cmd.Env = append(os.Environ(), "HTTP_ADDR=127.0.0.1:0", "DATABASE_URL="+databaseURL, "AMQP_URL="+amqpURL,
-		"REDIS_URL="+cmp.Or(os.Getenv("REDIS_URL"), "redis://127.0.0.1:6379/0"), "BROKER=rabbitmq", "WORKER_INLINE=false")
+		"REDIS_URL="+cmp.Or(os.Getenv("REDIS_URL"), "redis://127.0.0.1:6379/0"), "BROKER=rabbitmq", "WORKER_INLINE=false",
+		"AUTH_ADMIN_KEY="+s.key, "ADMIN_ADDR=")
 	log, err := s.cmd.StdoutPipe()
 	if err != nil {
 		return nil, err

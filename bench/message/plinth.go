@@ -10,6 +10,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	messagev1 "plinth/api/plinth/message/v1"
+	"plinth/internal/auth"
 	"plinth/internal/message"
 )
 
@@ -131,6 +132,11 @@ func (b *bench) consumeOnce(ctx context.Context, n int) (time.Duration, error) {
 	})
 }
 
+// alone is the one tenant of the bench.
+func alone(context.Context) ([]auth.Tenant, <-chan struct{}, error) {
+	return []auth.Tenant{{Name: auth.DefaultTenant}}, nil, nil
+}
+
 // handle has a worker handle n messages that were published before.
 func (b *bench) handle(ctx context.Context, n int, handler func(handled func()) message.Handler) (time.Duration, error) {
 	if err := b.fill(ctx, b.onBroker, n); err != nil {
@@ -144,7 +150,7 @@ func (b *bench) handle(ctx context.Context, n int, handler func(handled func()) 
 		}
 	})
 	began := time.Now()
-	stop := b.work(message.NewWorker(b.service, []message.Handler{h}, b.log, time.Second))
+	stop := b.work(message.NewWorker(b.service, []message.Handler{h}, b.log, time.Second, alone))
 	defer stop()
 	select {
 	case <-done:

@@ -13,7 +13,8 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
-	"slices"
+
+	"plinth/bench/cost"
 )
 
 // What is promised.
@@ -26,7 +27,7 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	var err error
 	if len(os.Args) == 3 && os.Args[1] == "serve" {
-		err = serve(os.Args[2], os.Stdin, os.Stdout)
+		err = cost.Serve(handlerOf(os.Args[2]), os.Stdin, os.Stdout)
 	} else {
 		err = run(ctx, os.Args[1:], os.Stdout)
 	}
@@ -65,26 +66,26 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 }
 
 func (b bench) run(ctx context.Context, out io.Writer) error {
-	servers := make([]*process, 2)
+	servers := make([]*cost.Process, 2)
 	for i, name := range []string{"bare", "full"} {
-		p, err := start(name)
+		p, err := cost.Start(name)
 		if err != nil {
 			return fmt.Errorf("start the %s server: %w", name, err)
 		}
-		defer p.stop()
+		defer p.Stop()
 		servers[i] = p
 	}
-	results := make([]result, len(kinds()))
+	results := make([]result, len(cost.Kinds()))
 	// The servers take turns, and the kinds of clients within each round, so that what else the machine does falls on all.
 	for range b.rounds {
-		for i, k := range kinds() {
+		for i, k := range cost.Kinds() {
 			results[i].kind = k
 			for _, p := range servers {
-				cost, err := b.measure(ctx, p, k)
+				seconds, err := cost.Measure(ctx, p, k, b.calls)
 				if err != nil {
-					return fmt.Errorf("%s server, %s: %w", p.name, k.name, err)
+					return fmt.Errorf("%s server, %s: %w", p.Name, k.Name, err)
 				}
-				results[i].add(p.name, cost)
+				results[i].add(p.Name, seconds)
 			}
 		}
 	}
@@ -98,42 +99,24 @@ func (b bench) run(ctx context.Context, out io.Writer) error {
 	return nil
 }
 
-// measure gives the CPU seconds that the server spends on 100,000 calls.
-func (b bench) measure(ctx context.Context, p *process, k kind) (float64, error) {
-	client, done := k.dial(p.address)
-	defer done()
-	if err := load(ctx, client, b.calls/10); err != nil { // Connections, pools and the heap's size come first.
-		return 0, err
-	}
-	before, err := p.cpu()
-	if err != nil {
-		return 0, err
-	}
-	if err := load(ctx, client, b.calls); err != nil {
-		return 0, err
-	}
-	after, err := p.cpu()
-	return (after - before).Seconds() * 100_000 / float64(b.calls), err
-}
-
 // profiles writes a CPU profile of each server under each kind of client.
-func (b bench) profiles(ctx context.Context, servers []*process) error {
+func (b bench) profiles(ctx context.Context, servers []*cost.Process) error {
 	if b.profile == "" {
 		return nil
 	}
-	for _, k := range kinds() {
+	for _, k := range cost.Kinds() {
 		for _, p := range servers {
-			file, err := filepath.Abs(filepath.Join(b.profile, p.name+"-"+k.name+".pprof"))
+			file, err := filepath.Abs(filepath.Join(b.profile, p.Name+"-"+k.Name+".pprof"))
 			if err != nil {
 				return err
 			}
-			if _, err := p.ask("profile " + file); err != nil {
+			if _, err := p.Ask("profile " + file); err != nil {
 				return err
 			}
-			if _, err := b.measure(ctx, p, k); err != nil {
+			if _, err := cost.Measure(ctx, p, k, b.calls); err != nil {
 				return err
 			}
-			if _, err := p.ask("stop"); err != nil {
+			if _, err := p.Ask("stop"); err != nil {
 				return err
 			}
 		}
@@ -143,15 +126,15 @@ func (b bench) profiles(ctx context.Context, servers []*process) error {
 
 // result is what one kind of client costs the servers, in CPU seconds for 100,000 calls, a value for each round.
 type result struct {
-	kind       kind
+	kind       cost.Kind
 	bare, full []float64
 }
 
-func (r *result) add(server string, cost float64) {
+func (r *result) add(server string, seconds float64) {
 	if server == "bare" {
-		r.bare = append(r.bare, cost)
+		r.bare = append(r.bare, seconds)
 	} else {
-		r.full = append(r.full, cost)
+		r.full = append(r.full, seconds)
 	}
 }
 
@@ -167,26 +150,16 @@ func report(out io.Writer, results []result) error {
 	fmt.Fprintf(out, "%-14s %-22s %-22s %9s %9s\n", "client", "bare", "full", "full/bare", "gzip/none")
 	full := map[string]float64{}
 	for _, r := range results {
-		cost := median(r.full)
-		ratio := cost / median(r.bare)
-		judge(r.kind.name+": full/bare", ratio, maxFullToBare)
-		full[r.kind.name] = cost
+		seconds := cost.Median(r.full)
+		ratio := seconds / cost.Median(r.bare)
+		judge(r.kind.Name+": full/bare", ratio, maxFullToBare)
+		full[r.kind.Name] = seconds
 		gzip := ""
-		if none, ok := full[r.kind.without]; ok {
-			gzip = fmt.Sprintf("%9.2f", cost/none)
-			judge(r.kind.name+": gzip/none", cost/none, maxGzipToNone)
+		if none, ok := full[r.kind.Without]; ok {
+			gzip = fmt.Sprintf("%9.2f", seconds/none)
+			judge(r.kind.Name+": gzip/none", seconds/none, maxGzipToNone)
 		}
-		fmt.Fprintf(out, "%-14s %-22s %-22s %9.2f %s\n", r.kind.name, spread(r.bare), spread(r.full), ratio, gzip)
+		fmt.Fprintf(out, "%-14s %-22s %-22s %9.2f %s\n", r.kind.Name, cost.Spread(r.bare), cost.Spread(r.full), ratio, gzip)
 	}
 	return errors.Join(broken...)
-}
-
-func spread(costs []float64) string {
-	return fmt.Sprintf("%.2f (%.2f..%.2f)", median(costs), slices.Min(costs), slices.Max(costs))
-}
-
-func median(costs []float64) float64 {
-	sorted := slices.Sorted(slices.Values(costs))
-	n := len(sorted)
-	return (sorted[(n-1)/2] + sorted[n/2]) / 2
 }

@@ -12,6 +12,7 @@ import (
 	"go.uber.org/zap"
 
 	messagev1 "plinth/api/plinth/message/v1"
+	"plinth/bench/cost"
 	"plinth/internal/rpc"
 )
 
@@ -32,12 +33,12 @@ func TestRun(t *testing.T) {
 	if err := (bench{calls: 100, rounds: 2, profile: profiles}).run(t.Context(), &out); err != nil {
 		t.Fatal(err)
 	}
-	for _, k := range kinds() {
-		if !strings.Contains(out.String(), "\n"+k.name+" ") {
-			t.Errorf("there is no row for %s in\n%s", k.name, &out)
+	for _, k := range cost.Kinds() {
+		if !strings.Contains(out.String(), "\n"+k.Name+" ") {
+			t.Errorf("there is no row for %s in\n%s", k.Name, &out)
 		}
 		for _, server := range []string{"bare", "full"} {
-			file := filepath.Join(profiles, server+"-"+k.name+".pprof")
+			file := filepath.Join(profiles, server+"-"+k.Name+".pprof")
 			if info, err := os.Stat(file); err != nil || info.Size() == 0 {
 				t.Errorf("%s: %v, want a profile", file, err)
 			}
@@ -52,7 +53,7 @@ func TestRun(t *testing.T) {
 func TestKinds(t *testing.T) {
 	t.Parallel()
 	requests := make(chan *http.Request, 1)
-	_, service := messagev1.NewMessageServiceHandler(stub{})
+	_, service := messagev1.NewMessageServiceHandler(cost.Stub{})
 	server := httptest.NewUnstartedServer(nil)
 	server.Config = rpc.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		requests <- r
@@ -68,9 +69,9 @@ func TestKinds(t *testing.T) {
 		{"json-gzip", "HTTP/1.1", "application/json", "gzip"},
 	} {
 		t.Run(want.name, func(t *testing.T) {
-			client, done := kindCalled(t, want.name).dial(server.Listener.Addr().String())
+			client, done := kindCalled(t, want.name).Dial(server.Listener.Addr().String())
 			defer done()
-			if err := load(t.Context(), client, 1); err != nil {
+			if err := cost.Load(t.Context(), client, 1); err != nil {
 				t.Fatal(err)
 			}
 			r := <-requests
@@ -92,9 +93,9 @@ func TestLoadFails(t *testing.T) {
 	_, service := messagev1.NewMessageServiceHandler(wrong{})
 	server := httptest.NewServer(service)
 	t.Cleanup(server.Close)
-	client, done := kindCalled(t, "json").dial(server.Listener.Addr().String())
+	client, done := kindCalled(t, "json").Dial(server.Listener.Addr().String())
 	defer done()
-	if err := load(t.Context(), client, 100); err == nil || !strings.Contains(err.Error(), `"another"`) {
+	if err := cost.Load(t.Context(), client, 100); err == nil || !strings.Contains(err.Error(), `"another"`) {
 		t.Errorf("the error is %v, want one that shows the wrong id", err)
 	}
 }
@@ -141,13 +142,13 @@ func TestReport(t *testing.T) {
 	}
 }
 
-func kindCalled(t *testing.T, name string) kind {
+func kindCalled(t *testing.T, name string) cost.Kind {
 	t.Helper()
-	for _, k := range kinds() {
-		if k.name == name {
+	for _, k := range cost.Kinds() {
+		if k.Name == name {
 			return k
 		}
 	}
 	t.Fatalf("no kind of client is called %q", name)
-	return kind{}
+	return cost.Kind{}
 }

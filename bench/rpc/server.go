@@ -1,148 +1,26 @@
 package main
 
 import (
-	"bufio"
-	"context"
-	"errors"
 	"fmt"
-	"io"
-	"net"
 	"net/http"
-	"os"
-	"os/signal"
-	"path/filepath"
 	"runtime/debug"
-	"runtime/pprof"
-	"strings"
-	"syscall"
-	"time"
 
-	"connectrpc.com/connect"
-	"connectrpc.com/grpchealth"
-	"connectrpc.com/grpcreflect"
-	"go.uber.org/zap"
-
-	messagev1 "plinth/api/plinth/message/v1"
+	"plinth/bench/cost"
 	"plinth/internal/observe"
 	"plinth/internal/rpc"
 )
 
-const stubID = "0192b3c4-5d6e-7f80-91a2-b3c4d5e6f708"
-
-// stub is a service that costs nothing.
-type stub struct {
-	messagev1.UnimplementedMessageServiceHandler
-}
-
-func (stub) Publish(context.Context, *messagev1.PublishRequest) (*messagev1.PublishResponse, error) {
-	return &messagev1.PublishResponse{Id: stubID}, nil
-}
-
-// serve is a server process. It prints its address, then answers a command for each line of in, until in ends.
-func serve(name string, in io.Reader, out io.Writer) error {
-	signal.Ignore(os.Interrupt) // It reaches this process too; the end of in comes when the parent has stopped.
-	folder, err := os.MkdirTemp("", "bench-rpc-")
-	if err != nil {
-		return err
-	}
-	defer func() { _ = os.RemoveAll(folder) }()
-	logs, err := observe.NewLogs(observe.LogConfig{
-		Level: "info", Format: "json", File: filepath.Join(folder, "server.log"), MaxSize: 100, MaxBackups: 1,
-	})
-	if err != nil {
-		return err
-	}
-	defer logs.Close()
-
-	var handler http.Handler
-	switch name {
-	case "bare":
-		handler = bare()
-	case "full":
-		debug.SetGCPercent(rpc.GCPercent) // As app.Main does.
-		handler, err = full(logs.Access)
-	default:
-		err = fmt.Errorf("no server is called %q", name)
-	}
-	if err != nil {
-		return err
-	}
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return err
-	}
-	server := rpc.NewServer(handler, logs.Main)
-	ended := make(chan error, 1)
-	go func() { ended <- server.Serve(listener) }()
-	fmt.Fprintln(out, listener.Addr())
-	err = obey(in, out)
-	server.Close()
-	if served := <-ended; !errors.Is(served, http.ErrServerClosed) {
-		return served
-	}
-	return err
-}
-
-// bare is the service as Connect's own guide mounts it.
-func bare() http.Handler {
-	mux := http.NewServeMux()
-	mux.Handle(messagev1.NewMessageServiceHandler(stub{}))
-	return mux
-}
-
-// full is the service behind the whole stack, mounted as internal/app/routes.go does it.
-func full(access *zap.Logger) (http.Handler, error) {
-	stack, err := rpc.New(access, 30*time.Second)
-	if err != nil {
-		return nil, err
-	}
-	options := connect.WithHandlerOptions(stack.Options()...)
-	service := rpc.Mount(messagev1.NewMessageServiceHandler(stub{}, options))
-	rest, err := rpc.REST([]rpc.Service{service})
-	if err != nil {
-		return nil, err
-	}
-	mux := http.NewServeMux()
-	mux.Handle(service.Path, service.Handler)
-	mux.Handle("/api/", rest)
-	mux.Handle(grpchealth.NewHandler(grpchealth.NewStaticChecker(messagev1.MessageServiceName), options))
-	reflector := grpcreflect.NewStaticReflector(messagev1.MessageServiceName)
-	mux.Handle(grpcreflect.NewHandlerV1(reflector, options))
-	mux.Handle(grpcreflect.NewHandlerV1Alpha(reflector, options))
-	for _, plain := range []string{"GET /health", "GET /livez", "GET /readyz", "GET /openapi.yaml"} {
-		mux.Handle(plain, http.NotFoundHandler())
-	}
-	return stack.Handler(mux), nil
-}
-
-// obey answers "cpu" with the CPU time of this process, user and system, in nanoseconds; "profile <file>" begins a CPU
-// profile and "stop" ends it.
-func obey(in io.Reader, out io.Writer) error {
-	for lines := bufio.NewScanner(in); lines.Scan(); {
-		command, file, _ := strings.Cut(lines.Text(), " ")
-		var answer any = "ok"
-		switch command {
-		case "cpu":
-			var u syscall.Rusage
-			if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
-				return err
-			}
-			answer = u.Utime.Nano() + u.Stime.Nano()
-		case "profile":
-			f, err := os.Create(file)
-			if err != nil {
-				return err
-			}
-			defer f.Close()
-			if err := pprof.StartCPUProfile(f); err != nil {
-				return err
-			}
-		case "stop":
-			pprof.StopCPUProfile()
+// handlerOf gives what the server of a name serves.
+func handlerOf(name string) func(*observe.Logs) (http.Handler, error) {
+	return func(logs *observe.Logs) (http.Handler, error) {
+		switch name {
+		case "bare":
+			return cost.Bare(), nil
+		case "full":
+			debug.SetGCPercent(rpc.GCPercent) // As app.Main does.
+			return cost.Full(rpc.Config{Log: logs.Access})
 		default:
-			return fmt.Errorf("unknown command %q", command)
+			return nil, fmt.Errorf("no server is called %q", name)
 		}
-		fmt.Fprintln(out, answer)
 	}
-	return nil
 }

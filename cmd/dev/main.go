@@ -11,7 +11,7 @@ import (
 
 func main() {
 	app.Exit(dev.Run(app.Environ(), os.Stderr, func(ctx context.Context, env map[string]string) error {
-		cfg, err := app.ParseConfig(app.Server, env)
+		cfg, err := app.ParseConfig(app.Dev, env)
 		if err != nil {
 			return err
 		}

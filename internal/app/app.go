@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"time"
 
 	"github.com/redis/go-redis/v9"
 	"go.uber.org/zap"
@@ -19,6 +20,7 @@ import (
 	"plinth/internal/observe"
 	"plinth/internal/pg"
 	"plinth/internal/rpc"
+	"plinth/internal/tenant"
 )
 
 // App is the service: its parts, made and connected, not yet running.
@@ -32,10 +34,14 @@ type App struct {
 	broker   broker.Broker
 	redis    *redis.Client
 	bucket   *blob.Bucket // nil without S3_BUCKET
+	metrics  *observe.Metrics
+	limiter  *kv.Limiter
 
+	tenants  *tenant.Service
 	messages *message.Service
 	worker   *message.Worker
 	health   *health
+	stack    *rpc.Stack   // nil in a worker; likewise
 	handler  http.Handler // of the one port
 
 	draining context.Context // ends when streams are to finish
@@ -103,21 +109,51 @@ func build(ctx context.Context, cfg Config, logs *observe.Logs) (_ *App, err err
 		}
 	}
 
-	a.messages = message.New(a.db, url, a.broker, a.log, cfg.MessageAutoCreateQueues)
-	a.worker = message.NewWorker(a.messages, a.handlers(), logs.Access, cfg.ShutdownTimeout/2)
+	a.metrics = observe.NewMetrics()
+	a.limiter = kv.NewLimiter(a.redis, a.log, time.Now)
+	admin, err := cfg.adminKey()
+	if err != nil {
+		return nil, err
+	}
+	a.tenants = tenant.New(a.db, a.log, rpc.Scopes(), admin)
+	a.messages = message.New(a.db, url, a.broker, a.log, a.limiter, message.Limits{
+		AutoCreate: cfg.MessageAutoCreateQueues,
+		Queues:     cfg.MessageMaxQueues, Waiting: cfg.MessageMaxWaiting, PerSecond: cfg.MessageMaxPerSecond,
+	})
+	a.tenants.Register(a.messages.Quotas()...)
+	a.worker = message.NewWorker(a.messages, a.handlers(), logs.Access, cfg.ShutdownTimeout/2, a.tenants.Active)
 	a.health = newHealth(a.log, a.checks())
-	if cfg.Role == Server {
-		stack, err := rpc.New(logs.Access, cfg.RequestTimeout)
-		if err != nil {
-			return nil, fmt.Errorf("build the rpc stack: %w", err)
-		}
-		mux, err := a.routes(stack)
-		if err != nil {
+	if cfg.Role != Worker {
+		if err := a.mount(); err != nil {
 			return nil, err
 		}
-		a.handler = stack.Handler(rpc.Browsers(cfg.CORSAllowedOrigins, mux))
 	}
 	return a, nil
+}
+
+// mount makes the handler of the one port.
+func (a *App) mount() (err error) {
+	methods, err := methodRates(a.cfg.RateLimitMethods)
+	if err != nil {
+		return wrong("RATE_LIMIT_METHODS", err)
+	}
+	a.stack, err = rpc.New(rpc.Config{
+		Log: a.logs.Access, Timeout: a.cfg.RequestTimeout, Origins: a.cfg.CORSAllowedOrigins, Public: public(),
+		Authenticate: a.authenticator(), ActFor: a.tenants.ActFor, Denied: a.metrics.Denied,
+		Limits: rpc.Limits{
+			Tenant: a.cfg.RateLimitTenant, Key: a.cfg.RateLimitKey, Methods: methods, Calls: a.cfg.MaxCalls, Streams: a.cfg.MaxStreams,
+		},
+		Limiter: a.limiter, Draining: a.draining, MaxAge: a.cfg.MaxConnectionAge,
+	})
+	if err != nil {
+		return fmt.Errorf("build the rpc stack: %w", err)
+	}
+	mux, err := a.routes()
+	if err != nil {
+		return err
+	}
+	a.handler = a.stack.Handler(mux)
+	return nil
 }
 
 func wrong(setting string, err error) error {

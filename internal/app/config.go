@@ -12,15 +12,27 @@ import (
 	"time"
 
 	"github.com/caarlos0/env/v11"
+
+	"plinth/internal/auth"
+	"plinth/internal/kv"
+	"plinth/internal/rpc"
 )
 
 // Role is what a process does.
 type Role string
 
-// The roles. A server with WORKER_INLINE=true does the worker's part too.
+// The roles. A server with WORKER_INLINE=true does the worker's part too; cmd/dev is a server that may do without
+// authentication.
 const (
 	Server Role = "server"
 	Worker Role = "worker"
+	Dev    Role = "dev"
+)
+
+// Values of AUTH_MODE.
+const (
+	authRequired = "required"
+	authOff      = "off"
 )
 
 // Broker kinds.
@@ -39,8 +51,21 @@ type Config struct {
 	TLSKeyFile         string        `env:"TLS_KEY_FILE" help:"private key of the certificate, PEM"`
 	RequestTimeout     time.Duration `env:"HTTP_REQUEST_TIMEOUT" envDefault:"30s" help:"most time a call may take, streams excepted"`
 	CORSAllowedOrigins []string      `env:"CORS_ALLOWED_ORIGINS" help:"origins whose pages may call from a browser, e.g. https://app.example.com,https://*.example.org; * is all, empty is none"`
+	MaxCalls           int           `env:"HTTP_MAX_CALLS" envDefault:"2048" help:"most unary calls that are worked at, at a time; the limit adapts below it to what the service can do; 0 is no limit"`
+	MaxStreams         int           `env:"HTTP_MAX_STREAMS" envDefault:"10000" help:"most streams that are open at a time; 0 is no limit"`
+	MaxConnectionAge   time.Duration `env:"HTTP_MAX_CONNECTION_AGE" envDefault:"30m" help:"age at which connections and streams are ended in good order, so that load balancers spread them, less a random tenth; 0 is never"`
+	AdminAddr          string        `env:"ADMIN_ADDR" envDefault:"127.0.0.1:9090" help:"address of /metrics and pprof, host:port; set to nothing it is off"`
 	ShutdownTimeout    time.Duration `env:"SHUTDOWN_TIMEOUT" envDefault:"30s" help:"time to finish what is in hand after SIGTERM; the first tenth of it, at most 5s, new calls are still taken while load balancers notice"`
 	WorkerInline       bool          `env:"WORKER_INLINE" envDefault:"false" help:"true: the server does the worker's part too"`
+
+	AuthMode        string `env:"AUTH_MODE" envDefault:"required" help:"required: callers need an API key or a JWT; off: none, which cmd/dev alone may be, on a loopback address"`
+	AuthAdminKey    Secret `env:"AUTH_ADMIN_KEY" help:"API key of an administrator beside those in the database, for the first one; cmd/server -new-key makes one"`
+	AuthJWTIssuer   string `env:"AUTH_JWT_ISSUER" help:"OpenID Connect issuer whose JWTs are taken, e.g. https://id.example.com; empty takes none"`
+	AuthJWTAudience string `env:"AUTH_JWT_AUDIENCE" help:"audience that the JWTs must be for; required with AUTH_JWT_ISSUER"`
+
+	RateLimitTenant  kv.Rate  `env:"RATE_LIMIT_TENANT" help:"most calls of a tenant that has no limit of its own, e.g. 1000/s, 5000/m or 10000/h; empty is no limit"`
+	RateLimitKey     kv.Rate  `env:"RATE_LIMIT_KEY" help:"most calls of an API key, or subject of JWTs, that has no limit of its own"`
+	RateLimitMethods []string `env:"RATE_LIMIT_METHODS" help:"most calls of a tenant to single methods, e.g. plinth.message.v1.MessageService/Publish=100/s,..."`
 
 	DatabaseURL      Secret `env:"DATABASE_URL,required" help:"PostgreSQL, e.g. postgres://user:password@host:5432/database"`
 	DatabaseMaxConns int32  `env:"DATABASE_MAX_CONNS" envDefault:"16" help:"most connections of the pool; beside it each process has up to three for the relay, and listens on one or two"`
@@ -66,7 +91,10 @@ type Config struct {
 	LogFileMaxBackups int    `env:"LOG_FILE_MAX_BACKUPS" envDefault:"10" help:"rotated files that are kept; 0 keeps all"`
 	LogFileMaxAge     int    `env:"LOG_FILE_MAX_AGE" envDefault:"30" help:"days that rotated files are kept; 0 is for ever"`
 
-	MessageAutoCreateQueues bool `env:"MESSAGE_AUTO_CREATE_QUEUES" envDefault:"false" help:"true: publishing to an unknown queue creates it; for development"`
+	MessageAutoCreateQueues bool  `env:"MESSAGE_AUTO_CREATE_QUEUES" envDefault:"false" help:"true: publishing to an unknown queue creates it; for development"`
+	MessageMaxQueues        int64 `env:"MESSAGE_MAX_QUEUES" envDefault:"1000" help:"most queues of a tenant that has no quota of its own; 0 is no limit"`
+	MessageMaxWaiting       int64 `env:"MESSAGE_MAX_WAITING" envDefault:"1000000" help:"most messages of a tenant that wait for their time, likewise; roughly, several processes may pass it for a moment"`
+	MessageMaxPerSecond     int64 `env:"MESSAGE_MAX_PER_SECOND" envDefault:"0" help:"most messages that a tenant publishes in a second, likewise"`
 }
 
 // Secret is a value that is never shown.
@@ -98,6 +126,9 @@ func ParseConfig(role Role, environ map[string]string) (Config, error) {
 	var problems []string
 	if err := env.ParseWithOptions(&cfg, env.Options{Environment: set}); err != nil {
 		problems = parseProblems(err, set)
+	}
+	if value, named := environ["ADMIN_ADDR"]; named && value == "" { // The parser takes that for not set.
+		cfg.AdminAddr = ""
 	}
 	problems = append(problems, cfg.problems(problems)...)
 	if len(problems) > 0 {
@@ -134,6 +165,8 @@ func kindName(t reflect.Type) string {
 	switch {
 	case t == reflect.TypeFor[time.Duration]():
 		return "a duration such as 30s or 5m"
+	case t == reflect.TypeFor[kv.Rate]():
+		return "a number and the time, such as 100/s, 5000/m or 1000/h"
 	case t.Kind() == reflect.Bool:
 		return "true or false"
 	default:
@@ -163,6 +196,12 @@ func (c *Config) problems(parsed []string) (problems []string) {
 	check((c.TLSCertFile == "") == (c.TLSKeyFile == ""), "TLS_CERT_FILE", "and TLS_KEY_FILE go together: set both or none")
 	check(c.RequestTimeout > 0, "HTTP_REQUEST_TIMEOUT", "must be more than 0")
 	check(c.ShutdownTimeout > 0, "SHUTDOWN_TIMEOUT", "must be more than 0")
+	check(c.MaxCalls >= 0, "HTTP_MAX_CALLS", "must not be negative")
+	check(c.MaxStreams >= 0, "HTTP_MAX_STREAMS", "must not be negative")
+	check(c.MaxConnectionAge >= 0, "HTTP_MAX_CONNECTION_AGE", "must not be negative")
+	_, _, err = net.SplitHostPort(c.AdminAddr)
+	check(c.AdminAddr == "" || err == nil, "ADMIN_ADDR", "is %q; it takes host:port, e.g. 127.0.0.1:9090, or nothing", c.AdminAddr)
+	c.authProblems(check, oneOf, isURL)
 	for _, origin := range c.CORSAllowedOrigins {
 		check(isOrigin(origin), "CORS_ALLOWED_ORIGINS", "has %q; it takes origins such as https://app.example.com, with at most one * in each", origin)
 	}
@@ -180,6 +219,50 @@ func (c *Config) problems(parsed []string) (problems []string) {
 	check(c.LogFileMaxBackups >= 0, "LOG_FILE_MAX_BACKUPS", "must not be negative")
 	check(c.LogFileMaxAge >= 0, "LOG_FILE_MAX_AGE", "must not be negative")
 	return problems
+}
+
+// authProblems are those of who may call, and how much.
+func (c *Config) authProblems(
+	check func(ok bool, name, format string, args ...any), oneOf func(name, value string, allowed ...string),
+	isURL func(name string, value Secret, schemes ...string),
+) {
+	oneOf("AUTH_MODE", c.AuthMode, authRequired, authOff)
+	if c.AuthMode == authOff {
+		check(c.Role == Dev, "AUTH_MODE", "is off; that is for cmd/dev alone: set it to required")
+		check(c.Role != Dev || isLoopback(c.HTTPAddr), "AUTH_MODE", "is off, so HTTP_ADDR must be a loopback address such as 127.0.0.1:8080, not %q", c.HTTPAddr)
+	}
+	if c.AuthAdminKey != "" {
+		_, err := auth.HashKey(string(c.AuthAdminKey))
+		check(err == nil, "AUTH_ADMIN_KEY", "is no API key; cmd/server -new-key makes one")
+	}
+	isURL("AUTH_JWT_ISSUER", Secret(c.AuthJWTIssuer), "http", "https")
+	check((c.AuthJWTIssuer == "") == (c.AuthJWTAudience == ""), "AUTH_JWT_ISSUER", "and AUTH_JWT_AUDIENCE go together: set both or none")
+	_, err := methodRates(c.RateLimitMethods)
+	check(err == nil, "RATE_LIMIT_METHODS", "%v", err)
+	check(c.MessageMaxQueues >= 0, "MESSAGE_MAX_QUEUES", "must not be negative")
+	check(c.MessageMaxWaiting >= 0, "MESSAGE_MAX_WAITING", "must not be negative")
+	check(c.MessageMaxPerSecond >= 0, "MESSAGE_MAX_PER_SECOND", "must not be negative")
+}
+
+// methodRates reads RATE_LIMIT_METHODS: rates by the paths of the methods.
+func methodRates(settings []string) (map[string]kv.Rate, error) {
+	rates := map[string]kv.Rate{}
+	for _, s := range settings {
+		name, text, _ := strings.Cut(s, "=")
+		rate, err := kv.ParseRate(text)
+		if err != nil || !rate.IsLimit() || !rpc.IsMethod("/"+name) {
+			return nil, fmt.Errorf("has %q; it takes a method and its rate, such as plinth.message.v1.MessageService/Publish=100/s", s)
+		}
+		rates["/"+name] = rate
+	}
+	return rates, nil
+}
+
+// isLoopback says whether an address can be reached from this machine alone.
+func isLoopback(addr string) bool {
+	host, _, err := net.SplitHostPort(addr)
+	ip := net.ParseIP(host)
+	return err == nil && (host == "localhost" || ip != nil && ip.IsLoopback())
 }
 
 // isOrigin says whether it is an origin as a browser writes it, but for one "*".

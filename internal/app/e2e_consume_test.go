@@ -276,11 +276,12 @@ func consumeCut(t *testing.T, url string, v variant) {
 	var conn net.Conn
 	protocols := new(http.Protocols)
 	protocols.SetUnencryptedHTTP2(true)
-	dying := &http.Client{Transport: &http.Transport{Protocols: protocols, DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
+	transport := &http.Transport{Protocols: protocols, DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
 		dialed, err := (&net.Dialer{}).DialContext(ctx, network, address)
 		cut.Do(func() { conn = dialed })
 		return dialed, err
-	}}}
+	}}
+	dying := &http.Client{Transport: keyed{transport, adminKey}}
 	client := messagev1.NewMessageServiceClient(http2(t), url, v.options...)
 	queue := v.name + "-cut"
 	newQueue(t, client, queue)

@@ -18,6 +18,7 @@ import (
 	"go.uber.org/zap"
 	"golang.org/x/sync/errgroup"
 
+	"plinth/internal/auth"
 	"plinth/internal/broker"
 	"plinth/internal/broker/amqp"
 	"plinth/internal/broker/postgres"
@@ -79,7 +80,7 @@ func runConsumer(ctx context.Context, queues []string) error {
 	if err != nil {
 		return err
 	}
-	service := message.New(db, url, carrier, log, false)
+	service := message.New(db, url, carrier, log, nil, message.Limits{})
 	var handlers []message.Handler
 	for _, queue := range queues {
 		handlers = append(handlers, message.HandleBytesTx(queue, effect(queue), message.Concurrency(4)))
@@ -90,7 +91,10 @@ func runConsumer(ctx context.Context, queues []string) error {
 	group, base := errgroup.WithContext(base)
 	group.Go(func() error { return carrier.Run(base) })
 	group.Go(func() error { return service.Run(base) })
-	err = message.NewWorker(service, handlers, log, 5*time.Second).Run(ctx)
+	alone := func(context.Context) ([]auth.Tenant, <-chan struct{}, error) {
+		return []auth.Tenant{{Name: auth.DefaultTenant}}, nil, nil
+	}
+	err = message.NewWorker(service, handlers, log, 5*time.Second, alone).Run(ctx)
 	stopBase()
 	return errors.Join(err, group.Wait())
 }
@@ -121,7 +125,7 @@ func newEffects(t testing.TB, url string) effects {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = db.Close(context.Background()) })
-	if _, err := db.Exec(t.Context(), "CREATE TABLE effects (id text, queue text, payload text)"); err != nil {
+	if _, err := db.Exec(t.Context(), "CREATE TABLE effects (id text, queue text, payload text); GRANT INSERT ON effects TO plinth_app"); err != nil {
 		t.Fatal(err)
 	}
 	return effects{db}

@@ -24,7 +24,7 @@ import (
 func devEnv(t testing.TB) map[string]string {
 	return map[string]string{
 		"DATA_DIR": filepath.Join(t.TempDir(), "data"), "HTTP_ADDR": "127.0.0.1:0",
-		"S3_ENDPOINT": "http://127.0.0.1:1", "AWS_ACCESS_KEY_ID": "none", "AWS_SECRET_ACCESS_KEY": "none",
+		"ADMIN_ADDR": "", "S3_ENDPOINT": "http://127.0.0.1:1", "AWS_ACCESS_KEY_ID": "none", "AWS_SECRET_ACCESS_KEY": "none",
 	}
 }
 

@@ -28,7 +28,7 @@ type process struct {
 }
 
 // ours are the variables that the binaries read. Those of the test's own environment are not for them.
-var ours = regexp.MustCompile(`^(CORS|DATABASE|REDIS|AMQP|BROKER|S3|AWS|HTTP|TLS|LOG|MESSAGE|SHUTDOWN|WORKER|DATA_DIR)`)
+var ours = regexp.MustCompile(`^(ADMIN_ADDR|AUTH|CORS|DATABASE|REDIS|AMQP|BROKER|S3|AWS|HTTP|RATE|TLS|LOG|MESSAGE|SHUTDOWN|WORKER|DATA_DIR)`)
 
 // command is a binary that has env for its configuration, and nothing else.
 func command(t testing.TB, name string, env map[string]string, args ...string) *exec.Cmd {
@@ -57,6 +57,7 @@ func start(t testing.TB, name string, env map[string]string) *process {
 func launch(t testing.TB, name string, cmd *exec.Cmd) *process {
 	t.Helper()
 	p := &process{name: name, cmd: cmd, log: newTranscript(), done: make(chan struct{})}
+	remember(p.log)
 	p.cmd.Stdout, p.cmd.Stderr = p.log, p.log
 	p.cmd.WaitDelay = time.Second // For a child that was left behind and holds the pipe.
 	if err := p.cmd.Start(); err != nil {

@@ -195,7 +195,7 @@ func getsOperations(t *testing.T, c *caller) {
 	same(t, "GetDeadLetterOperation", got, &messagev1.DeadLetterOperation{
 		Id: res.GetOperation().GetId(), Kind: messagev1.DeadLetterOperationKind_DEAD_LETTER_OPERATION_KIND_REDRIVE, Queue: queue,
 		State: messagev1.DeadLetterOperationState_DEAD_LETTER_OPERATION_STATE_DONE, Total: 1, Done: 1, MaxPerSecond: 1000,
-		Principal: "anonymous",
+		Principal: "admin",
 	})
 }
 

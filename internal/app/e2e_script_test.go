@@ -23,7 +23,9 @@ import (
 
 // scripts plays the sessions of testdata/service on a running system. Beside testscript's own commands they have
 //
-//	curl args...           curl itself, which keeps the headers of the reply in the file head
+//	curl args...           curl itself, with the administrator's key; it keeps the headers of the reply in the file head
+//	anyone args...         curl without a key
+//	grpcurl args...        grpcurl itself, with the administrator's key
 //	status n               the HTTP status of the last reply
 //	json path pattern      the value at a path such as .queues.0.name in the JSON of the last reply matches, as a whole;
 //	                       with a ! there is no such value
@@ -43,7 +45,7 @@ func scripts(t *testing.T, sys *system) {
 		},
 		Condition: func(name string) (bool, error) { return name == "ci" && ci(), nil },
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
-			"curl": curl, "status": status, "json": jsonValue, "keep": keep, "await": await, "log": sys.awaitLog,
+			"curl": curl, "anyone": anyone, "grpcurl": grpcurl, "status": status, "json": jsonValue, "keep": keep, "await": await, "log": sys.awaitLog,
 			"nack": sys.nack,
 		},
 	})
@@ -66,7 +68,18 @@ func TestConfigurationScripts(t *testing.T) {
 	})
 }
 
-func curl(ts *testscript.TestScript, _ bool, args []string) {
+func curl(ts *testscript.TestScript, neg bool, args []string) {
+	anyone(ts, neg, append([]string{"--header", "Authorization: Bearer " + adminKey}, args...))
+}
+
+func grpcurl(ts *testscript.TestScript, neg bool, args []string) {
+	err := ts.Exec("grpcurl", append([]string{"-plaintext", "-H", "Authorization: Bearer " + adminKey}, args...)...)
+	if (err != nil) != neg {
+		ts.Fatalf("grpcurl ends with %v", err)
+	}
+}
+
+func anyone(ts *testscript.TestScript, _ bool, args []string) {
 	args = append([]string{"--silent", "--show-error", "--max-time", "30", "--dump-header", "head"}, args...)
 	ts.Check(ts.Exec("curl", args...))
 }
@@ -160,7 +173,7 @@ func (s *system) giveBack(queue, reason string) error {
 	protocols.SetUnencryptedHTTP2(true)
 	transport := &http.Transport{Protocols: protocols}
 	defer transport.CloseIdleConnections()
-	client := messagev1.NewMessageServiceClient(&http.Client{Transport: transport}, s.url, connect.WithGRPC())
+	client := messagev1.NewMessageServiceClient(&http.Client{Transport: keyed{transport, adminKey}}, s.url, connect.WithGRPC())
 	if _, err := client.Publish(ctx, &messagev1.PublishRequest{Queue: queue, Payload: text(reason)}); err != nil {
 		return err
 	}

@@ -125,7 +125,7 @@ func TestTLS(t *testing.T) {
 	server := start(t, "server", env)
 	transport := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}, ForceAttemptHTTP2: true}
 	t.Cleanup(transport.CloseIdleConnections)
-	client := &http.Client{Transport: transport}
+	client := &http.Client{Transport: keyed{transport, adminKey}}
 	base := "https://" + server.address(t)
 	eventually(t, "the server is ready", func() bool {
 		res, err := client.Get(base + "/readyz")

@@ -47,7 +47,7 @@ func startSlowCall(t testing.TB, url, queue string) *slowCall {
 	}
 	req.Header.Set("Content-Type", "application/json")
 	req.Header.Set("Expect", "100-continue") // The server answers that when it begins to read.
-	client := &http.Client{Transport: &http.Transport{ExpectContinueTimeout: patience}}
+	client := &http.Client{Transport: keyed{&http.Transport{ExpectContinueTimeout: patience}, adminKey}}
 	t.Cleanup(client.CloseIdleConnections)
 	go func() {
 		defer close(c.done)

@@ -17,6 +17,7 @@ import (
 	amqp091 "github.com/rabbitmq/amqp091-go"
 
 	messagev1 "plinth/api/plinth/message/v1"
+	"plinth/internal/auth"
 	"plinth/internal/pg/pgtest"
 )
 
@@ -53,7 +54,7 @@ func TestService(t *testing.T) {
 			sys := startSystem(t, broker)
 			t.Run("memory", func(t *testing.T) { consumeMemory(t, sys) })
 			for name, test := range map[string]func(*testing.T, *system){
-				"scripts": scripts, "rpc": everyRPC, "consume": consuming, "canceled": canceledCall, "poison": poisoned,
+				"scripts": scripts, "rpc": everyRPC, "consume": consuming, "canceled": canceledCall, "poison": poisoned, "isolation": isolated,
 			} {
 				t.Run(name, func(t *testing.T) {
 					t.Parallel()
@@ -68,7 +69,7 @@ func TestService(t *testing.T) {
 func backends(t *testing.T, broker string) map[string]string {
 	t.Helper()
 	env := map[string]string{
-		"HTTP_ADDR": "127.0.0.1:0", "SHUTDOWN_TIMEOUT": "5s", "DATABASE_MAX_CONNS": "4",
+		"AUTH_ADMIN_KEY": adminKey, "ADMIN_ADDR": "", "HTTP_ADDR": "127.0.0.1:0", "SHUTDOWN_TIMEOUT": "5s", "DATABASE_MAX_CONNS": "4",
 		"DATABASE_URL": pgtest.New(t), "REDIS_URL": redisURL(t), "BROKER": broker,
 	}
 	if broker == "rabbitmq" {
@@ -228,9 +229,9 @@ func ready(t testing.TB, url string) {
 	}
 }
 
-// statusOf is the HTTP status of a path; 0 where nobody answers.
+// statusOf is the HTTP status of a path, asked by the administrator; 0 where nobody answers.
 func statusOf(url string) int {
-	client := http.Client{Timeout: patience}
+	client := http.Client{Timeout: patience, Transport: keyed{&http.Transport{}, adminKey}}
 	defer client.CloseIdleConnections()
 	res, err := client.Get(url)
 	if err != nil {
@@ -249,7 +250,24 @@ func httpClient(t testing.TB, allow func(*http.Protocols, bool)) *http.Client {
 	allow(protocols, true)
 	transport := &http.Transport{Protocols: protocols}
 	t.Cleanup(transport.CloseIdleConnections)
-	return &http.Client{Transport: transport}
+	return &http.Client{Transport: keyed{transport, adminKey}}
+}
+
+// adminKey is the administrator's of every system, and the key of a client that is given no other.
+var adminKey = auth.NewKey()
+
+// keyed sends a key with each request, unless that has one; an empty one sends none.
+type keyed struct {
+	*http.Transport
+	key string
+}
+
+func (k keyed) RoundTrip(req *http.Request) (*http.Response, error) {
+	if k.key != "" && req.Header.Get("Authorization") == "" {
+		req = req.Clone(req.Context())
+		req.Header.Set("Authorization", "Bearer "+k.key)
+	}
+	return k.Transport.RoundTrip(req)
 }
 
 // grpcClient is a client of a server, over gRPC.

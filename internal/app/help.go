@@ -69,7 +69,7 @@ func configurationPage() string {
 		fmt.Fprintf(&b, "| `%s` | %s | %s |\n", s.name, fallback, s.help)
 	}
 	b.WriteString("\n`cmd/dev` starts what you name none of, and reads `DATA_DIR` (default `.plinth`), where its data lies, and `PG_BINDIR`,\n" +
-		"the folder of the Postgres binaries, besides. Its defaults differ: `HTTP_ADDR=127.0.0.1:8080`, `WORKER_INLINE=true`,\n" +
-		"`MESSAGE_AUTO_CREATE_QUEUES=true`, `LOG_FORMAT=console`, `SHUTDOWN_TIMEOUT=1s`, and `BROKER=postgres` unless `AMQP_URL`\nis set.\n")
+		"the folder of the Postgres binaries, besides. Its defaults differ: `HTTP_ADDR=127.0.0.1:8080`, `AUTH_MODE=off`,\n" +
+		"`WORKER_INLINE=true`, `MESSAGE_AUTO_CREATE_QUEUES=true`, `LOG_FORMAT=console`, `SHUTDOWN_TIMEOUT=1s`, and `BROKER=postgres` unless `AMQP_URL`\nis set.\n")
 	return b.String()
 }

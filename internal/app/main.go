@@ -9,10 +9,11 @@ import (
 	"runtime/debug"
 	"syscall"
 
+	"plinth/internal/auth"
 	"plinth/internal/rpc"
 )
 
-// Main is all that the binaries do: help, or parse the configuration and run until a signal.
+// Main is all that the binaries do: help, a new API key, or parse the configuration and run until a signal.
 func Main(role Role) {
 	if len(os.Args) > 1 {
 		Exit(arguments(role, os.Args[1:]))
@@ -34,6 +35,9 @@ func arguments(role Role, args []string) error {
 	switch args[0] {
 	case "-help", "--help", "-h":
 		help(os.Stdout, role)
+		return nil
+	case "-new-key", "--new-key":
+		fmt.Println(auth.NewKey())
 		return nil
 	}
 	return &ConfigError{[]string{fmt.Sprintf("argument %q is not known: settings come from the environment", args[0])}}

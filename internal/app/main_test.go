@@ -40,7 +40,7 @@ func run(m *testing.M) int {
 		return 1
 	}
 	defer func() { _ = os.RemoveAll(bin.dir) }()
-	return pgtest.Main(m)
+	return checkSecrets(pgtest.Main(m))
 }
 
 // bin holds the commands of this module. TestMain can hand them down in no other way.

@@ -13,9 +13,11 @@ import (
 
 	"plinth/api"
 	messagev1 "plinth/api/plinth/message/v1"
+	tenantv1 "plinth/api/plinth/tenant/v1"
 	"plinth/internal/message"
 	"plinth/internal/rpc"
 	"plinth/internal/sample"
+	"plinth/internal/tenant"
 )
 
 // handlers are the functions that handle messages, by their queues.
@@ -25,11 +27,23 @@ func (a *App) handlers() []message.Handler {
 	}
 }
 
+// public are the RPCs that everybody may call, by which clients find out what is served, and whether. All others need the
+// scope that their proto names.
+func public() []string {
+	return []string{
+		"/grpc.health.v1.Health/Check",
+		"/grpc.health.v1.Health/Watch",
+		"/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
+		"/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
+	}
+}
+
 // services are what is mounted on RPC paths, and on the REST routes that the protos name.
 func (a *App) services(stack *rpc.Stack, options []connect.HandlerOption) []rpc.Service {
-	parts := message.Parts{Validate: stack.Validate, Error: rpc.PartError}
+	around := message.Around{Validate: stack.Validate, Error: rpc.PartError, Finishing: rpc.Finishing}
 	return []rpc.Service{
-		rpc.Mount(messagev1.NewMessageServiceHandler(message.NewRPC(a.draining, a.messages, a.cfg.ShutdownTimeout/4, parts), options...)),
+		rpc.Mount(messagev1.NewMessageServiceHandler(message.NewRPC(a.messages, a.cfg.ShutdownTimeout/4, around), options...)),
+		rpc.Mount(tenantv1.NewTenantServiceHandler(tenant.NewRPC(a.tenants), options...)),
 	}
 }
 
@@ -49,7 +63,8 @@ func (a *App) checks() []check {
 }
 
 // routes mounts everything on the one port.
-func (a *App) routes(stack *rpc.Stack) (*http.ServeMux, error) {
+func (a *App) routes() (*http.ServeMux, error) {
+	stack := a.stack
 	mux := http.NewServeMux()
 	options := stack.Options()
 	services := a.services(stack, options)

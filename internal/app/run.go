@@ -30,7 +30,7 @@ func (a *App) run(ctx context.Context) error {
 	working, stopWork := context.WithCancel(failed)
 	defer stopWork()
 
-	if a.cfg.Role == Server {
+	if a.cfg.Role != Worker {
 		server = a.newServer()
 		listener, err := a.listen(server)
 		if err != nil {
@@ -42,6 +42,8 @@ func (a *App) run(ctx context.Context) error {
 	}
 	group.Go(func() error { return a.broker.Run(base) })
 	group.Go(func() error { return a.health.run(base) })
+	group.Go(func() error { return a.serveAdmin(base) })
+	group.Go(func() error { return a.tenants.Run(base) })
 	group.Go(func() error { return a.messages.Run(base) })
 	work := make(chan struct{})
 	group.Go(func() error {

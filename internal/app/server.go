@@ -14,6 +14,7 @@ import (
 // newServer makes the one server. Its shutdown tells the streams to finish.
 func (a *App) newServer() *http.Server {
 	server := rpc.NewServer(a.handler, a.log)
+	server.ConnContext = a.stack.ConnContext
 	server.RegisterOnShutdown(a.drain)
 	return server
 }

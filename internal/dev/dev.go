@@ -79,6 +79,7 @@ func (b *Backends) complete() {
 		"S3_FORCE_PATH_STYLE":        "true",
 		"AWS_REGION":                 defaultRegion,
 		"HTTP_ADDR":                  defaultAddr,
+		"AUTH_MODE":                  "off",
 		"WORKER_INLINE":              "true",
 		"MESSAGE_AUTO_CREATE_QUEUES": "true",
 		"LOG_FORMAT":                 "console",

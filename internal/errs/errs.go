@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 )
 
 // Kind is what went wrong, in the terms of the RPC status codes that callers know.
@@ -33,7 +34,11 @@ const (
 type Error struct {
 	Kind    Kind
 	Message string
-	cause   error
+	// Reason tells errors of one kind apart for programs, such as QUOTA_EXCEEDED; empty is the kind's own name.
+	Reason string
+	// RetryAfter is how long doing the same again is of no use; 0 says nothing of that.
+	RetryAfter time.Duration
+	cause      error
 }
 
 // New makes an Error of a kind with a message for the caller.
@@ -44,6 +49,18 @@ func New(kind Kind, format string, args ...any) *Error {
 // Wrap makes an Error of a kind whose cause is kept for the log.
 func Wrap(cause error, kind Kind, format string, args ...any) *Error {
 	return &Error{Kind: kind, Message: fmt.Sprintf(format, args...), cause: cause}
+}
+
+// Because gives the error a reason for programs, in capitals.
+func (e *Error) Because(reason string) *Error {
+	e.Reason = reason
+	return e
+}
+
+// After says how long doing the same again is of no use.
+func (e *Error) After(d time.Duration) *Error {
+	e.RetryAfter = d
+	return e
 }
 
 // Error gives the whole story, cause included: it is for logs. Callers are shown Message.

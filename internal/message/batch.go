@@ -6,6 +6,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"plinth/internal/auth"
 	"plinth/internal/broker"
 )
 
@@ -19,6 +20,12 @@ type Result struct {
 // the order of the batch; their errors are those of Publish.
 func (s *Service) PublishBatch(ctx context.Context, batch []Publication) []Result {
 	results := make([]Result, len(batch))
+	if err := s.limitRate(ctx, len(batch)); err != nil {
+		for i := range results {
+			results[i].Err = err
+		}
+		return results
+	}
 	all := make([]*outgoing, len(batch))
 	var now, later []*outgoing
 	for i, p := range batch {
@@ -49,7 +56,7 @@ func (s *Service) sendAll(ctx context.Context, batch []*outgoing) {
 	for i, err := range s.sendBatch(ctx, messages, s.tell()) {
 		batch[i].err = messages[i].to.explain(err)
 		if m := messages[i]; err == nil && m.to.topic == "" {
-			s.rates.of(m.to.queue).published.Add(1)
+			s.rates.of(owned{m.tenant, m.to.queue}).published.Add(1)
 		}
 	}
 }
@@ -67,8 +74,8 @@ func (s *Service) keepAll(ctx context.Context, batch []*outgoing) {
 	}
 }
 
-// sendBatch hands messages to the broker, all at the same time, and gives the error of each. tell is called for a queue
-// that the broker does not know, before what goes there is sent once more.
+// sendBatch hands messages, of one tenant or more, to the broker, all at the same time, and gives the error of each. tell is
+// called for a queue that the broker does not know, before what goes there is sent once more.
 func (s *Service) sendBatch(ctx context.Context, batch []*waiting, tell func(context.Context, QueueName) error) []error {
 	outcomes := make([]error, len(batch))
 	generation := s.broker.Generation()
@@ -88,15 +95,16 @@ func (s *Service) sendBatch(ctx context.Context, batch []*waiting, tell func(con
 func (s *Service) tellQueues(
 	ctx context.Context, batch []*waiting, outcomes []error, tell func(context.Context, QueueName) error,
 ) {
-	told := map[QueueName]error{}
+	told := map[owned]error{}
 	for i, m := range batch {
 		if m.to.topic != "" || !errors.Is(outcomes[i], broker.ErrNoQueue) {
 			continue
 		}
-		err, done := told[m.to.queue]
+		queue := owned{m.tenant, m.to.queue}
+		err, done := told[queue]
 		if !done {
-			err = tell(ctx, m.to.queue)
-			told[m.to.queue] = err
+			err = tell(auth.AsService(ctx, m.tenant), m.to.queue)
+			told[queue] = err
 		}
 		if err != nil {
 			outcomes[i] = err

@@ -37,7 +37,7 @@ func (r *RPC) Consume(ctx context.Context, stream *connect.BidiStream[messagev1.
 
 	taking, stop := context.WithCancel(ctx)
 	defer stop()
-	defer context.AfterFunc(r.draining, stop)()
+	defer context.AfterFunc(r.around.Finishing(ctx), stop)()
 	for {
 		batch, err := sub.Next(taking)
 		switch {

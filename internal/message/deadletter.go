@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+
+	"plinth/internal/auth"
 )
 
 // maxPageBytes ends a page of dead letters early, so that a reply stays within what clients take.
@@ -40,8 +42,8 @@ type Filter struct {
 }
 
 // list names what is listed.
-func (f Filter) list(queue QueueName) []any {
-	return []any{"dead letters", queue.name, f.Reason, f.FailedAfter.UnixMicro(), f.FailedBefore.UnixMicro()}
+func (f Filter) list(ctx context.Context, queue QueueName) []any {
+	return []any{"dead letters", auth.TenantOf(ctx), queue.name, f.Reason, f.FailedAfter.UnixMicro(), f.FailedBefore.UnixMicro()}
 }
 
 // DeadLetters lists the dead letters of a queue, the latest failure first, in pages of size at most (0 is 100, more than
@@ -50,7 +52,7 @@ func (f Filter) list(queue QueueName) []any {
 func (s *Service) DeadLetters(ctx context.Context, queue QueueName, filter Filter, size int, token string) (
 	letters []DeadLetter, next string, err error,
 ) {
-	after, err := parsePosition(token, filter.list(queue)...)
+	after, err := parsePosition(token, filter.list(ctx, queue)...)
 	if err != nil {
 		return nil, "", err
 	}
@@ -60,7 +62,7 @@ func (s *Service) DeadLetters(ctx context.Context, queue QueueName, filter Filte
 	letters, more, err := selectDeadLetters(ctx, s.db, queue, filter, after, pageSize(size))
 	if err == nil && more {
 		last := letters[len(letters)-1]
-		next = position{last.LastFailedAt, uuid.MustParse(last.ID)}.token(filter.list(queue)...)
+		next = position{last.LastFailedAt, uuid.MustParse(last.ID)}.token(filter.list(ctx, queue)...)
 	}
 	return letters, next, err
 }

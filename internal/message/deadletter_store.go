@@ -6,6 +6,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"plinth/internal/auth"
 	"plinth/internal/errs"
 	"plinth/internal/pg"
 )
@@ -19,7 +20,7 @@ func insertDeadLetter(ctx context.Context, db pg.Querier, d DeadLetter) error {
 		VALUES ($1, $2::uuid, $3, $4::uuid, $5, $6, $7, $8, $9::json, $10::json, $11)
 		ON CONFLICT (tenant, queue, message_id) DO UPDATE SET reason = excluded.reason,
 			attempts = greatest(d.attempts, excluded.attempts), last_failed_at = excluded.last_failed_at`,
-		tenant, d.ID, d.Queue.name, d.MessageID, text(d.Reason), d.Attempts, d.FirstFailedAt, d.LastFailedAt,
+		auth.TenantOf(ctx), d.ID, d.Queue.name, d.MessageID, text(d.Reason), d.Attempts, d.FirstFailedAt, d.LastFailedAt,
 		object(d.headers), object(d.Attributes), append([]byte{}, d.Body...))
 	return err
 }
@@ -38,8 +39,8 @@ func scanDeadLetter(row pgx.Row, more ...any) (d DeadLetter, err error) {
 const matches = `d.tenant = $1 AND d.queue = $2 AND strpos(lower(d.reason), lower($3::text)) > 0
 	AND d.last_failed_at >= coalesce($4::timestamptz, '-infinity') AND d.last_failed_at < coalesce($5::timestamptz, 'infinity')`
 
-func (f Filter) arguments(queue QueueName) []any {
-	return []any{tenant, queue.name, text(f.Reason), unlessZero(f.FailedAfter), unlessZero(f.FailedBefore)}
+func (f Filter) arguments(ctx context.Context, queue QueueName) []any {
+	return []any{auth.TenantOf(ctx), queue.name, text(f.Reason), unlessZero(f.FailedAfter), unlessZero(f.FailedBefore)}
 }
 
 // selectDeadLetters gives a page: size of them at most, and no more than maxPageBytes but for a first one that is
@@ -61,7 +62,7 @@ func selectDeadLetters(ctx context.Context, db pg.Querier, queue QueueName, filt
 		SELECT `+deadLetterColumns+`, (SELECT count(*) FROM found) > (SELECT count(*) FROM page)
 		FROM dead_letters WHERE tenant = $1 AND id = ANY (ARRAY(SELECT id FROM page))
 		ORDER BY last_failed_at DESC, id DESC`,
-		append(filter.arguments(queue), unlessZero(after.lastFailedAt), after.id.String(), size, maxPageBytes)...)
+		append(filter.arguments(ctx, queue), unlessZero(after.lastFailedAt), after.id.String(), size, maxPageBytes)...)
 	if err != nil {
 		return nil, false, err
 	}
@@ -71,7 +72,7 @@ func selectDeadLetters(ctx context.Context, db pg.Querier, queue QueueName, filt
 
 func selectDeadLetter(ctx context.Context, db pg.Querier, id string) (DeadLetter, error) {
 	d, err := scanDeadLetter(db.QueryRow(ctx, `SELECT `+deadLetterColumns+` FROM dead_letters WHERE tenant = $1 AND id = $2::uuid`,
-		tenant, id))
+		auth.TenantOf(ctx), id))
 	if errors.Is(err, pgx.ErrNoRows) {
 		return DeadLetter{}, errs.New(errs.NotFound, "id: there is no dead letter %s", id)
 	}

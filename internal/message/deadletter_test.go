@@ -10,13 +10,14 @@ import (
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 
+	"plinth/internal/auth"
 	"plinth/internal/errs"
 	"plinth/internal/message"
 )
 
 func (f fixture) count(t *testing.T, sql string, args ...any) (n int) {
 	t.Helper()
-	if err := f.db.QueryRow(within(t), sql, args...).Scan(&n); err != nil {
+	if err := f.system.QueryRow(within(t), sql, args...).Scan(&n); err != nil {
 		t.Fatal(err)
 	}
 	return n
@@ -25,14 +26,19 @@ func (f fixture) count(t *testing.T, sql string, args ...any) (n int) {
 // letters makes n dead letters of a queue, three for each moment, and gives their ids with the latest failure first.
 func (f fixture) letters(t *testing.T, q message.QueueName, n int) (ids []string) {
 	t.Helper()
-	rows, err := f.db.Query(within(t), `
+	return f.lettersOf(t, auth.DefaultTenant, q, n)
+}
+
+func (f fixture) lettersOf(t *testing.T, tenant string, q message.QueueName, n int) (ids []string) {
+	t.Helper()
+	rows, err := f.db.Query(as(t, tenant), `
 		WITH made AS (
 			INSERT INTO dead_letters (tenant, id, queue, message_id, reason, attempts, first_failed_at, last_failed_at, headers, attributes, body)
-			SELECT 'default', gen_random_uuid(), $1, gen_random_uuid(), 'because of ' || i, 3, now() - interval '2 hours',
+			SELECT $3, gen_random_uuid(), $1, gen_random_uuid(), 'because of ' || i, 3, now() - interval '2 hours',
 				now() - interval '1 second' * (i / 3), '{"traceparent": "trace"}', '{"colour": "red"}', convert_to('body ' || i, 'UTF8')
 			FROM generate_series(1, $2::int) AS i
 			RETURNING id, last_failed_at)
-		SELECT id::text FROM made ORDER BY last_failed_at DESC, id DESC`, q.String(), n)
+		SELECT id::text FROM made ORDER BY last_failed_at DESC, id DESC`, q.String(), n, tenant)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -18,6 +18,15 @@
 // of the table, since it came back empty, is told of it by the first call that notices; the queues of a topic are
 // declared before the first message to it in each of the broker's generations (topology.go).
 //
+// Tenants share the tables and the broker, and see nothing of each other. What is asked for is done as the tenant of its
+// context (package auth), in a role whose rows PostgreSQL limits to that tenant's (package pg); names on the broker begin with
+// the tenant. The relay, the maintenance, and the rates and pauses that a process knows are of all tenants at once; what
+// follows from a row is done as the row's tenant. A handler handles its queue of every active tenant.
+//
+// A message carries its tenant in a header. One without it, of an older release, has the tenant of its queue. One that
+// names another was put in the queue past this service: it becomes a dead letter of the queue, without its payload, and
+// neither a handler nor a stream gets to see it.
+//
 // What happens when
 //   - the broker is away: Publish answers unavailable, and the message may or may not be kept; with an idempotency key it
 //     is kept in Postgres all the same. The relay and the consumers wait and go on by themselves.
@@ -33,4 +42,6 @@
 //     meanwhile is published twice; handlers with a transaction have the effect once (message_handled).
 //   - a queue is paused: nothing is received; what is outstanding can be settled, and the rest goes back.
 //   - a queue is deleted: its messages, those that wait and its dead letters go with it, and its subscriptions end.
+//   - a tenant is no longer active: its handlers take no more, and finish what they hold as at the end of the process. Its
+//     queues and messages stay.
 package message

@@ -11,6 +11,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 
+	"plinth/internal/auth"
 	"plinth/internal/errs"
 )
 
@@ -50,7 +51,7 @@ func (s *Service) fail(ctx context.Context, queue QueueName, failures ...*failur
 				}
 				continue
 			}
-			again = append(again, f.next(queue, policy, now))
+			again = append(again, f.next(owned{auth.TenantOf(ctx), queue}, policy, now))
 		}
 		if len(again) == 0 {
 			return nil
@@ -68,15 +69,15 @@ func (f *failure) deadLetter(queue QueueName, now time.Time) DeadLetter {
 	}
 }
 
-func (f *failure) next(queue QueueName, policy Policy, now time.Time) waiting {
+func (f *failure) next(queue owned, policy Policy, now time.Time) waiting {
 	m := f.message
 	f.due = backoff(m.Attempt, policy.MinBackoff, policy.MaxBackoff)
 	if f.delay != nil {
 		f.due = *f.delay
 	}
 	return waiting{
-		id: f.id(), to: ToQueue(queue), due: f.due, attempts: m.Attempt, reason: shortened(f.reason), firstFailedAt: f.first(now),
-		headers: m.headers, attributes: m.Attributes, body: m.Body,
+		tenant: queue.tenant, id: f.id(), to: ToQueue(queue.queue), due: f.due, attempts: m.Attempt, reason: shortened(f.reason),
+		firstFailedAt: f.first(now), headers: m.headers, attributes: m.Attributes, body: m.Body,
 	}
 }
 
@@ -94,6 +95,9 @@ func (f *failure) id() string {
 	}
 	return f.message.ID
 }
+
+// otherTenant is the reason of a message that names another tenant than its queue's.
+const otherTenant = "the message belongs to another tenant"
 
 // Reasons of attempts that nobody settled.
 const (

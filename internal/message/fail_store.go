@@ -7,6 +7,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"plinth/internal/auth"
 	"plinth/internal/pg"
 )
 
@@ -14,7 +15,8 @@ import (
 // transaction ends.
 func lockPolicy(ctx context.Context, tx pg.Querier, queue QueueName) (p Policy, now time.Time, err error) {
 	err = tx.QueryRow(ctx, `SELECT max_attempts, min_backoff, max_backoff, now() FROM queues
-		WHERE tenant = $1 AND name = $2 FOR KEY SHARE`, tenant, queue.name).Scan(&p.MaxAttempts, &p.MinBackoff, &p.MaxBackoff, &now)
+		WHERE tenant = $1 AND name = $2 FOR KEY SHARE`, auth.TenantOf(ctx), queue.name).
+		Scan(&p.MaxAttempts, &p.MinBackoff, &p.MaxBackoff, &now)
 	if errors.Is(err, pgx.ErrNoRows) {
 		err = errNoQueue(queue)
 	}
@@ -23,6 +25,6 @@ func lockPolicy(ctx context.Context, tx pg.Querier, queue QueueName) (p Policy, 
 
 // selectMaxAttempts reads how often a queue's messages are tried.
 func selectMaxAttempts(ctx context.Context, db pg.Querier, queue QueueName) (n int, err error) {
-	err = db.QueryRow(ctx, `SELECT max_attempts FROM queues WHERE tenant = $1 AND name = $2`, tenant, queue.name).Scan(&n)
+	err = db.QueryRow(ctx, `SELECT max_attempts FROM queues WHERE tenant = $1 AND name = $2`, auth.TenantOf(ctx), queue.name).Scan(&n)
 	return n, err
 }

@@ -14,9 +14,7 @@ func (f fixture) away(t *testing.T) (back func()) {
 	t.Helper()
 	rename := func(from, to string) {
 		t.Helper()
-		if _, err := f.db.Exec(within(t), "ALTER TABLE "+from+" RENAME TO "+to); err != nil {
-			t.Fatal(err)
-		}
+		f.schema(t, "ALTER TABLE "+from+" RENAME TO "+to)
 	}
 	rename("queues", "away")
 	return func() { t.Helper(); rename("away", "queues") }
@@ -91,7 +89,7 @@ func TestNackWhilePostgresIsAway(t *testing.T) {
 func TestWhatIsCounted(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t, false)
-	s := message.New(f.db, f.url, f.broker, f.log, false)
+	s := message.New(f.db, f.url, f.broker, f.log, nil, message.Limits{})
 	stop := run(t, s.Run)
 	g := f
 	g.Service = s

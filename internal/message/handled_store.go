@@ -3,6 +3,7 @@ package message
 import (
 	"context"
 
+	"plinth/internal/auth"
 	"plinth/internal/pg"
 )
 
@@ -10,6 +11,6 @@ import (
 // transaction is about to, it waits for how that ends.
 func insertHandled(ctx context.Context, tx pg.Querier, consumer, id string) (first bool, err error) {
 	tag, err := tx.Exec(ctx, `INSERT INTO message_handled (tenant, consumer, message_id) VALUES ($1, $2, $3::uuid)
-		ON CONFLICT DO NOTHING`, tenant, consumer, id)
+		ON CONFLICT DO NOTHING`, auth.TenantOf(ctx), consumer, id)
 	return tag.RowsAffected() == 1, err
 }

@@ -6,15 +6,16 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// Handler is a function that handles the messages of one queue. A message may come more than once. nil acknowledges it; an
+// Handler is a function that handles the messages of a queue. A message may come more than once. nil acknowledges it; an
 // error or a panic has it tried again after the queue's back-off, and makes it a dead letter after the queue's
 // max_attempts, or at once where the error is not errs.Retryable.
 //
 // The twins on Tx handle each message in a transaction, which begins by recording that the consumer handled it: however
 // often the message comes, what is done in the transaction takes effect once. An error or a panic rolls it all back.
 //
-// A handler's context carries the message (FromContext) and its trace, and ends when the process has no more time for it:
-// the message is then given back, whatever the handler returns.
+// It handles the messages of every active tenant, each in the tenant's own queue of that name. Its context acts for the
+// message's tenant, carries the message (FromContext) and its trace, and ends when the process has no more time for it: the
+// message is then given back, whatever the handler returns.
 type Handler struct {
 	queue       QueueName
 	consumer    string
@@ -26,7 +27,7 @@ type Handler struct {
 // Option changes a Handler.
 type Option func(*Handler)
 
-// Concurrency lets a process handle n messages at a time; without it, one.
+// Concurrency lets a process handle n messages of each tenant at a time; without it, one.
 func Concurrency(n int) Option { return func(h *Handler) { h.concurrency = n } }
 
 // Consumer names who handles, for the records of the twins on Tx; without it, that is the queue's name. A handler that

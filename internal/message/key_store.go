@@ -5,6 +5,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"plinth/internal/auth"
 	"plinth/internal/pg"
 )
 
@@ -24,7 +25,7 @@ func insertKeys(ctx context.Context, db pg.Querier, keys []idempotencyKey, ids [
 		SELECT $1, destination, key, id::uuid
 		FROM unnest($2::text[], $3::text[], $4::text[]) WITH ORDINALITY AS m (destination, key, id, n) ORDER BY n
 		ON CONFLICT (tenant, destination, key) DO UPDATE SET id = excluded.id, created_at = excluded.created_at
-			WHERE k.created_at <= now() - interval '24 hours'`, tenant, destinations, names, ids)
+			WHERE k.created_at <= now() - interval '24 hours'`, auth.TenantOf(ctx), destinations, names, ids)
 	if err != nil {
 		return nil, err
 	}
@@ -32,7 +33,7 @@ func insertKeys(ctx context.Context, db pg.Querier, keys []idempotencyKey, ids [
 	rows, err := db.Query(ctx, `
 		SELECT k.destination, k.key, k.id::text
 		FROM message_keys k JOIN unnest($2::text[], $3::text[]) AS m (destination, key)
-		ON k.tenant = $1 AND k.destination = m.destination AND k.key = m.key`, tenant, destinations, names)
+		ON k.tenant = $1 AND k.destination = m.destination AND k.key = m.key`, auth.TenantOf(ctx), destinations, names)
 	if err != nil {
 		return nil, err
 	}

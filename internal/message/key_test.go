@@ -1,7 +1,6 @@
 package message_test
 
 import (
-	"context"
 	"errors"
 	"sync"
 	"sync/atomic"
@@ -94,7 +93,7 @@ func TestIdempotencyKeysAtTheSameTime(t *testing.T) {
 			for i := range batch {
 				batch[i].To = message.ToQueue(q)
 			}
-			for i, r := range f.PublishBatch(context.Background(), batch) {
+			for i, r := range f.PublishBatch(within(t), batch) {
 				if r.Err != nil {
 					t.Error(r.Err)
 				}

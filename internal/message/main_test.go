@@ -10,6 +10,7 @@ import (
 	"go.uber.org/zap/zapcore"
 	"go.uber.org/zap/zaptest/observer"
 
+	"plinth/internal/auth"
 	"plinth/internal/broker"
 	"plinth/internal/broker/postgres"
 	"plinth/internal/message"
@@ -26,6 +27,8 @@ type fixture struct {
 	log    *zap.Logger
 	logs   *observer.ObservedLogs
 	db     *pg.DB
+	system *pg.DB     // sees all tenants
+	owner  pg.Querier // may change the schema
 	url    string
 }
 
@@ -41,9 +44,9 @@ func newFixture(t *testing.T, autoCreate bool) fixture {
 	t.Cleanup(db.Close)
 	b := postgres.New(db, url, log)
 	run(t, b.Run)
-	s := message.New(db, url, b, log, autoCreate)
+	s := message.New(db, url, b, log, nil, message.Limits{AutoCreate: autoCreate})
 	run(t, s.Run)
-	return fixture{s, b, log, logs, db, url}
+	return fixture{s, b, log, logs, db, db.System(), pgtest.Owner(t, url), url}
 }
 
 // run runs a part until the test ends.
@@ -81,12 +84,12 @@ func name(t *testing.T, s string) message.QueueName {
 	return q
 }
 
-// within is the patience of a test: no passing run waits for it.
+// within is the patience of a test: no passing run waits for it. It acts for the default tenant.
 func within(t *testing.T) context.Context {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 	t.Cleanup(cancel)
-	return ctx
+	return auth.With(ctx, auth.Anonymous())
 }
 
 func (f fixture) queue(t *testing.T, s string) message.QueueName {

@@ -35,7 +35,7 @@ func (s *Service) maintain(ctx context.Context) error {
 func (s *Service) sweep(ctx context.Context) {
 	for _, kept := range retention {
 		for {
-			n, err := deleteExpired(ctx, s.db, kept.table, kept.expired)
+			n, err := deleteExpired(ctx, s.system, kept.table, kept.expired)
 			if err != nil {
 				if ctx.Err() == nil {
 					s.log.Warn("what has been kept long enough is not removed, trying again later", zap.String("what", kept.what), zap.Error(err))

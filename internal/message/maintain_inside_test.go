@@ -11,8 +11,8 @@ func (s *Service) Sweep(ctx context.Context) { s.sweep(ctx) }
 func (s *Service) StepAll(ctx context.Context) (progress bool, err error) { return s.stepAll(ctx) }
 
 // Count counts as if so much had gone through a queue.
-func (s *Service) Count(queue QueueName, published, delivered, acknowledged int64) {
-	c := s.rates.of(queue)
+func (s *Service) Count(tenant string, queue QueueName, published, delivered, acknowledged int64) {
+	c := s.rates.of(owned{tenant, queue})
 	c.published.Add(published)
 	c.delivered.Add(delivered)
 	c.acknowledged.Add(acknowledged)

@@ -30,7 +30,8 @@ var retention = []struct{ what, table, expired string }{
 		SELECT ctid FROM queue_rates WHERE bucket < now() - interval '10 minutes' LIMIT $1 FOR UPDATE SKIP LOCKED`},
 }
 
-func deleteExpired(ctx context.Context, db pg.Querier, table, expired string) (int64, error) {
-	tag, err := db.Exec(ctx, `DELETE FROM `+table+` WHERE ctid = ANY (ARRAY(`+expired+`))`, sweepBatch)
+// deleteExpired removes the rows of all tenants.
+func deleteExpired(ctx context.Context, system pg.Querier, table, expired string) (int64, error) {
+	tag, err := system.Exec(ctx, `DELETE FROM `+table+` WHERE ctid = ANY (ARRAY(`+expired+`))`, sweepBatch)
 	return tag.RowsAffected(), err
 }

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+	"go.uber.org/zap/zapcore"
 
 	"plinth/internal/broker"
 	"plinth/internal/errs"
@@ -15,12 +16,6 @@ import (
 // MaxBytes is the most that a message's payload and attributes may have together. It leaves room for the rest of a reply
 // within the 4 MiB that gRPC clients take.
 const MaxBytes = 3 << 20
-
-// Who acts, and for whom, until there is identity.
-const (
-	tenant    = "default"
-	principal = "anonymous"
-)
 
 var (
 	queueName  = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$`)
@@ -44,8 +39,21 @@ func ParseQueueName(name string) (QueueName, error) {
 
 func (q QueueName) String() string { return q.name }
 
-// onBroker is the queue's name on the broker, which all tenants share.
-func (q QueueName) onBroker() string { return tenant + "." + q.name }
+// onBroker is the name of a tenant's queue on the broker, which all tenants share.
+func (q QueueName) onBroker(tenant string) string { return tenant + "." + q.name }
+
+// owned is the queue of one tenant. Others may have queues of the same name.
+type owned struct {
+	tenant string
+	queue  QueueName
+}
+
+// MarshalLogObject gives the fields of a log line.
+func (o owned) MarshalLogObject(line zapcore.ObjectEncoder) error {
+	line.AddString("tenant", o.tenant)
+	line.AddString("queue", o.queue.name)
+	return nil
+}
 
 // Destination is where a message goes: a queue, or every queue that is bound to a topic with a pattern that matches the
 // routing key.
@@ -71,15 +79,16 @@ func ToTopic(topic, key string) (Destination, error) {
 	return Destination{topic: topic, routingKey: key}, nil
 }
 
-// onBroker is the address on the broker, which all tenants share.
-func (d Destination) onBroker() broker.Address {
+// onBroker is a tenant's address on the broker, which all tenants share.
+func (d Destination) onBroker(tenant string) broker.Address {
 	if d.topic == "" {
-		return broker.Address{Queue: d.queue.onBroker()}
+		return broker.Address{Queue: d.queue.onBroker(tenant)}
 	}
-	return broker.Address{Topic: topicOnBroker(d.topic), RoutingKey: d.routingKey}
+	return broker.Address{Topic: topicOnBroker(tenant, d.topic), RoutingKey: d.routingKey}
 }
 
-func topicOnBroker(topic string) string { return tenant + "." + topic }
+// topicOnBroker needs no more than a dot: a tenant's name has none.
+func topicOnBroker(tenant, topic string) string { return tenant + "." + topic }
 
 // Message is one delivery of a message.
 type Message struct {
@@ -110,8 +119,9 @@ func (m Message) size() int {
 	return n
 }
 
-// Headers that carry a message's past through the broker. All others are the trace's.
+// Headers that carry a message's tenant and past through the broker. All others are the trace's.
 const (
+	tenantHeader        = "tenant"
 	attemptsHeader      = "attempts" // that failed before it came to the queue
 	firstFailedAtHeader = "first-failed-at"
 	reasonHeader        = "reason"
@@ -119,8 +129,9 @@ const (
 
 func fromBroker(d broker.Delivery) Message {
 	m := Message{ID: d.ID, Body: d.Body, Attributes: d.Attributes, Attempt: d.Attempt}
-	if len(d.Headers) == 0 { // As with most messages, and parsing nothing would cost as much as an ack.
-		return m
+	_, named := d.Headers[tenantHeader] // source has compared it.
+	if len(d.Headers) == 0 || len(d.Headers) == 1 && named {
+		return m // As with most messages, and parsing nothing would cost as much as an ack.
 	}
 	m.headers = maps.Clone(d.Headers)
 	if before, err := strconv.Atoi(m.headers[attemptsHeader]); err == nil {
@@ -128,7 +139,7 @@ func fromBroker(d broker.Delivery) Message {
 	}
 	m.firstFailedAt, _ = time.Parse(time.RFC3339Nano, m.headers[firstFailedAtHeader])
 	m.reason = m.headers[reasonHeader]
-	for _, ours := range []string{attemptsHeader, firstFailedAtHeader, reasonHeader} {
+	for _, ours := range []string{tenantHeader, attemptsHeader, firstFailedAtHeader, reasonHeader} {
 		delete(m.headers, ours)
 	}
 	return m

@@ -10,6 +10,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"go.uber.org/zap"
 
+	"plinth/internal/auth"
 	"plinth/internal/errs"
 )
 
@@ -110,7 +111,7 @@ func (s *Service) operate(ctx context.Context, op Operation, which Choice) (_ Op
 	if err := which.check(); err != nil {
 		return Operation{}, Skipped{}, err
 	}
-	op.Principal, op.ID = principal, which.Token
+	op.Principal, op.ID = auth.From(ctx).ID, which.Token
 	err = s.db.InTx(ctx, func(tx pgx.Tx) error {
 		if _, _, err := lockPolicy(ctx, tx, op.Queue); err != nil {
 			return err
@@ -201,13 +202,14 @@ func (s *Service) runOperations(ctx context.Context) error {
 	}
 }
 
-// stepAll takes every operation that runs one chunk further, so that a large one does not hold up the others. progress is
-// false when there was nothing to do.
+// stepAll takes every operation that runs, of all tenants, one chunk further, so that a large one does not hold up the
+// others. progress is false when there was nothing to do.
 func (s *Service) stepAll(ctx context.Context) (progress bool, err error) {
-	ids, err := selectRunning(ctx, s.db)
-	for _, id := range ids {
+	found, err := selectRunning(ctx, s.system)
+	for _, r := range found {
+		ctx := auth.AsService(ctx, r.tenant) // One step is for one tenant, and sees no more.
 		failed := s.db.InTx(ctx, func(tx pgx.Tx) error {
-			op, claimed, err := claimOperation(ctx, tx, id)
+			op, claimed, err := claimOperation(ctx, tx, r.id)
 			if err != nil || !claimed {
 				return err
 			}
@@ -234,7 +236,7 @@ func (s *Service) DeadLetterOperation(ctx context.Context, id string) (Operation
 func (s *Service) DeadLetterOperations(ctx context.Context, queue QueueName, size int, token string) (
 	operations []Operation, next string, err error,
 ) {
-	list := []any{"operations", queue.name}
+	list := []any{"operations", auth.TenantOf(ctx), queue.name}
 	after, err := parsePosition(token, list...)
 	if err != nil {
 		return nil, "", err

@@ -109,7 +109,7 @@ func TestCrashesInALargeRedrive(t *testing.T) {
 	op, _ := f.redrive(t, q, all, 0)
 	crashes := 0
 	for patience := time.Millisecond; op.State == message.Running; patience += time.Millisecond {
-		ctx, crash := context.WithTimeout(t.Context(), rand.N(patience))
+		ctx, crash := context.WithTimeout(within(t), rand.N(patience))
 		if _, err := f.StepAll(ctx); err != nil {
 			crashes++
 		}
@@ -192,8 +192,8 @@ func TestOperationsDoNotHoldEachOtherUp(t *testing.T) {
 	f.letters(t, other, 1001)
 	stuck, _ := f.redrive(t, q, all, 0)
 	op, _ := f.redrive(t, other, all, 0)
-	f.exec(t, `CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RAISE EXCEPTION ''no''; END'`)
-	f.exec(t, `CREATE TRIGGER refuse BEFORE INSERT ON message_waiting FOR EACH ROW WHEN (NEW.queue = 'orders') EXECUTE FUNCTION refuse()`)
+	f.schema(t, `CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RAISE EXCEPTION ''no''; END'`)
+	f.schema(t, `CREATE TRIGGER refuse BEFORE INSERT ON message_waiting FOR EACH ROW WHEN (NEW.queue = 'orders') EXECUTE FUNCTION refuse()`)
 	var group errgroup.Group
 	for range 2 {
 		group.Go(func() error {

@@ -8,6 +8,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 
+	"plinth/internal/auth"
 	"plinth/internal/errs"
 	"plinth/internal/pg"
 )
@@ -31,7 +32,7 @@ func scanOperation(row pgx.Row, more ...any) (o Operation, err error) {
 func insertOperation(ctx context.Context, db pg.Querier, o Operation) error {
 	_, err := db.Exec(ctx, `
 		INSERT INTO dead_letter_operations (tenant, id, kind, queue, state, principal, max_per_second, total)
-		VALUES ($1, $2::uuid, $3, $4, 'planned', $5, $6, 0)`, tenant, o.ID, o.Kind, o.Queue.name, o.Principal, o.MaxPerSecond)
+		VALUES ($1, $2::uuid, $3, $4, 'planned', $5, $6, 0)`, auth.TenantOf(ctx), o.ID, o.Kind, o.Queue.name, o.Principal, o.MaxPerSecond)
 	return err
 }
 
@@ -53,7 +54,7 @@ func pin(ctx context.Context, db pg.Querier, o Operation, ids []string, filter F
 		)
 		UPDATE dead_letter_operations SET total = (SELECT count(*) FROM pinned) WHERE tenant = $1 AND id = $7::uuid
 		RETURNING `+operationColumns+`, (SELECT count(*) FROM asked WHERE busy)`,
-		append(filter.arguments(o.Queue), ids, o.ID)...), &busy)
+		append(filter.arguments(ctx, o.Queue), ids, o.ID)...), &busy)
 	return o, busy, err
 }
 
@@ -67,7 +68,7 @@ func startOperation(ctx context.Context, db pg.Querier, o Operation) (Operation,
 		UPDATE dead_letter_operations SET state = 'running', principal = $5, created_at = now(),
 			max_per_second = CASE WHEN $6::int > 0 THEN $6 ELSE max_per_second END
 		WHERE tenant = $1 AND id = $2::uuid AND kind = $3 AND queue = $4 AND state = 'planned' AND created_at > now() - interval '1 hour'
-		RETURNING `+operationColumns, tenant, o.ID, o.Kind, o.Queue.name, o.Principal, o.MaxPerSecond))
+		RETURNING `+operationColumns, auth.TenantOf(ctx), o.ID, o.Kind, o.Queue.name, o.Principal, o.MaxPerSecond))
 	if !errors.Is(err, pgx.ErrNoRows) {
 		return started, err
 	}
@@ -122,39 +123,46 @@ const (
 
 // purgeChunk removes the next dead letters of an operation, so many at most.
 func purgeChunk(ctx context.Context, db pg.Querier, o Operation, letters int) (Operation, error) {
-	return scanOperation(db.QueryRow(ctx, takeChunk+countChunk, chunkArguments(o, letters)...))
+	return scanOperation(db.QueryRow(ctx, takeChunk+countChunk, chunkArguments(ctx, o, letters)...))
 }
 
 // redriveChunk moves the next dead letters of an operation, so many at most, to where messages wait for their time,
 // each one due a little after the one before. One whose message waits there already joins it.
 func redriveChunk(ctx context.Context, db pg.Querier, o Operation, letters int) (Operation, error) {
-	return scanOperation(db.QueryRow(ctx, takeChunk+redriveGone+countChunk, chunkArguments(o, letters)...))
+	return scanOperation(db.QueryRow(ctx, takeChunk+redriveGone+countChunk, chunkArguments(ctx, o, letters)...))
 }
 
-func chunkArguments(o Operation, letters int) []any {
+func chunkArguments(ctx context.Context, o Operation, letters int) []any {
 	spacing := 0.0 // seconds
 	if o.MaxPerSecond > 0 {
 		spacing = 1 / float64(o.MaxPerSecond)
 	}
-	return []any{tenant, o.ID, o.Queue.name, letters, chunkBytes, spacing, unlessZero(o.nextDueAt), o.Done + o.Skipped}
+	return []any{auth.TenantOf(ctx), o.ID, o.Queue.name, letters, chunkBytes, spacing, unlessZero(o.nextDueAt), o.Done + o.Skipped}
 }
 
 // ready is the condition for operations that have something to do now. A redrive with a limit is never far ahead of its
 // messages, so that what is still to come is seen as such.
 const ready = `state = 'running' AND (next_due_at IS NULL OR next_due_at < now() + interval '1 minute')`
 
-func selectRunning(ctx context.Context, db pg.Querier) ([]string, error) {
-	rows, err := db.Query(ctx, `SELECT id::text FROM dead_letter_operations WHERE tenant = $1 AND `+ready+` ORDER BY created_at`, tenant)
+// running is an operation of some tenant that has something to do.
+type running struct{ tenant, id string }
+
+// selectRunning gives the operations of all tenants that have something to do now.
+func selectRunning(ctx context.Context, system pg.Querier) ([]running, error) {
+	rows, err := system.Query(ctx, `SELECT tenant, id::text FROM dead_letter_operations WHERE `+ready+` ORDER BY created_at`)
 	if err != nil {
 		return nil, err
 	}
-	return pgx.CollectRows(rows, pgx.RowTo[string])
+	return pgx.CollectRows(rows, func(row pgx.CollectableRow) (r running, err error) {
+		err = row.Scan(&r.tenant, &r.id)
+		return r, err
+	})
 }
 
 // claimOperation takes an operation for the transaction, unless it is done, or another worker is at it.
 func claimOperation(ctx context.Context, db pg.Querier, id string) (o Operation, claimed bool, err error) {
 	o, err = scanOperation(db.QueryRow(ctx, `SELECT `+operationColumns+` FROM dead_letter_operations
-		WHERE tenant = $1 AND id = $2::uuid AND `+ready+` FOR UPDATE SKIP LOCKED`, tenant, id))
+		WHERE tenant = $1 AND id = $2::uuid AND `+ready+` FOR UPDATE SKIP LOCKED`, auth.TenantOf(ctx), id))
 	if errors.Is(err, pgx.ErrNoRows) {
 		return Operation{}, false, nil
 	}
@@ -163,7 +171,7 @@ func claimOperation(ctx context.Context, db pg.Querier, id string) (o Operation,
 
 func selectOperation(ctx context.Context, db pg.Querier, id string) (Operation, error) {
 	o, err := scanOperation(db.QueryRow(ctx, `SELECT `+operationColumns+` FROM dead_letter_operations WHERE tenant = $1 AND id = $2::uuid`,
-		tenant, id))
+		auth.TenantOf(ctx), id))
 	if errors.Is(err, pgx.ErrNoRows) {
 		return Operation{}, errs.New(errs.NotFound, "id: there is no redrive or purge %s", id)
 	}
@@ -172,7 +180,7 @@ func selectOperation(ctx context.Context, db pg.Querier, id string) (Operation, 
 
 func selectOperations(ctx context.Context, db pg.Querier, queue QueueName, after string, limit int) ([]Operation, error) {
 	rows, err := db.Query(ctx, `SELECT `+operationColumns+` FROM dead_letter_operations
-		WHERE tenant = $1 AND queue = $2 AND id < $3::uuid ORDER BY id DESC LIMIT $4`, tenant, queue.name, after, limit)
+		WHERE tenant = $1 AND queue = $2 AND id < $3::uuid ORDER BY id DESC LIMIT $4`, auth.TenantOf(ctx), queue.name, after, limit)
 	if err != nil {
 		return nil, err
 	}

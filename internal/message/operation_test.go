@@ -284,12 +284,12 @@ func TestRedriveIsAllOrNone(t *testing.T) {
 	f := newFixture(t, false)
 	q := f.queue(t, "orders")
 	ids := f.letters(t, q, 1000)
-	f.exec(t, `CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RAISE EXCEPTION ''no''; END'`)
+	f.schema(t, `CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RAISE EXCEPTION ''no''; END'`)
 	first, err := f.DeadLetter(within(t), ids[0])
 	if err != nil {
 		t.Fatal(err)
 	}
-	f.exec(t, `CREATE TRIGGER refuse BEFORE INSERT ON message_waiting FOR EACH ROW WHEN (NEW.id = '`+first.MessageID+`') EXECUTE FUNCTION refuse()`)
+	f.schema(t, `CREATE TRIGGER refuse BEFORE INSERT ON message_waiting FOR EACH ROW WHEN (NEW.id = '`+first.MessageID+`') EXECUTE FUNCTION refuse()`)
 	if op, _, err := f.RedriveDeadLetters(within(t), q, all, 0); err == nil {
 		t.Errorf("%+v", op)
 	}
@@ -297,7 +297,7 @@ func TestRedriveIsAllOrNone(t *testing.T) {
 	if n := f.count(t, `SELECT count(*) FROM dead_letter_operations`); n != 0 {
 		t.Errorf("%d operations are kept", n)
 	}
-	f.exec(t, `DROP TRIGGER refuse ON message_waiting`)
+	f.schema(t, `DROP TRIGGER refuse ON message_waiting`)
 	if op, _ := f.redrive(t, q, all, 0); op.State != message.Done || op.Done != 1000 {
 		t.Errorf("%+v", op)
 	}

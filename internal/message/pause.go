@@ -3,11 +3,15 @@ package message
 import (
 	"context"
 	"errors"
+	"fmt"
 	"maps"
 	"sync"
 	"sync/atomic"
 	"time"
 
+	"go.uber.org/zap"
+
+	"plinth/internal/auth"
 	"plinth/internal/broker"
 	"plinth/internal/pg"
 )
@@ -17,40 +21,41 @@ const (
 	pauseRead = time.Second     // that a subscription waits for the table; then it goes by what was read before
 )
 
-// pauses are the queues that are paused, as they were read last.
-type pauses struct {
+// queueSet is a set of queues of all tenants, such as those that are paused, as it was read last.
+type queueSet struct {
+	load   func(ctx context.Context, system pg.Querier) ([]owned, error)
 	mu     sync.Mutex
-	queues map[QueueName]bool
+	queues map[owned]bool
 	until  context.Context // ends when queues changes
 	change context.CancelFunc
 	asked  int // reads that began
 	told   int // the latest of them that ended
 }
 
-func newPauses() *pauses {
-	p := &pauses{}
+func newQueueSet(load func(ctx context.Context, system pg.Querier) ([]owned, error)) *queueSet {
+	p := &queueSet{load: load}
 	p.until, p.change = context.WithCancel(context.Background())
 	return p
 }
 
-// of says whether a queue is paused. The answer holds until the context ends.
-func (p *pauses) of(queue QueueName) (paused bool, until context.Context) {
+// of says whether a queue is in the set. The answer holds until the context ends.
+func (p *queueSet) of(queue owned) (in bool, until context.Context) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.queues[queue], p.until
 }
 
 // read takes over what the table says. Of reads at the same time the one that began last counts.
-func (p *pauses) read(ctx context.Context, db pg.Querier) error {
+func (p *queueSet) read(ctx context.Context, system pg.Querier) error {
 	p.mu.Lock()
 	p.asked++
 	turn := p.asked
 	p.mu.Unlock()
-	names, err := selectPaused(ctx, db)
+	names, err := p.load(ctx, system)
 	if err != nil {
 		return err
 	}
-	queues := make(map[QueueName]bool, len(names))
+	queues := make(map[owned]bool, len(names))
 	for _, name := range names {
 		queues[name] = true
 	}
@@ -77,16 +82,16 @@ func (s *Service) watchPauses(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		}
-		_ = s.pauses.read(ctx, s.db) // A database that is away is in the log of Listen, and the next poll comes.
+		_ = s.pauses.read(ctx, s.system) // A database that is away is in the log of Listen, and the next poll comes.
 	}
 }
 
 // source receives from a queue while it is not paused. While it is, nothing is received; what is outstanding can be
 // settled, and once all of it is, what the broker holds ready for the source goes back to the queue. Each of its
-// deliveries is settled once.
+// deliveries is settled once. Its contexts act for the queue's tenant.
 type source struct {
-	service     *Service
-	queue       QueueName
+	service *Service
+	owned
 	credit      int
 	life        context.Context
 	outstanding atomic.Int64
@@ -104,8 +109,10 @@ type source struct {
 func (s *Service) open(ctx, life context.Context, queue QueueName, credit int) (*source, error) {
 	reading, cancel := context.WithTimeout(ctx, pauseRead)
 	defer cancel()
-	_ = s.pauses.read(reading, s.db) // While Postgres is away, what was read before counts.
-	src := &source{service: s, queue: queue, credit: credit, life: life, freed: make(chan struct{}, 1), end: func() {}}
+	_ = s.pauses.read(reading, s.system) // While Postgres is away, what was read before counts.
+	src := &source{
+		service: s, owned: owned{auth.TenantOf(life), queue}, credit: credit, life: life, freed: make(chan struct{}, 1), end: func() {},
+	}
 	if err := src.begin(ctx); err != nil {
 		src.Close()
 		return nil, err
@@ -129,6 +136,10 @@ func (s *source) Receive() (broker.Delivery, error) {
 		if err == nil {
 			s.outstanding.Add(1)
 			d.Settler = &counted{d.Settler, s}
+			if named, is := d.Headers[tenantHeader]; is && named != s.tenant {
+				s.refuse(d, named)
+				continue
+			}
 			return d, nil
 		}
 		if s.turn.Err() != nil {
@@ -145,13 +156,43 @@ func (s *source) Receive() (broker.Delivery, error) {
 	}
 }
 
+// refuse makes a dead letter of a message that names another tenant than its queue's. Nobody gets to see it, so nothing is
+// kept of what is in it. While Postgres is away the message keeps its place, since those after it may be alike.
+func (s *source) refuse(d broker.Delivery, named string) {
+	fields := []zap.Field{zap.Inline(s.owned), zap.String("id", d.ID), zap.String("named", fmt.Sprintf("%.64s", named))}
+	f := &failure{message: Message{ID: d.ID, Attempt: d.Attempt}, reason: otherTenant, permanent: true}
+	for attempt := 1; ; attempt++ {
+		err := s.service.fail(s.life, s.queue, f)
+		if err == nil {
+			break
+		}
+		delay := backoff(attempt, minReconnect, maxReconnect)
+		s.service.log.Warn("message of another tenant cannot be moved, trying again",
+			append(fields, zap.Duration("retry_in_ms", delay), zap.Error(err))...)
+		if !pause(s.life, delay) {
+			s.settle(d.Nack, fields)
+			return
+		}
+	}
+	s.service.log.Error("message of another tenant refused", fields...)
+	s.settle(d.Ack, fields)
+}
+
+func (s *source) settle(how func(context.Context) error, fields []zap.Field) {
+	ctx, cancel := context.WithTimeout(context.Background(), settleTimeout)
+	defer cancel()
+	if err := how(ctx); err != nil {
+		s.service.log.Warn("settling failed, the message will come again", append(fields, zap.Error(err))...)
+	}
+}
+
 // begin starts a turn, for as long as the queue stays paused or stays not paused. ctx bounds the call.
 func (s *source) begin(ctx context.Context) error {
 	s.end()
 	if err := s.life.Err(); err != nil {
 		return err
 	}
-	paused, until := s.service.pauses.of(s.queue)
+	paused, until := s.service.pauses.of(s.owned)
 	turn, cancel := context.WithCancel(s.life)
 	unhook := context.AfterFunc(until, cancel)
 	s.paused, s.turn, s.end = paused, turn, func() { unhook(); cancel() }
@@ -164,7 +205,7 @@ func (s *source) begin(ctx context.Context) error {
 // subscribe begins to receive. Errors: NotFound.
 func (s *source) subscribe(ctx context.Context) error {
 	return known(ctx, s.queue, s.service.declare, func() (err error) {
-		s.sub, err = s.service.broker.Subscribe(ctx, s.queue.onBroker(), s.credit)
+		s.sub, err = s.service.broker.Subscribe(ctx, s.queue.onBroker(s.tenant), s.credit)
 		return err
 	})
 }

@@ -8,14 +8,22 @@ import (
 	"plinth/internal/pg"
 )
 
-// selectPaused gives the queues that are paused.
-func selectPaused(ctx context.Context, db pg.Querier) ([]QueueName, error) {
-	rows, err := db.Query(ctx, `SELECT name FROM queues WHERE tenant = $1 AND paused ORDER BY name`, tenant)
+// selectPaused gives the queues of all tenants that are paused.
+func selectPaused(ctx context.Context, system pg.Querier) ([]owned, error) {
+	return collectOwned(system.Query(ctx, `SELECT tenant, name FROM queues WHERE paused`))
+}
+
+// selectNamed gives the queues of all tenants that have one of the names.
+func selectNamed(ctx context.Context, system pg.Querier, names []string) ([]owned, error) {
+	return collectOwned(system.Query(ctx, `SELECT tenant, name FROM queues WHERE name = ANY ($1)`, names))
+}
+
+func collectOwned(rows pgx.Rows, err error) ([]owned, error) {
 	if err != nil {
 		return nil, err
 	}
-	return pgx.CollectRows(rows, func(row pgx.CollectableRow) (q QueueName, err error) {
-		err = row.Scan(&q.name)
+	return pgx.CollectRows(rows, func(row pgx.CollectableRow) (q owned, err error) {
+		err = row.Scan(&q.tenant, &q.queue.name)
 		return q, err
 	})
 }

@@ -10,8 +10,10 @@ import (
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 
+	"plinth/internal/auth"
 	"plinth/internal/broker"
 	"plinth/internal/errs"
+	"plinth/internal/kv"
 	"plinth/internal/observe"
 )
 
@@ -54,10 +56,14 @@ type Receipt struct {
 // message durably; with a delay or an idempotency key once the message is committed, to go to the broker when it is due.
 //
 // Errors: InvalidArgument; NotFound for an unknown queue, and for a topic that no queue is bound to with a pattern that
-// matches; ResourceExhausted for a message over MaxBytes and for a queue at its MaxLength; Unavailable when the fate of the
+// matches; ResourceExhausted for a message over MaxBytes, for a queue at its MaxLength, and where a quota of the tenant is used
+// up; Unavailable when the fate of the
 // message is unknown.
 func (s *Service) Publish(ctx context.Context, p Publication) (Receipt, error) {
 	m, err := newOutgoing(ctx, p)
+	if err == nil {
+		err = s.limitRate(ctx, 1)
+	}
 	if err != nil {
 		return Receipt{}, err
 	}
@@ -67,6 +73,21 @@ func (s *Service) Publish(ctx context.Context, p Publication) (Receipt, error) {
 	}
 	err = s.db.InTx(ctx, func(tx pgx.Tx) error { return s.keepOne(ctx, tx, m) })
 	return m.receipt(), err
+}
+
+// limitRate takes n messages out of what the tenant may publish in a second. What the service publishes itself, in a
+// transaction, is not limited.
+func (s *Service) limitRate(ctx context.Context, n int) error {
+	most := s.quotas.perSecond.Limit(ctx)
+	if most == 0 || s.limiter == nil {
+		return nil
+	}
+	d := s.limiter.Take(ctx, int64(n), kv.Limit{Key: "messages:" + auth.TenantOf(ctx), Rate: kv.Rate{Count: most, Per: time.Second}})
+	if d.Allowed {
+		return nil
+	}
+	return errs.New(errs.ResourceExhausted, "quota: the tenant may publish %d messages a second, and a batch counts as its messages; "+
+		"try again in %v", most, d.RetryAfter.Round(time.Millisecond)).Because("RATE_LIMITED").After(d.RetryAfter)
 }
 
 // PublishTx publishes a message when tx, which InTx gave, is committed, and not at all where it is rolled back. Errors are
@@ -103,7 +124,8 @@ func newOutgoing(ctx context.Context, p Publication) (*outgoing, error) {
 		return nil, err
 	}
 	return &outgoing{key: p.IdempotencyKey, waiting: waiting{
-		id: id.String(), to: p.To, due: due, dueAt: at, headers: traceHeaders(ctx), attributes: p.Attributes, body: p.Body,
+		tenant: auth.TenantOf(ctx), id: id.String(), to: p.To, due: due, dueAt: at,
+		headers: traceHeaders(ctx), attributes: p.Attributes, body: p.Body,
 	}}, nil
 }
 
@@ -184,17 +206,17 @@ func (s *Service) send(ctx context.Context, m *outgoing) error {
 		m.err = m.to.explain(s.sendBatch(ctx, []*waiting{&m.waiting}, s.tell())[0])
 		return m.err
 	}
-	message := broker.Message{ID: m.id, Body: m.body, Attributes: m.attributes, Headers: m.headers}
-	err := known(ctx, m.to.queue, s.tell(), func() error { return s.broker.Publish(ctx, m.to.onBroker(), message) })
+	p := m.publication()
+	err := known(ctx, m.to.queue, s.tell(), func() error { return s.broker.Publish(ctx, p.To, p.Message) })
 	if m.err = m.to.explain(err); m.err == nil {
-		s.rates.of(m.to.queue).published.Add(1)
+		s.rates.of(owned{m.tenant, m.to.queue}).published.Add(1)
 	}
 	return m.err
 }
 
 // tell is what a publisher does about a queue that the broker does not know.
 func (s *Service) tell() func(context.Context, QueueName) error {
-	if s.autoCreate {
+	if s.limits.AutoCreate {
 		return s.EnsureQueue
 	}
 	return s.declare

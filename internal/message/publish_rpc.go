@@ -43,14 +43,14 @@ func (r *RPC) PublishBatch(ctx context.Context, req *messagev1.PublishBatchReque
 }
 
 func (r *RPC) checkedPublication(message *messagev1.PublishRequest) (Publication, error) {
-	if err := r.parts.Validate(message); err != nil {
+	if err := r.around.Validate(message); err != nil {
 		return Publication{}, err
 	}
 	return publicationFromProto(message)
 }
 
 func (r *RPC) failed(ctx context.Context, err error) *messagev1.PublishResult {
-	code, message := r.parts.Error(ctx, err)
+	code, message := r.around.Error(ctx, err)
 	return &messagev1.PublishResult{Error: &messagev1.PublishError{Code: code, Message: message}}
 }
 

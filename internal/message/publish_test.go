@@ -249,7 +249,7 @@ func TestPublishCarriesTheTrace(t *testing.T) {
 		if _, err := f.Publish(ctx, p); err != nil {
 			t.Fatal(err)
 		}
-		want := map[string]string{"traceparent": parent, "tracestate": "a=b"}
+		want := map[string]string{"tenant": "default", "traceparent": parent, "tracestate": "a=b"}
 		if d := take(t, deliveries); !maps.Equal(d.Headers, want) {
 			t.Errorf("headers %v", d.Headers)
 		}

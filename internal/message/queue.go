@@ -10,6 +10,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"plinth/internal/auth"
 	"plinth/internal/broker"
 	"plinth/internal/errs"
 	"plinth/internal/pg"
@@ -80,7 +81,7 @@ func (p Policy) check() error {
 	return nil
 }
 
-// CreateQueue makes a queue. Fields of the policy that are zero are those of DefaultPolicy. Errors: AlreadyExists;
+// CreateQueue makes a queue. Fields of the policy that are zero are those of DefaultPolicy. Errors: AlreadyExists; ResourceExhausted where the tenant may have no more;
 // InvalidArgument for a max_backoff below min_backoff, or a message_ttl that is not whole milliseconds; Unavailable
 // when the broker is away, and then the queue is not made unless its bindings were all that was missing: UpdateQueue
 // makes those.
@@ -90,7 +91,7 @@ func (s *Service) CreateQueue(ctx context.Context, name QueueName, policy Policy
 		return Queue{}, err
 	}
 	err = s.db.InTx(ctx, func(tx pgx.Tx) error {
-		created, err := insertQueue(ctx, tx, name, policy)
+		created, err := s.makeQueue(ctx, tx, name, policy)
 		if err != nil {
 			return err
 		}
@@ -100,12 +101,24 @@ func (s *Service) CreateQueue(ctx context.Context, name QueueName, policy Policy
 		if q, err = selectQueue(ctx, tx, name); err != nil {
 			return err
 		}
-		return s.broker.Declare(ctx, broker.Queue{Name: name.onBroker(), MessageTTL: q.MessageTTL, MaxLength: q.MaxLength})
+		return s.broker.Declare(ctx, broker.Queue{Name: name.onBroker(auth.TenantOf(ctx)), MessageTTL: q.MessageTTL, MaxLength: q.MaxLength})
 	})
 	if err != nil {
 		return Queue{}, err
 	}
 	return q, s.bind(ctx, q)
+}
+
+// makeQueue makes the rows of a queue if the tenant may have one more. created is false when there is one already.
+func (s *Service) makeQueue(ctx context.Context, tx pgx.Tx, name QueueName, policy Policy) (created bool, err error) {
+	known, err := lockQueue(ctx, tx, name)
+	if err != nil || known {
+		return false, err
+	}
+	if err := s.quotas.queues.Take(ctx, tx, 1); err != nil {
+		return false, err
+	}
+	return insertQueue(ctx, tx, name, policy)
 }
 
 // bind makes the bindings of a queue on the broker, as the table has them now. It comes after the commit that made
@@ -121,7 +134,7 @@ func (s *Service) bind(ctx context.Context, q Queue) error {
 // EnsureQueue makes a queue with the DefaultPolicy unless it is there; one that is there keeps its policy.
 func (s *Service) EnsureQueue(ctx context.Context, name QueueName) error {
 	return s.db.InTx(ctx, func(tx pgx.Tx) error {
-		if _, err := insertQueue(ctx, tx, name, DefaultPolicy); err != nil {
+		if _, err := s.makeQueue(ctx, tx, name, DefaultPolicy); err != nil {
 			return err
 		}
 		if _, err := lockQueue(ctx, tx, name); err != nil {
@@ -147,7 +160,7 @@ func (s *Service) Queue(ctx context.Context, name QueueName) (Queue, error) {
 	}
 	q.Stats = &stats
 	err = known(ctx, name, s.declare, func() (err error) {
-		q.Stats.Depth, err = s.broker.Ready(ctx, name.onBroker())
+		q.Stats.Depth, err = s.broker.Ready(ctx, name.onBroker(auth.TenantOf(ctx)))
 		return err
 	})
 	return q, err
@@ -231,19 +244,20 @@ func changed(before Policy, change func(*Policy)) (Policy, error) {
 // unbind ends the bindings that are no longer wanted. It comes before the commit that forgets them: one that fails leaves
 // them in the table, to be made again or ended by the next try.
 func (s *Service) unbind(ctx context.Context, queue QueueName, before, wanted []Binding) error {
+	tenant := auth.TenantOf(ctx)
 	for _, b := range before {
 		if slices.Contains(wanted, b) {
 			continue
 		}
-		if err := s.broker.Unbind(ctx, queue.onBroker(), b.onBroker()); err != nil {
+		if err := s.broker.Unbind(ctx, queue.onBroker(tenant), b.onBroker(tenant)); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (b Binding) onBroker() broker.Binding {
-	return broker.Binding{Topic: topicOnBroker(b.Topic), Pattern: b.Pattern}
+func (b Binding) onBroker(tenant string) broker.Binding {
+	return broker.Binding{Topic: topicOnBroker(tenant, b.Topic), Pattern: b.Pattern}
 }
 
 // PauseQueue stops deliveries from a queue, in all processes and within a second; publishing goes on. Errors: NotFound.
@@ -280,7 +294,7 @@ func (s *Service) PurgeQueue(ctx context.Context, name QueueName) (purged int64,
 		if err != nil {
 			return err
 		}
-		ready, err := s.broker.Purge(ctx, name.onBroker())
+		ready, err := s.broker.Purge(ctx, name.onBroker(auth.TenantOf(ctx)))
 		if errors.Is(err, broker.ErrNoQueue) { // The broker came back empty.
 			err = nil
 		}
@@ -306,6 +320,6 @@ func (s *Service) DeleteQueue(ctx context.Context, name QueueName) error {
 			return err
 		}
 		pg.AfterCommit(tx, func() { s.notifier.Notify(channel, newPolicies) })
-		return s.broker.Delete(ctx, name.onBroker())
+		return s.broker.Delete(ctx, name.onBroker(auth.TenantOf(ctx)))
 	})
 }

@@ -195,7 +195,7 @@ func withBindings(t *testing.T) (fixture, *bindings) {
 	t.Helper()
 	f := newFixture(t, false)
 	b := &bindings{f.broker, func() error { return nil }, func(broker.Binding) error { return nil }, func(broker.Binding) error { return nil }}
-	f.Service = message.New(f.db, "", b, f.log, false)
+	f.Service = message.New(f.db, "", b, f.log, nil, message.Limits{})
 	return f, b
 }
 

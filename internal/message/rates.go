@@ -17,13 +17,13 @@ const (
 )
 
 // rates counts what goes through the queues in this process.
-type rates struct{ queues sync.Map } // QueueName to *counters
+type rates struct{ queues sync.Map } // owned to *counters
 
 // counters are those of one queue since they were read last.
 type counters struct{ published, delivered, acknowledged atomic.Int64 }
 
 // of gives the counters of a queue.
-func (r *rates) of(queue QueueName) *counters {
+func (r *rates) of(queue owned) *counters {
 	if c, ok := r.queues.Load(queue); ok {
 		return c.(*counters)
 	}
@@ -33,7 +33,7 @@ func (r *rates) of(queue QueueName) *counters {
 
 // count is what went through a queue in one bucket of time.
 type count struct {
-	queue                              QueueName
+	owned
 	published, delivered, acknowledged int64
 }
 
@@ -41,7 +41,7 @@ type count struct {
 func (r *rates) take() (counts []count) {
 	r.queues.Range(func(queue, of any) bool {
 		c := of.(*counters)
-		n := count{queue.(QueueName), c.published.Swap(0), c.delivered.Swap(0), c.acknowledged.Swap(0)}
+		n := count{queue.(owned), c.published.Swap(0), c.delivered.Swap(0), c.acknowledged.Swap(0)}
 		if n.published+n.delivered+n.acknowledged > 0 {
 			counts = append(counts, n)
 		}
@@ -53,26 +53,26 @@ func (r *rates) take() (counts []count) {
 // run writes the counters to the database whenever a bucket of time is over, and once more when ctx ends. All processes
 // keep to the same buckets, so that those of the last minute hold the last minute. Counts that cannot be written are
 // dropped: they would make a peak later that never was.
-func (r *rates) run(ctx context.Context, db *pg.DB, log *zap.Logger) error {
+func (r *rates) run(ctx context.Context, system *pg.DB, log *zap.Logger) error {
 	for {
 		select {
 		case <-ctx.Done():
-			r.flush(ctx, db, log)
+			r.flush(ctx, system, log)
 			return nil
 		case <-time.After(time.Until(time.Now().Truncate(ratesBucket).Add(ratesBucket))):
-			r.flush(ctx, db, log)
+			r.flush(ctx, system, log)
 		}
 	}
 }
 
-func (r *rates) flush(ctx context.Context, db *pg.DB, log *zap.Logger) {
+func (r *rates) flush(ctx context.Context, system *pg.DB, log *zap.Logger) {
 	counts := r.take()
 	if len(counts) == 0 {
 		return
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), ratesLimit)
 	defer cancel()
-	if err := addRates(ctx, db, counts); err != nil {
+	if err := addRates(ctx, system, counts); err != nil {
 		log.Warn("rates of queues are lost", zap.Int("queues", len(counts)), zap.Error(err))
 	}
 }

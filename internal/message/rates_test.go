@@ -3,6 +3,7 @@ package message_test
 import (
 	"testing"
 
+	"plinth/internal/auth"
 	"plinth/internal/message"
 )
 
@@ -13,9 +14,9 @@ func TestRates(t *testing.T) {
 	q := f.queue(t, "orders")
 	f.queue(t, "idle")
 	for range 2 {
-		process := message.New(f.db, f.url, f.broker, f.log, false)
+		process := message.New(f.db, f.url, f.broker, f.log, nil, message.Limits{})
 		stop := run(t, process.Run)
-		process.Count(q, 30, 60, 90)
+		process.Count(auth.DefaultTenant, q, 30, 60, 90)
 		stop()
 	}
 	if got, err := f.Queue(within(t), q); err != nil || got.Stats.Rates != (message.Rates{Published: 1, Delivered: 2, Acknowledged: 3}) {
@@ -35,7 +36,7 @@ func TestRatesAreWrittenInTime(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t, false)
 	q := f.queue(t, "orders")
-	f.Count(q, 60, 0, 0)
+	f.Count(auth.DefaultTenant, q, 60, 0, 0)
 	eventually(t, "counts are written", func() bool {
 		got, err := f.Queue(within(t), q)
 		return err == nil && got.Stats.Rates.Published == 1

@@ -10,7 +10,9 @@ import (
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
 
+	"plinth/internal/auth"
 	"plinth/internal/broker"
 	"plinth/internal/errs"
 	"plinth/internal/pg"
@@ -36,12 +38,12 @@ const (
 	relayMaxBackoff = 3 * time.Second
 )
 
-// relay sends the messages that wait to the broker when they are due. Any number of relays share the work. A message is
+// relay sends the messages of all tenants that wait to the broker when they are due. Any number of relays share the work. A message is
 // claimed, sent and deleted in one transaction, so a relay that dies leaves it for the others; it may then be sent twice.
 type relay struct {
 	service *Service
 	log     *zap.Logger
-	db      *pg.DB        // apart from the service's, whose connections may all be held by those who wait for the relay
+	system  *pg.DB        // apart from the service's, whose connections may all be held by those who wait for the relay
 	due     chan struct{} // has a token when there may be messages that are due now
 }
 
@@ -54,7 +56,7 @@ func (s *Service) Relay(ctx context.Context) error {
 		return err
 	}
 	defer db.Close()
-	r := &relay{service: s, log: s.log, db: db, due: make(chan struct{}, 1)}
+	r := &relay{service: s, log: s.log, system: db.System(), due: make(chan struct{}, 1)}
 	var running sync.WaitGroup
 	running.Go(func() { r.watch(ctx) })
 	for range lanes {
@@ -90,7 +92,7 @@ func (r *relay) watch(ctx context.Context) {
 func (r *relay) untilDue(ctx context.Context) time.Duration {
 	ctx, cancel := context.WithTimeout(ctx, relayPoll)
 	defer cancel()
-	wait, err := selectUntilDue(ctx, r.service.db)
+	wait, err := selectUntilDue(ctx, r.service.system)
 	if err != nil {
 		return relayPoll
 	}
@@ -125,7 +127,7 @@ func (r *relay) lane(ctx context.Context) {
 func (r *relay) batch(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), relayLimit)
 	defer cancel()
-	return r.db.InTx(ctx, func(tx pgx.Tx) error {
+	return r.system.InTx(ctx, func(tx pgx.Tx) error {
 		batch, size, err := claimWaiting(ctx, tx, relayBatch, relayBytes)
 		if err != nil || len(batch) == 0 {
 			return err
@@ -148,7 +150,10 @@ func (r *relay) settle(ctx context.Context, tx pgx.Tx, batch []*waiting, outcome
 	var back []waiting
 	unsent, first := 0, 0
 	for i, m := range batch {
-		again, err := r.unsettled(ctx, tx, m, outcomes[i])
+		if outcomes[i] == nil {
+			continue
+		}
+		again, err := r.unsettled(auth.AsService(ctx, m.tenant), tx, m, outcomes[i])
 		if err != nil {
 			return err
 		}
@@ -170,25 +175,23 @@ func (r *relay) settle(ctx context.Context, tx pgx.Tx, batch []*waiting, outcome
 		return nil
 	}
 	r.log.Warn("messages not sent, trying again", zap.Int("messages", unsent), zap.Duration("retry_in_ms", relayAgain),
-		batch[first].field(), zap.Error(outcomes[first]))
+		zap.Inline(batch[first]), zap.Error(outcomes[first]))
 	return insertWaiting(ctx, tx, back...)
 }
 
-// unsettled gives what is to be sent again of a message, later so that it does not hold up others.
+// unsettled gives what is to be sent again of a message that failed, later so that it does not hold up others.
 func (r *relay) unsettled(ctx context.Context, tx pgx.Tx, m *waiting, outcome error) ([]waiting, error) {
 	again := *m
 	again.due, again.dueAt = relayAgain, time.Time{}
 	switch {
-	case outcome == nil:
-		return nil, nil
 	case m.to.topic != "" && errors.Is(outcome, broker.ErrFull):
 		return r.fanOut(ctx, tx, again)
 	case m.to.topic == "" && errors.Is(outcome, broker.ErrNoQueue): // The table knows it, and the broker was told.
 	case errs.Is(outcome, errs.NotFound):
-		r.log.Warn("message dropped: it leads nowhere any longer", m.field(), zap.Error(outcome))
+		r.log.Warn("message dropped: it leads nowhere any longer", zap.Inline(m), zap.Error(outcome))
 		return nil, nil
 	case errs.Is(outcome, errs.InvalidArgument):
-		r.log.Error("message refused by the broker", m.field(), zap.Error(outcome))
+		r.log.Error("message refused by the broker", zap.Inline(m), zap.Error(outcome))
 		return nil, r.bury(ctx, tx, m, outcome)
 	}
 	return []waiting{again}, nil
@@ -221,10 +224,12 @@ func (r *relay) bury(ctx context.Context, tx pgx.Tx, m *waiting, why error) erro
 	})
 }
 
-// field tells of a message in the log.
-func (w *waiting) field() zap.Field {
-	return zap.Dict("message", zap.String("id", w.id), zap.String("queue", w.to.queue.name), zap.String("topic", w.to.topic),
-		zap.String("routing_key", w.to.routingKey))
+// MarshalLogObject tells of a message in the log.
+func (w *waiting) MarshalLogObject(line zapcore.ObjectEncoder) error {
+	line.AddString("tenant", w.tenant)
+	zap.Dict("message", zap.String("id", w.id), zap.String("queue", w.to.queue.name), zap.String("topic", w.to.topic),
+		zap.String("routing_key", w.to.routingKey)).AddTo(line)
+	return nil
 }
 
 // give puts a token in a channel that has none.

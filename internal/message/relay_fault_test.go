@@ -98,8 +98,10 @@ func TestRelayThatDies(t *testing.T) {
 	f.trouble.publishes(func(ctx context.Context, batch []broker.Publication) []error {
 		outcomes := f.trouble.Broker.PublishBatch(ctx, batch)
 		if calls.Add(1) == 1 {
-			f.exec(t, `SELECT pg_terminate_backend(pid) FROM pg_stat_activity
-				WHERE datname = current_database() AND state = 'idle in transaction' AND query LIKE '%DELETE FROM message_waiting%'`)
+			if _, err := f.owner.Exec(within(t), `SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+				WHERE datname = current_database() AND state = 'idle in transaction' AND query LIKE '%DELETE FROM message_waiting%'`); err != nil {
+				t.Error(err)
+			}
 		}
 		return outcomes
 	})

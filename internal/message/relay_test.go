@@ -226,7 +226,9 @@ func TestRelayKeepsTheOrderAndThePast(t *testing.T) {
 		t.Error("messages that were due one after the other do not come in that order")
 	}
 	d := take(t, deliveries)
-	past := map[string]string{"attempts": "3", "reason": "no way", "first-failed-at": "2026-01-02T03:04:05.678Z", "traceparent": "t"}
+	past := map[string]string{
+		"tenant": "default", "attempts": "3", "reason": "no way", "first-failed-at": "2026-01-02T03:04:05.678Z", "traceparent": "t",
+	}
 	if d.ID != id || !maps.Equal(d.Headers, past) || d.Attributes["a"] != "b\x00" {
 		t.Errorf("%+v", d)
 	}
@@ -254,7 +256,7 @@ func TestCancelOfAMessageOnItsWay(t *testing.T) {
 			id := f.publishTx(t, to(q, "a"))[0]
 			<-entered
 			cancelled := make(chan error, 1)
-			go func() { cancelled <- f.Cancel(context.Background(), id) }()
+			go func() { cancelled <- f.Cancel(within(t), id) }()
 			select {
 			case err := <-cancelled:
 				t.Fatalf("cancelled while on its way: %v", err)

@@ -13,6 +13,7 @@ import (
 	"go.uber.org/zap/zapcore"
 	"go.uber.org/zap/zaptest/observer"
 
+	"plinth/internal/auth"
 	"plinth/internal/broker"
 	"plinth/internal/broker/postgres"
 	"plinth/internal/errs"
@@ -98,9 +99,12 @@ func newTroubled(t *testing.T) troubledFixture {
 	}
 	b := &troubled{Broker: postgres.New(dbs[1], url, log)}
 	run(t, b.Run)
-	s := message.New(dbs[0], url, b, log, false)
+	s := message.New(dbs[0], url, b, log, nil, message.Limits{})
 	run(t, s.Run)
-	return troubledFixture{fixture{Service: s, broker: b, log: log, logs: logs, db: dbs[0]}, b}
+	f := fixture{
+		Service: s, broker: b, log: log, logs: logs, db: dbs[0], system: dbs[0].System(), owner: pgtest.Owner(t, url), url: url,
+	}
+	return troubledFixture{f, b}
 }
 
 // relay relays until the test ends.
@@ -135,7 +139,7 @@ func to(q message.QueueName, body string) message.Publication {
 // waiting counts the rows that wait.
 func (f fixture) waiting(t *testing.T) (n int) {
 	t.Helper()
-	if err := f.db.QueryRow(within(t), `SELECT count(*) FROM message_waiting`).Scan(&n); err != nil {
+	if err := f.system.QueryRow(within(t), `SELECT count(*) FROM message_waiting`).Scan(&n); err != nil {
 		t.Fatal(err)
 	}
 	return n
@@ -143,7 +147,15 @@ func (f fixture) waiting(t *testing.T) (n int) {
 
 func (f fixture) exec(t *testing.T, sql string, args ...any) {
 	t.Helper()
-	if _, err := f.db.Exec(within(t), sql, args...); err != nil {
+	if _, err := f.system.Exec(within(t), sql, args...); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// schema changes the schema.
+func (f fixture) schema(t *testing.T, sql string) {
+	t.Helper()
+	if _, err := f.owner.Exec(within(t), sql); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -167,10 +179,15 @@ func (f fixture) drained(t *testing.T) {
 	eventually(t, "no row waits", func() bool { return f.waiting(t) == 0 })
 }
 
-// raw subscribes at the broker itself and acknowledges all that comes.
+// raw subscribes at the broker itself, to a queue of the default tenant, and acknowledges all that comes.
 func (f fixture) raw(t *testing.T, queue string) <-chan broker.Delivery {
 	t.Helper()
-	sub, err := f.broker.Subscribe(within(t), "default."+queue, 1000)
+	return f.rawOf(t, auth.DefaultTenant, queue)
+}
+
+func (f fixture) rawOf(t *testing.T, tenant, queue string) <-chan broker.Delivery {
+	t.Helper()
+	sub, err := f.broker.Subscribe(within(t), tenant+"."+queue, 1000)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -11,24 +11,26 @@ import (
 
 // RPC is MessageService on the wire.
 type RPC struct {
-	service  *Service
-	draining context.Context
-	grace    time.Duration
-	parts    Parts
+	service *Service
+	grace   time.Duration
+	around  Around
 }
 
-// Parts is what stands around every call, for the parts of a call that are answered one by one.
-type Parts struct {
+// Around is what stands around every call, for what a call cannot leave to it: parts that are answered one by one, and
+// streams that are to finish.
+type Around struct {
 	// Validate holds a message against the rules in its proto.
 	Validate func(proto.Message) error
 	// Error gives an error as clients see it.
 	Error func(ctx context.Context, err error) (code, message string)
+	// Finishing gives a context that ends when the stream of ctx is to finish.
+	Finishing func(ctx context.Context) context.Context
 }
 
 var _ messagev1.MessageServiceHandler = (*RPC)(nil)
 
-// NewRPC makes the handler. When draining ends, streams send no more and end once their clients have settled what they
-// hold, at the latest after grace.
-func NewRPC(draining context.Context, service *Service, grace time.Duration, parts Parts) *RPC {
-	return &RPC{service: service, draining: draining, grace: grace, parts: parts}
+// NewRPC makes the handler. Streams that are to finish send no more and end once their clients have settled what they hold, at
+// the latest after grace.
+func NewRPC(service *Service, grace time.Duration, around Around) *RPC {
+	return &RPC{service: service, grace: grace, around: around}
 }

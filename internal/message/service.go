@@ -2,13 +2,16 @@ package message
 
 import (
 	"context"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 	"go.uber.org/zap"
 	"golang.org/x/sync/errgroup"
 
 	"plinth/internal/broker"
+	"plinth/internal/kv"
 	"plinth/internal/pg"
+	"plinth/internal/tenant"
 )
 
 // A notification is a hint that there is something new to read. Its payload says where.
@@ -20,25 +23,55 @@ const (
 
 // Service holds the rules of messages and queues. Its Run must run.
 type Service struct {
-	db         *pg.DB
-	url        string
-	broker     broker.Broker
-	log        *zap.Logger
-	autoCreate bool
-	notifier   *pg.Notifier
-	rates      *rates
-	topology   *topology
-	pauses     *pauses
+	db       *pg.DB // acts for the tenant of the context
+	system   *pg.DB // acts for all tenants
+	url      string
+	broker   broker.Broker
+	log      *zap.Logger
+	limits   Limits
+	quotas   quotas
+	limiter  *kv.Limiter // nil limits no rates
+	notifier *pg.Notifier
+	rates    *rates
+	topology *topology
+	pauses   *queueSet
 
 	heardWaiting, heardPolicies chan struct{} // have a token after such a notification
 }
 
-// New makes the service. url is that of db, for connections that listen. With autoCreate, publishing to an unknown queue
-// creates it.
-func New(db *pg.DB, url string, b broker.Broker, log *zap.Logger, autoCreate bool) *Service {
+// Limits are what tenants without quotas of their own may have; 0 is no limit.
+type Limits struct {
+	AutoCreate bool  // publishing to an unknown queue creates it
+	Queues     int64 // of a tenant
+	Waiting    int64 // messages of a tenant that wait for their time
+	PerSecond  int64 // messages that a tenant publishes in a second
+}
+
+// quotas are the tenants' limits on what this domain keeps for them.
+type quotas struct{ queues, waiting, perSecond *tenant.Quota }
+
+// waitingFresh is how long a count of waiting messages is used again: counting them costs more than keeping one.
+const waitingFresh = 2 * time.Second
+
+func newQuotas(l Limits) quotas {
+	return quotas{
+		queues:    tenant.NewQuota("queues", "queues", l.Queues, countQueues, 0),
+		waiting:   tenant.NewQuota("waiting_messages", "waiting messages", l.Waiting, countWaiting, waitingFresh),
+		perSecond: tenant.NewQuota("messages_per_second", "messages a second", l.PerSecond, nil, 0),
+	}
+}
+
+// Quotas are those of this domain, for tenant.Service.Register.
+func (s *Service) Quotas() []*tenant.Quota {
+	return []*tenant.Quota{s.quotas.queues, s.quotas.waiting, s.quotas.perSecond}
+}
+
+// New makes the service. url is that of db, for connections that listen. limiter counts what tenants publish in a second; nil
+// does not.
+func New(db *pg.DB, url string, b broker.Broker, log *zap.Logger, limiter *kv.Limiter, limits Limits) *Service {
 	return &Service{
-		db: db, url: url, broker: b, log: log, autoCreate: autoCreate,
-		notifier: pg.NewNotifier(db), rates: &rates{}, topology: &topology{}, pauses: newPauses(),
+		db: db, system: db.System(), url: url, broker: b, log: log, limiter: limiter, limits: limits, quotas: newQuotas(limits),
+		notifier: pg.NewNotifier(db), rates: &rates{}, topology: &topology{}, pauses: newQueueSet(selectPaused),
 		heardWaiting: make(chan struct{}, 1), heardPolicies: make(chan struct{}, 1),
 	}
 }
@@ -50,7 +83,7 @@ func (s *Service) Run(ctx context.Context) error {
 	group.Go(func() error { return s.notifier.Run(ctx) })
 	group.Go(func() error { return pg.Listen(ctx, s.url, channel, s.log, s.hear) })
 	group.Go(func() error { s.watchPauses(ctx); return nil })
-	group.Go(func() error { return s.rates.run(ctx, s.db, s.log) })
+	group.Go(func() error { return s.rates.run(ctx, s.system, s.log) })
 	return group.Wait()
 }
 

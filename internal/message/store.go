@@ -7,6 +7,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"plinth/internal/auth"
 	"plinth/internal/pg"
 )
 
@@ -36,22 +37,28 @@ func insertQueue(ctx context.Context, db pg.Querier, name QueueName, p Policy) (
 	tag, err := db.Exec(ctx, `
 		INSERT INTO queues (tenant, name, max_attempts, min_backoff, max_backoff, message_ttl, max_length, dead_letter_retention)
 		VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT (tenant, name) DO NOTHING`,
-		tenant, name.name, p.MaxAttempts, p.MinBackoff, p.MaxBackoff, p.MessageTTL, p.MaxLength, p.DeadLetterRetention)
+		auth.TenantOf(ctx), name.name, p.MaxAttempts, p.MinBackoff, p.MaxBackoff, p.MessageTTL, p.MaxLength, p.DeadLetterRetention)
 	if err != nil || tag.RowsAffected() == 0 {
 		return false, err
 	}
 	return true, insertBindings(ctx, db, name, p.Bindings)
 }
 
+// countQueues counts those of the tenant.
+func countQueues(ctx context.Context, db pg.Querier) (n int64, err error) {
+	err = db.QueryRow(ctx, `SELECT count(*) FROM queues WHERE tenant = $1`, auth.TenantOf(ctx)).Scan(&n)
+	return n, err
+}
+
 // updatePolicy changes all of a policy that can be changed.
 func updatePolicy(ctx context.Context, db pg.Querier, name QueueName, p Policy) error {
 	_, err := db.Exec(ctx, `UPDATE queues
 		SET max_attempts = $3, min_backoff = $4, max_backoff = $5, dead_letter_retention = $6 WHERE tenant = $1 AND name = $2`,
-		tenant, name.name, p.MaxAttempts, p.MinBackoff, p.MaxBackoff, p.DeadLetterRetention)
+		auth.TenantOf(ctx), name.name, p.MaxAttempts, p.MinBackoff, p.MaxBackoff, p.DeadLetterRetention)
 	if err != nil {
 		return err
 	}
-	if _, err := db.Exec(ctx, `DELETE FROM queue_bindings WHERE tenant = $1 AND queue = $2`, tenant, name.name); err != nil {
+	if _, err := db.Exec(ctx, `DELETE FROM queue_bindings WHERE tenant = $1 AND queue = $2`, auth.TenantOf(ctx), name.name); err != nil {
 		return err
 	}
 	return insertBindings(ctx, db, name, p.Bindings)
@@ -64,13 +71,14 @@ func insertBindings(ctx context.Context, db pg.Querier, queue QueueName, binding
 	}
 	_, err := db.Exec(ctx, `INSERT INTO queue_bindings (tenant, queue, topic, pattern)
 		SELECT $1, $2, topic, pattern FROM unnest($3::text[], $4::text[]) AS b (topic, pattern)
-		ON CONFLICT DO NOTHING`, tenant, queue.name, topics, patterns)
+		ON CONFLICT DO NOTHING`, auth.TenantOf(ctx), queue.name, topics, patterns)
 	return err
 }
 
 // lockQueue keeps a queue from being deleted until the transaction ends.
 func lockQueue(ctx context.Context, db pg.Querier, name QueueName) (known bool, err error) {
-	err = db.QueryRow(ctx, `SELECT true FROM queues WHERE tenant = $1 AND name = $2 FOR SHARE`, tenant, name.name).Scan(&known)
+	err = db.QueryRow(ctx, `SELECT true FROM queues WHERE tenant = $1 AND name = $2 FOR SHARE`,
+		auth.TenantOf(ctx), name.name).Scan(&known)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return false, nil
 	}
@@ -80,7 +88,8 @@ func lockQueue(ctx context.Context, db pg.Querier, name QueueName) (known bool, 
 // lockForChange keeps all others from changing or deleting a queue until the transaction ends.
 func lockForChange(ctx context.Context, db pg.Querier, name QueueName) error {
 	var known bool
-	err := db.QueryRow(ctx, `SELECT true FROM queues WHERE tenant = $1 AND name = $2 FOR NO KEY UPDATE`, tenant, name.name).Scan(&known)
+	err := db.QueryRow(ctx, `SELECT true FROM queues WHERE tenant = $1 AND name = $2 FOR NO KEY UPDATE`,
+		auth.TenantOf(ctx), name.name).Scan(&known)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return errNoQueue(name)
 	}
@@ -88,7 +97,8 @@ func lockForChange(ctx context.Context, db pg.Querier, name QueueName) error {
 }
 
 func selectQueue(ctx context.Context, db pg.Querier, name QueueName) (Queue, error) {
-	q, err := scanQueue(db.QueryRow(ctx, `SELECT `+queueColumns+` FROM queues WHERE tenant = $1 AND name = $2`, tenant, name.name))
+	q, err := scanQueue(db.QueryRow(ctx, `SELECT `+queueColumns+` FROM queues WHERE tenant = $1 AND name = $2`,
+		auth.TenantOf(ctx), name.name))
 	if errors.Is(err, pgx.ErrNoRows) {
 		return Queue{}, errNoQueue(name)
 	}
@@ -97,7 +107,7 @@ func selectQueue(ctx context.Context, db pg.Querier, name QueueName) (Queue, err
 
 func selectQueues(ctx context.Context, db pg.Querier, after string, limit int) ([]Queue, error) {
 	rows, err := db.Query(ctx, `SELECT `+queueColumns+` FROM queues
-		WHERE tenant = $1 AND name > $2 ORDER BY name LIMIT $3`, tenant, after, limit)
+		WHERE tenant = $1 AND name > $2 ORDER BY name LIMIT $3`, auth.TenantOf(ctx), after, limit)
 	if err != nil {
 		return nil, err
 	}
@@ -107,7 +117,7 @@ func selectQueues(ctx context.Context, db pg.Querier, after string, limit int) (
 // updatePaused gives the queue as it is then.
 func updatePaused(ctx context.Context, db pg.Querier, name QueueName, paused bool) (Queue, error) {
 	q, err := scanQueue(db.QueryRow(ctx, `UPDATE queues SET paused = $3 WHERE tenant = $1 AND name = $2 RETURNING `+queueColumns,
-		tenant, name.name, paused))
+		auth.TenantOf(ctx), name.name, paused))
 	if errors.Is(err, pgx.ErrNoRows) {
 		return Queue{}, errNoQueue(name)
 	}
@@ -123,13 +133,13 @@ func selectStats(ctx context.Context, db pg.Querier, name QueueName) (s Stats, e
 			coalesce(sum(published), 0) / 60::float8, coalesce(sum(delivered), 0) / 60::float8, coalesce(sum(acknowledged), 0) / 60::float8
 		FROM queue_rates
 		WHERE tenant = $1 AND queue = $2 AND bucket >= date_bin('10 seconds', now(), 'epoch') - interval '60 seconds'`,
-		tenant, name.name,
+		auth.TenantOf(ctx), name.name,
 	).Scan(&s.Waiting, &s.DeadLetters, &s.Rates.Published, &s.Rates.Delivered, &s.Rates.Acknowledged)
 	return s, err
 }
 
 func deleteQueue(ctx context.Context, db pg.Querier, name QueueName) (deleted bool, err error) {
-	tag, err := db.Exec(ctx, `DELETE FROM queues WHERE tenant = $1 AND name = $2`, tenant, name.name)
+	tag, err := db.Exec(ctx, `DELETE FROM queues WHERE tenant = $1 AND name = $2`, auth.TenantOf(ctx), name.name)
 	return tag.RowsAffected() == 1, err
 }
 
@@ -143,7 +153,7 @@ func deleteAllOf(ctx context.Context, db pg.Querier, name QueueName) error {
 		`DELETE FROM message_keys WHERE tenant = $1 AND destination = $2`,
 		`DELETE FROM queue_rates WHERE tenant = $1 AND queue = $2`,
 	} {
-		if _, err := db.Exec(ctx, statement, tenant, name.name); err != nil {
+		if _, err := db.Exec(ctx, statement, auth.TenantOf(ctx), name.name); err != nil {
 			return err
 		}
 	}
@@ -154,7 +164,7 @@ func deleteAllOf(ctx context.Context, db pg.Querier, name QueueName) error {
 // a relay puts back while it waits for that relay; the next one does.
 func deleteWaitingOf(ctx context.Context, db pg.Querier, name QueueName) (deleted int64, err error) {
 	for range 2 {
-		tag, err := db.Exec(ctx, `DELETE FROM message_waiting WHERE tenant = $1 AND queue = $2`, tenant, name.name)
+		tag, err := db.Exec(ctx, `DELETE FROM message_waiting WHERE tenant = $1 AND queue = $2`, auth.TenantOf(ctx), name.name)
 		if err != nil {
 			return deleted, err
 		}

@@ -8,6 +8,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"plinth/internal/auth"
 	"plinth/internal/broker"
 )
 
@@ -60,8 +61,8 @@ type Nack struct {
 	Reason string         // for people
 }
 
-// Subscribe starts to receive from a queue. At most maxOutstanding messages are leased at a time, each for ackDeadline.
-// Errors: NotFound.
+// Subscribe starts to receive from a queue of the tenant that ctx acts for. At most maxOutstanding messages are leased at a
+// time, each for ackDeadline. Errors: NotFound.
 func (s *Service) Subscribe(ctx context.Context, queue QueueName, maxOutstanding int, ackDeadline time.Duration) (*Subscription, error) {
 	life, end := context.WithCancel(context.WithoutCancel(ctx))
 	src, err := s.open(ctx, life, queue, maxOutstanding)
@@ -70,7 +71,7 @@ func (s *Service) Subscribe(ctx context.Context, queue QueueName, maxOutstanding
 		return nil, err
 	}
 	sub := &Subscription{
-		service: s, source: src, log: s.log, count: s.rates.of(queue), ackDeadline: ackDeadline,
+		service: s, source: src, log: s.log, count: s.rates.of(src.owned), ackDeadline: ackDeadline,
 		received: make(chan broker.Delivery, min(maxOutstanding, aheadBatch)), life: life, end: end,
 		leases: map[string]*lease{}, freed: make(chan struct{}, 1),
 	}
@@ -161,7 +162,8 @@ func (s *Subscription) another(ctx context.Context) *lease {
 // is too often.
 func (s *Subscription) fits(ctx context.Context, l *lease) bool {
 	queue := s.source.queue
-	if paused, _ := s.service.pauses.of(queue); paused {
+	ctx = auth.AsService(ctx, s.source.tenant) // Whoever calls Next.
+	if paused, _ := s.service.pauses.of(s.source.owned); paused {
 		s.settle(l.delivery.Nack, l.message.ID)
 		return false
 	}
@@ -294,12 +296,12 @@ func (s *Subscription) nack(items []Nack) (n int) {
 	}
 	// The end of the subscription waits for this, so that what is moved is acknowledged too.
 	if err := s.service.fail(context.WithoutCancel(s.life), s.source.queue, failures...); err != nil {
-		s.log.Warn("messages cannot be moved, they stay outstanding", zap.Stringer("queue", s.source.queue), zap.Error(err))
+		s.log.Warn("messages cannot be moved, they stay outstanding", zap.Inline(s.source.owned), zap.Error(err))
 		s.keep(taken)
 		return n
 	}
 	for _, f := range failures {
-		s.log.Info("message given back", zap.Inline(&line{queue: s.source.queue, message: f.message, failure: f}))
+		s.log.Info("message given back", zap.Inline(&line{queue: s.source.owned, message: f.message, failure: f}))
 	}
 	s.ack(taken)
 	return n
@@ -370,7 +372,7 @@ func (s *Subscription) settle(how func(context.Context) error, id string) bool {
 	defer cancel()
 	err := how(ctx)
 	if err != nil {
-		s.log.Warn("settling failed, the message will come again", zap.Stringer("queue", s.source.queue), zap.String("id", id), zap.Error(err))
+		s.log.Warn("settling failed, the message will come again", zap.Inline(s.source.owned), zap.String("id", id), zap.Error(err))
 	}
 	return err == nil
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"golang.org/x/sync/singleflight"
 
+	"plinth/internal/auth"
 	"plinth/internal/broker"
 	"plinth/internal/errs"
 )
@@ -61,12 +62,13 @@ func errNoQueue(queue QueueName) error {
 
 // declareOnBroker makes a queue and its bindings on the broker; what is there already stays.
 func (s *Service) declareOnBroker(ctx context.Context, q Queue) error {
-	name := q.Name.onBroker()
+	tenant := auth.TenantOf(ctx)
+	name := q.Name.onBroker(tenant)
 	if err := s.broker.Declare(ctx, broker.Queue{Name: name, MessageTTL: q.MessageTTL, MaxLength: q.MaxLength}); err != nil {
 		return err
 	}
 	for _, b := range q.Bindings {
-		if err := s.broker.Bind(ctx, name, broker.Binding{Topic: topicOnBroker(b.Topic), Pattern: b.Pattern}); err != nil {
+		if err := s.broker.Bind(ctx, name, b.onBroker(tenant)); err != nil {
 			return err
 		}
 	}
@@ -76,7 +78,7 @@ func (s *Service) declareOnBroker(ctx context.Context, q Queue) error {
 // topology remembers the topics whose queues this process has declared, all of them, and in which generation of the
 // broker. A queue that is bound later is bound on the broker by whoever binds it.
 type topology struct {
-	declared  sync.Map // topic to declaration
+	declared  sync.Map // name on the broker to declaration
 	declaring singleflight.Group
 }
 
@@ -94,23 +96,25 @@ func (s *Service) declareTopics(ctx context.Context, generation uint64, batch []
 		if m.to.topic == "" {
 			continue
 		}
-		err, done := topics[m.to.topic]
+		name := topicOnBroker(m.tenant, m.to.topic)
+		err, done := topics[name]
 		if !done {
-			err = s.declareTopic(ctx, m.to.topic, generation)
-			topics[m.to.topic] = err
+			err = s.declareTopic(auth.AsService(ctx, m.tenant), m.to.topic, generation)
+			topics[name] = err
 		}
 		outcomes[i] = err
 	}
 }
 
-// declareTopic tells the broker of every queue that is bound to the topic, once in each generation and every minute. Errors: NotFound where
-// there is none.
+// declareTopic tells the broker of every queue that is bound to the topic, once in each generation and every minute.
+// Errors: NotFound where there is none.
 func (s *Service) declareTopic(ctx context.Context, topic string, generation uint64) error {
-	if d, ok := s.topology.declared.Load(topic); ok && d.(declaration).generation == generation &&
+	name := topicOnBroker(auth.TenantOf(ctx), topic)
+	if d, ok := s.topology.declared.Load(name); ok && d.(declaration).generation == generation &&
 		time.Since(d.(declaration).at) < topicFresh {
 		return nil
 	}
-	done := s.topology.declaring.DoChan(topic+" "+strconv.FormatUint(generation, 10), func() (any, error) {
+	done := s.topology.declaring.DoChan(name+" "+strconv.FormatUint(generation, 10), func() (any, error) {
 		// Others wait for this too, so it does not end with the call that came first.
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), topicLimit)
 		defer cancel()
@@ -126,7 +130,7 @@ func (s *Service) declareTopic(ctx context.Context, topic string, generation uin
 				return nil, err
 			}
 		}
-		s.topology.declared.Store(topic, declaration{generation, time.Now()})
+		s.topology.declared.Store(name, declaration{generation, time.Now()})
 		return nil, nil
 	})
 	select {

@@ -5,6 +5,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"plinth/internal/broker"
 	"plinth/internal/errs"
 	"plinth/internal/message"
@@ -82,6 +84,32 @@ func TestPublishToATopicOfAnEmptyBroker(t *testing.T) {
 	for i, r := range f.PublishBatch(within(t), []message.Publication{p, {To: message.ToQueue(name(t, "a"))}}) {
 		if errs.Is(r.Err, errs.Unavailable) != (i == 0) {
 			t.Errorf("%d: %v", i, r.Err)
+		}
+	}
+}
+
+// TestTopicOfTenantsOfAnEmptyBroker has two tenants publish to a topic of the same name, each of whom the broker has to be
+// told of.
+func TestTopicOfTenantsOfAnEmptyBroker(t *testing.T) {
+	t.Parallel()
+	f := newTroubled(t)
+	bothTenants(t, f.fixture)
+	for range 20 {
+		f.trouble.generation.Add(1)
+		var group errgroup.Group
+		for _, tenant := range []string{"a", "b"} {
+			if err := f.broker.Delete(within(t), tenant+".orders"); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for _, tenant := range []string{"a", "b"} {
+			group.Go(func() error {
+				_, err := f.Publish(as(t, tenant), message.Publication{To: topic(t, "news", "x")})
+				return err
+			})
+		}
+		if err := group.Wait(); err != nil {
+			t.Fatal(err)
 		}
 	}
 }

@@ -127,9 +127,8 @@ func TestHandlerContext(t *testing.T) {
 // effects makes a table that handlers write to, and gives a function that counts its rows.
 func (f fixture) effects(t *testing.T) (count func() int) {
 	t.Helper()
-	if _, err := f.db.Exec(within(t), "CREATE TABLE effects (body text)"); err != nil {
-		t.Fatal(err)
-	}
+	f.schema(t, `CREATE TABLE effects (body text, tenant text NOT NULL DEFAULT current_setting('plinth.tenant'));
+		SELECT plinth_isolate('effects')`)
 	return func() (n int) {
 		t.Helper()
 		if err := f.db.QueryRow(within(t), "SELECT count(*) FROM effects").Scan(&n); err != nil {

@@ -17,6 +17,7 @@ import (
 
 // waiting is a row of message_waiting: a message that goes to the broker later.
 type waiting struct {
+	tenant        string
 	id            string
 	to            Destination
 	due           time.Duration // from now
@@ -29,19 +30,19 @@ type waiting struct {
 	body          []byte
 }
 
-// publication is the message as the broker carries it, with its past in the headers.
+// publication is the message as the broker carries it, with its tenant and its past in the headers.
 func (w *waiting) publication() broker.Publication {
-	headers := w.headers
+	headers := make(map[string]string, len(w.headers)+4)
+	maps.Copy(headers, w.headers)
+	headers[tenantHeader] = w.tenant
 	if w.attempts > 0 {
-		headers = make(map[string]string, len(w.headers)+3)
-		maps.Copy(headers, w.headers)
 		headers[attemptsHeader] = strconv.Itoa(w.attempts)
 		headers[reasonHeader] = w.reason
 		if !w.firstFailedAt.IsZero() {
 			headers[firstFailedAtHeader] = w.firstFailedAt.UTC().Format(time.RFC3339Nano)
 		}
 	}
-	return broker.Publication{To: w.to.onBroker(), Message: broker.Message{
+	return broker.Publication{To: w.to.onBroker(w.tenant), Message: broker.Message{
 		ID: w.id, Body: w.body, Attributes: w.attributes, Headers: headers,
 	}}
 }
@@ -72,6 +73,9 @@ func (s *Service) keep(ctx context.Context, tx pgx.Tx, batch []*outgoing) error 
 	if len(rows) == 0 {
 		return nil
 	}
+	if err := s.quotas.waiting.Take(ctx, tx, int64(len(rows))); err != nil {
+		return err
+	}
 	if err := insertWaiting(ctx, tx, rows...); err != nil {
 		return err
 	}
@@ -79,7 +83,7 @@ func (s *Service) keep(ctx context.Context, tx pgx.Tx, batch []*outgoing) error 
 	pg.AfterCommit(tx, func() {
 		for _, m := range rows {
 			if m.to.topic == "" {
-				s.rates.of(m.to.queue).published.Add(1)
+				s.rates.of(owned{m.tenant, m.to.queue}).published.Add(1)
 			}
 		}
 	})
@@ -123,14 +127,14 @@ func (s *Service) findQueues(ctx context.Context, tx pgx.Tx, queues map[string]b
 	if len(queues) == 0 {
 		return nil
 	}
-	if err := keepQueues(ctx, tx, queues); err != nil || !s.autoCreate {
+	if err := keepQueues(ctx, tx, queues); err != nil || !s.limits.AutoCreate {
 		return err
 	}
 	for name, known := range queues {
 		if known {
 			continue
 		}
-		if _, err := insertQueue(ctx, tx, QueueName{name}, DefaultPolicy); err != nil {
+		if _, err := s.makeQueue(ctx, tx, QueueName{name}, DefaultPolicy); err != nil {
 			return err
 		}
 	}

@@ -10,6 +10,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"plinth/internal/auth"
 	"plinth/internal/pg"
 )
 
@@ -17,12 +18,14 @@ import (
 // attempts of the two: its delivery was settled and came again all the same.
 func insertWaiting(ctx context.Context, db pg.Querier, messages ...waiting) error {
 	n := len(messages)
-	ids, queues, topics, keys := make([]string, n), make([]string, n), make([]string, n), make([]string, n)
+	tenants, ids := make([]string, n), make([]string, n)
+	queues, topics, keys := make([]string, n), make([]string, n), make([]string, n)
 	due, at := make([]time.Duration, n), make([]*time.Time, n)
 	attempts, reasons, failed := make([]int32, n), make([]string, n), make([]*time.Time, n)
 	headers, attributes, bodies := make([]string, n), make([]string, n), make([][]byte, n)
 	for i, m := range messages {
-		ids[i], queues[i], topics[i], keys[i] = m.id, m.to.queue.name, m.to.topic, m.to.routingKey
+		tenants[i], ids[i] = m.tenant, m.id
+		queues[i], topics[i], keys[i] = m.to.queue.name, m.to.topic, m.to.routingKey
 		due[i], at[i] = m.due, unlessZero(m.dueAt)
 		attempts[i], reasons[i], failed[i] = int32(m.attempts), text(m.reason), unlessZero(m.firstFailedAt)
 		headers[i], attributes[i] = object(m.headers), object(m.attributes)
@@ -32,13 +35,13 @@ func insertWaiting(ctx context.Context, db pg.Querier, messages ...waiting) erro
 	_, err := db.Exec(ctx, `
 		INSERT INTO message_waiting AS w (tenant, id, queue, topic, routing_key, due_at, attempts, reason, first_failed_at,
 			headers, attributes, body)
-		SELECT $1, id::uuid, queue, topic, routing_key, coalesce(at, clock_timestamp() + due), attempts, reason, failed,
+		SELECT tenant, id::uuid, queue, topic, routing_key, coalesce(at, clock_timestamp() + due), attempts, reason, failed,
 			headers::json, attributes::json, body
-		FROM unnest($2::text[], $3::text[], $4::text[], $5::text[], $6::interval[], $7::timestamptz[], $8::int[], $9::text[],
-			$10::timestamptz[], $11::text[], $12::text[], $13::bytea[])
-			AS m (id, queue, topic, routing_key, due, at, attempts, reason, failed, headers, attributes, body)
+		FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::interval[], $7::timestamptz[], $8::int[],
+			$9::text[], $10::timestamptz[], $11::text[], $12::text[], $13::bytea[])
+			AS m (tenant, id, queue, topic, routing_key, due, at, attempts, reason, failed, headers, attributes, body)
 		ON CONFLICT (tenant, id, queue) DO UPDATE SET attempts = greatest(w.attempts, excluded.attempts)`,
-		tenant, ids, queues, topics, keys, due, at, attempts, reasons, failed, headers, attributes, bodies)
+		tenants, ids, queues, topics, keys, due, at, attempts, reasons, failed, headers, attributes, bodies)
 	return err
 }
 
@@ -61,7 +64,7 @@ func object(m map[string]string) string {
 // keepQueues marks those of the queues that exist, and keeps them from being deleted until the transaction ends.
 func keepQueues(ctx context.Context, db pg.Querier, queues map[string]bool) error {
 	rows, err := db.Query(ctx, `SELECT name FROM queues WHERE tenant = $1 AND name = ANY ($2) ORDER BY name FOR KEY SHARE`,
-		tenant, slices.Collect(maps.Keys(queues)))
+		auth.TenantOf(ctx), slices.Collect(maps.Keys(queues)))
 	if err != nil {
 		return err
 	}
@@ -76,7 +79,7 @@ func keepQueues(ctx context.Context, db pg.Querier, queues map[string]bool) erro
 // selectBindings gives the bindings to each of the topics, in the order of their queues.
 func selectBindings(ctx context.Context, db pg.Querier, topics ...string) (map[string][]bound, error) {
 	rows, err := db.Query(ctx, `SELECT topic, queue, pattern FROM queue_bindings WHERE tenant = $1 AND topic = ANY ($2)
-		ORDER BY queue, pattern`, tenant, topics)
+		ORDER BY queue, pattern`, auth.TenantOf(ctx), topics)
 	if err != nil {
 		return nil, err
 	}
@@ -94,7 +97,7 @@ func selectWaiting(ctx context.Context, db pg.Querier, id string) (WaitingMessag
 	m := WaitingMessage{ID: id}
 	err := db.QueryRow(ctx, `
 		SELECT queue, topic, routing_key, due_at, attempts, reason, attributes, body
-		FROM message_waiting WHERE tenant = $1 AND id = $2::uuid ORDER BY due_at LIMIT 1`, tenant, id).
+		FROM message_waiting WHERE tenant = $1 AND id = $2::uuid ORDER BY due_at LIMIT 1`, auth.TenantOf(ctx), id).
 		Scan(&m.Queue.name, &m.Topic, &m.RoutingKey, &m.DeliverAt, &m.Attempts, &m.Reason, &m.Attributes, &m.Body)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return WaitingMessage{}, errNotWaiting(id)
@@ -102,7 +105,13 @@ func selectWaiting(ctx context.Context, db pg.Querier, id string) (WaitingMessag
 	return m, err
 }
 
+// countWaiting counts those of the tenant.
+func countWaiting(ctx context.Context, db pg.Querier) (n int64, err error) {
+	err = db.QueryRow(ctx, `SELECT count(*) FROM message_waiting WHERE tenant = $1`, auth.TenantOf(ctx)).Scan(&n)
+	return n, err
+}
+
 func deleteWaiting(ctx context.Context, db pg.Querier, id string) (deleted bool, err error) {
-	tag, err := db.Exec(ctx, `DELETE FROM message_waiting WHERE tenant = $1 AND id = $2::uuid`, tenant, id)
+	tag, err := db.Exec(ctx, `DELETE FROM message_waiting WHERE tenant = $1 AND id = $2::uuid`, auth.TenantOf(ctx), id)
 	return tag.RowsAffected() > 0, err
 }

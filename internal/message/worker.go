@@ -12,9 +12,11 @@ import (
 	"go.uber.org/zap/zapcore"
 	"golang.org/x/sync/errgroup"
 
+	"plinth/internal/auth"
 	"plinth/internal/broker"
 	"plinth/internal/errs"
 	"plinth/internal/observe"
+	"plinth/internal/pg"
 )
 
 // Back-off of what cannot reach its backends: it must be back soon after they are.
@@ -23,29 +25,44 @@ const (
 	maxReconnect = 4 * time.Second
 )
 
-// Worker runs handlers, and the service's maintenance.
+// lookOutEvery is how often a worker looks for queues of its handlers that are new.
+const lookOutEvery = time.Second
+
+// Worker runs handlers for every active tenant, and the service's maintenance.
 type Worker struct {
 	service  *Service
 	handlers []Handler
 	lines    *zap.Logger
 	drain    time.Duration
+	tenants  Tenants
+	opening  chan struct{} // has a token for each queue that is being subscribed to, so that calls have connections left
+	present  *queueSet     // the queues of the handlers that are there
 }
 
 // NewWorker makes a worker. lines is for the one line of a message; there may be many, so it should be buffered. When the
-// worker is told to stop, handlers have drain to finish what they hold.
-func NewWorker(service *Service, handlers []Handler, lines *zap.Logger, drain time.Duration) *Worker {
-	return &Worker{service: service, handlers: handlers, lines: lines, drain: drain}
+// worker is told to stop, or to serve a tenant no longer, handlers have drain to finish what they hold.
+func NewWorker(service *Service, handlers []Handler, lines *zap.Logger, drain time.Duration, tenants Tenants) *Worker {
+	names := make([]string, len(handlers))
+	for i, h := range handlers {
+		names[i] = h.queue.name
+	}
+	return &Worker{
+		service: service, handlers: handlers, lines: lines, drain: drain, tenants: tenants,
+		opening: make(chan struct{}, max(1, service.db.MaxConns()/4)),
+		present: newQueueSet(func(ctx context.Context, system pg.Querier) ([]owned, error) { return selectNamed(ctx, system, names) }),
+	}
 }
 
-// EnsureQueues makes the queues of all handlers, and tries again for as long as ctx lives.
+// EnsureQueues makes the queues that all handlers have of the default tenant, and tries again for as long as ctx lives.
 func (w *Worker) EnsureQueues(ctx context.Context) error {
+	ctx = auth.AsService(ctx, auth.DefaultTenant)
 	for _, h := range w.handlers {
 		for attempt := 1; ; attempt++ {
 			err := w.service.EnsureQueue(ctx, h.queue)
 			if err == nil {
 				break
 			}
-			if !w.retry(ctx, "queue cannot be used, trying again", h.queue, attempt, err) {
+			if !w.retry(ctx, "queue cannot be used, trying again", attempt, err, zap.Inline(owned{auth.DefaultTenant, h.queue})) {
 				return nil
 			}
 		}
@@ -57,118 +74,153 @@ func (w *Worker) EnsureQueues(ctx context.Context) error {
 func (w *Worker) Run(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return w.service.maintain(ctx) })
-	for _, h := range w.handlers {
-		group.Go(func() error {
-			w.serve(ctx, h)
-			return nil
-		})
-	}
+	group.Go(func() error { w.follow(ctx); return nil })
+	group.Go(func() error { w.lookOut(ctx); return nil })
 	return group.Wait()
 }
 
-// serve consumes from the queue of a handler until ctx ends, however often it is lost. Its credit is what it can handle at a
-// time: a message that waited here behind a slow one could be handled elsewhere, and the end of the process would count as an
-// attempt of a message that no handler has seen.
-func (w *Worker) serve(ctx context.Context, h Handler) {
-	for attempt := 1; ; attempt++ {
-		src, err := w.service.open(ctx, ctx, h.queue, h.concurrency)
-		if err == nil {
-			attempt = 1
-			err = w.consume(ctx, h, src)
-		}
-		if !w.retry(ctx, "queue cannot be used, trying again", h.queue, attempt, err) {
+// lookOut reads which queues of the handlers are there. A tenant has those that it makes.
+func (w *Worker) lookOut(ctx context.Context) {
+	for len(w.handlers) > 0 {
+		_ = w.present.read(ctx, w.service.system) // A database that is away is in the log of others, and the next time comes.
+		if !pause(ctx, lookOutEvery) {
 			return
 		}
 	}
 }
 
-// consume handles messages until ctx ends or the queue is gone. Its return value says why.
-func (w *Worker) consume(ctx context.Context, h Handler, src *source) error {
+// awaitQueue waits until a queue is there. It is false when ctx has ended.
+func (w *Worker) awaitQueue(ctx context.Context, queue owned) bool {
+	for {
+		there, until := w.present.of(queue)
+		if there {
+			return ctx.Err() == nil
+		}
+		select {
+		case <-until.Done():
+		case <-ctx.Done():
+			return false
+		}
+	}
+}
+
+// serve consumes from a tenant's queue of a handler until ctx ends, however often it is lost, and waits for the queue where
+// there is none. Its credit is what it can handle at a time: a message that waited here behind a slow one could be handled
+// elsewhere, and the end of the process would count as an attempt of a message that no handler has seen.
+func (w *Worker) serve(ctx context.Context, h Handler, t *served) {
+	for attempt := 1; w.awaitQueue(ctx, owned{t.name, h.queue}); attempt++ {
+		src, err := w.open(ctx, h)
+		if err == nil {
+			attempt = 1
+			err = w.consume(ctx, h, t, src)
+		}
+		if !w.retry(ctx, "queue cannot be used, trying again", attempt, err, zap.Inline(owned{t.name, h.queue})) {
+			return
+		}
+	}
+}
+
+// open subscribes to the queue of a handler, a few at a time.
+func (w *Worker) open(ctx context.Context, h Handler) (*source, error) {
+	select {
+	case w.opening <- struct{}{}:
+		defer func() { <-w.opening }()
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	return w.service.open(ctx, ctx, h.queue, h.concurrency)
+}
+
+// consume handles messages until ctx ends or the queue is gone. Its return value says why. It receives when there is a place
+// for one more, and each message has a goroutine of its own, so that a queue where nothing comes costs no more than this one.
+func (w *Worker) consume(ctx context.Context, h Handler, t *served, src *source) error {
 	defer src.Close()
 	// Handlers outlive ctx, so that they finish; work ends when they may not any longer.
 	work, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
 	defer context.AfterFunc(ctx, func() { time.AfterFunc(w.drain, stop) })()
 
-	count := w.service.rates.of(h.queue)
-	var group errgroup.Group
-	var receiving sync.Mutex
-	for range h.concurrency {
-		group.Go(func() error {
-			for {
-				receiving.Lock()
-				d, err := src.Receive()
-				receiving.Unlock()
-				if err != nil {
-					return err
-				}
-				count.delivered.Add(1)
-				if w.handle(work, h, d) {
-					count.acknowledged.Add(1)
-				}
+	count := w.service.rates.of(src.owned)
+	places := make(chan struct{}, h.concurrency)
+	var handling sync.WaitGroup
+	defer handling.Wait()
+	for {
+		select {
+		case places <- struct{}{}:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		d, err := src.Receive()
+		if err != nil {
+			return err
+		}
+		count.delivered.Add(1)
+		handling.Go(func() {
+			defer func() { <-places }()
+			if w.handle(auth.With(work, t.principal.Load()), h, src.owned, d) {
+				count.acknowledged.Add(1)
 			}
 		})
 	}
-	return group.Wait()
 }
 
 // handle is what stands around every handler: recover, trace, the handler, the log line, and the end of the delivery. It
 // says whether the message was handled.
-func (w *Worker) handle(ctx context.Context, h Handler, d broker.Delivery) bool {
+func (w *Worker) handle(ctx context.Context, h Handler, queue owned, d broker.Delivery) bool {
 	m := fromBroker(d)
-	if d.Attempt > 1 && w.setAside(ctx, h, d, m) {
+	if d.Attempt > 1 && w.setAside(ctx, queue, d, m) {
 		return false
 	}
-	line := &line{queue: h.queue, message: m, start: time.Now()}
+	line := &line{queue: queue, message: m, start: time.Now()}
 	err := w.call(ctx, h, m)
 	if err == nil {
 		w.lines.Info("message handled", zap.Inline(line))
-		return w.settle(d.Ack, d.ID)
+		return w.settle(d.Ack, queue, d.ID)
 	}
 	f := &failure{message: m, reason: err.Error(), permanent: !errs.Retryable(err)}
-	if ctx.Err() != nil || !w.move(ctx, h.queue, f) { // The process has no more time for it, which is not the message's fault.
+	if ctx.Err() != nil || !w.move(ctx, queue, f) { // The process has no more time for it, which is not the message's fault.
 		w.lines.Warn("message given back", zap.Inline(line), zap.Error(err))
-		w.settle(d.Nack, d.ID)
+		w.settle(d.Nack, queue, d.ID)
 		return false
 	}
 	line.failure = f
 	w.lines.Error("message failed", zap.Inline(line))
-	w.settle(d.Ack, d.ID)
+	w.settle(d.Ack, queue, d.ID)
 	return false
 }
 
 // setAside has a message wait that was delivered before and not settled: the process died with it, say. That attempt
 // counts as failed, and if it is the message that kills, it must not do so again at once. It is false while Postgres is
 // away; then the message is handled.
-func (w *Worker) setAside(ctx context.Context, h Handler, d broker.Delivery, m Message) bool {
+func (w *Worker) setAside(ctx context.Context, queue owned, d broker.Delivery, m Message) bool {
 	f := cutShort(m)
-	if w.service.fail(ctx, h.queue, f) != nil {
+	if w.service.fail(ctx, queue.queue, f) != nil {
 		return false
 	}
-	w.lines.Warn("message came again", zap.Inline(&line{queue: h.queue, message: m, failure: f}))
-	w.settle(d.Ack, d.ID)
+	w.lines.Warn("message came again", zap.Inline(&line{queue: queue, message: m, failure: f}))
+	w.settle(d.Ack, queue, d.ID)
 	return true
 }
 
 // move moves a message on whose attempt failed. While Postgres is away it keeps the message's place, for all others would
 // fare no better. It is false when ctx has ended.
-func (w *Worker) move(ctx context.Context, queue QueueName, f *failure) bool {
+func (w *Worker) move(ctx context.Context, queue owned, f *failure) bool {
 	for attempt := 1; ; attempt++ {
-		err := w.service.fail(ctx, queue, f)
+		err := w.service.fail(ctx, queue.queue, f)
 		if err == nil {
 			return true
 		}
-		if !w.retry(ctx, "failed message cannot be moved, trying again", queue, attempt, err) {
+		if !w.retry(ctx, "failed message cannot be moved, trying again", attempt, err, zap.Inline(queue)) {
 			return false
 		}
 	}
 }
 
 // settle needs no deadline: brokers give up by themselves.
-func (w *Worker) settle(how func(context.Context) error, id string) bool {
+func (w *Worker) settle(how func(context.Context) error, queue owned, id string) bool {
 	err := how(context.Background())
 	if err != nil {
-		w.service.log.Warn("settling failed, the message will come again", zap.String("id", id), zap.Error(err))
+		w.service.log.Warn("settling failed, the message will come again", zap.Inline(queue), zap.String("id", id), zap.Error(err))
 	}
 	return err == nil
 }
@@ -178,7 +230,7 @@ func (w *Worker) call(ctx context.Context, h Handler, m Message) (err error) {
 	defer func() {
 		if p := recover(); p != nil {
 			err = fmt.Errorf("panic: %v", p)
-			w.service.log.Error("handler panicked", zap.Stringer("queue", h.queue), zap.String("id", m.ID), zap.Error(err),
+			w.service.log.Error("handler panicked", zap.Inline(owned{auth.TenantOf(ctx), h.queue}), zap.String("id", m.ID), zap.Error(err),
 				zap.ByteString("stack", debug.Stack()))
 		}
 	}()
@@ -197,18 +249,18 @@ func (w *Worker) call(ctx context.Context, h Handler, m Message) (err error) {
 }
 
 // retry waits before the next attempt at what failed. It is false when ctx has ended.
-func (w *Worker) retry(ctx context.Context, what string, queue QueueName, attempt int, err error) bool {
+func (w *Worker) retry(ctx context.Context, what string, attempt int, err error, fields ...zap.Field) bool {
 	if ctx.Err() != nil {
 		return false
 	}
 	delay := backoff(attempt, minReconnect, maxReconnect)
-	w.service.log.Warn(what, zap.Stringer("queue", queue), zap.Duration("retry_in_ms", delay), zap.Error(err))
+	w.service.log.Warn(what, append(fields, zap.Duration("retry_in_ms", delay), zap.Error(err))...)
 	return pause(ctx, delay)
 }
 
 // line is what the log says of one delivery.
 type line struct {
-	queue   QueueName
+	queue   owned
 	message Message
 	start   time.Time // of the handler; zero where there is none
 	failure *failure  // nil where the attempt did not fail
@@ -216,7 +268,7 @@ type line struct {
 
 // MarshalLogObject gives the fields of the line.
 func (l *line) MarshalLogObject(line zapcore.ObjectEncoder) error {
-	line.AddString("queue", l.queue.name)
+	_ = l.queue.MarshalLogObject(line)
 	line.AddString("id", l.message.ID)
 	line.AddInt64("attempt", int64(l.message.Attempt))
 	if !l.start.IsZero() {

@@ -10,6 +10,7 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"plinth/internal/auth"
 	"plinth/internal/errs"
 	"plinth/internal/message"
 )
@@ -23,9 +24,15 @@ func TestHandleWantsAName(t *testing.T) {
 	message.HandleBytes("no name", nil)
 }
 
+// worker works for the default tenant.
 func (f fixture) worker(t *testing.T, drain time.Duration, handlers ...message.Handler) (stop func()) {
 	t.Helper()
-	w := message.NewWorker(f.Service, handlers, f.log, drain)
+	return f.workerFor(t, actives(auth.DefaultTenant).list, drain, handlers...)
+}
+
+func (f fixture) workerFor(t *testing.T, tenants message.Tenants, drain time.Duration, handlers ...message.Handler) (stop func()) {
+	t.Helper()
+	w := message.NewWorker(f.Service, handlers, f.log, drain, tenants)
 	if err := w.EnsureQueues(within(t)); err != nil {
 		t.Fatal(err)
 	}

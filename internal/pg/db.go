@@ -27,8 +27,12 @@ type Config struct {
 }
 
 // DB is a pool of connections to one database. It is safe for concurrent use.
+//
+// Every transaction and every statement acts in the role plinth_app for the tenant of its context (package auth): row level
+// security shows it that tenant's rows and no others, and none where the context has no tenant. See System.
 type DB struct {
-	pool *pgxpool.Pool
+	pool   *pgxpool.Pool
+	system bool
 }
 
 // Querier is what SQL runs on: a transaction or, for a single statement, the pool.
@@ -61,6 +65,10 @@ func Open(ctx context.Context, c Config) (*DB, error) {
 	return &DB{pool: pool}, nil
 }
 
+// System is the same pool in the role plinth_system, which sees the rows of all tenants: for relays, maintenance and
+// administrators, never for what a tenant asks.
+func (db *DB) System() *DB { return &DB{pool: db.pool, system: true} }
+
 // Close waits until every connection is returned, and closes them.
 func (db *DB) Close() { db.pool.Close() }
 
@@ -70,27 +78,10 @@ func (db *DB) MaxConns() int { return int(db.pool.Config().MaxConns) }
 // Ping says whether a connection can be had and answers.
 func (db *DB) Ping(ctx context.Context) error { return driverError(db.pool.Ping(ctx)) }
 
-// Exec runs one statement.
-func (db *DB) Exec(ctx context.Context, sql string, args ...any) (pgconn.CommandTag, error) {
-	tag, err := db.pool.Exec(ctx, sql, args...)
-	return tag, driverError(err)
-}
-
-// Query runs one statement that gives rows. The rows hold a connection until they are read to their end or closed.
-func (db *DB) Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error) {
-	r, err := db.pool.Query(ctx, sql, args...)
-	return rows{r}, driverError(err)
-}
-
-// QueryRow runs one statement that gives at most one row; Scan gives pgx.ErrNoRows when there was none.
-func (db *DB) QueryRow(ctx context.Context, sql string, args ...any) pgx.Row {
-	return row{db.pool.QueryRow(ctx, sql, args...)}
-}
-
 // InTx runs fn in a transaction and commits it. When fn gives an error or panics, or ctx ends, everything is rolled
 // back; the panic goes on. An errs.Unavailable may come from the commit itself: then the outcome is unknown.
 func (db *DB) InTx(ctx context.Context, fn func(tx pgx.Tx) error) error {
-	begun, err := db.pool.Begin(ctx)
+	begun, err := db.pool.BeginTx(ctx, pgx.TxOptions{BeginQuery: db.begin(ctx)})
 	if err != nil {
 		return driverError(err)
 	}
@@ -131,15 +122,6 @@ func (t *transaction) Begin(ctx context.Context) (pgx.Tx, error) {
 	savepoint, err := t.Tx.Begin(ctx)
 	return &transaction{savepoint, t.after}, err
 }
-
-// rows and row classify the errors that come after the query has begun.
-type rows struct{ pgx.Rows }
-
-func (r rows) Err() error { return driverError(r.Rows.Err()) }
-
-type row struct{ pgx.Row }
-
-func (r row) Scan(dest ...any) error { return driverError(r.Row.Scan(dest...)) }
 
 // connConfig is for connections outside of the pool.
 func connConfig(connURL string) (*pgx.ConnConfig, error) {

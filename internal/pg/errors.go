@@ -37,7 +37,7 @@ func classify(err error, lost bool) error {
 	case errors.As(err, &connect): // its own time limit is also a context.DeadlineExceeded
 		return unavailable(err)
 	case errors.As(err, &reply):
-		return classifyReply(err, reply.Code)
+		return classifyReply(err, reply)
 	case errors.Is(err, context.DeadlineExceeded):
 		return err
 	case lost:
@@ -47,13 +47,13 @@ func classify(err error, lost bool) error {
 	}
 }
 
-func classifyReply(err error, code string) error {
-	switch {
+func classifyReply(err error, reply *pgconn.PgError) error {
+	switch code := reply.Code; {
 	case code == "40001" || code == "40P01":
 		return errs.Wrap(err, errs.Aborted, "a concurrent transaction was in the way; try again")
 	case strings.HasPrefix(code, "08") || strings.HasPrefix(code, "53") || strings.HasPrefix(code, "57P"):
 		return unavailable(err)
-	case code == "42P01" || code == "42703": // undefined table, undefined column
+	case code == "42P01" || code == "42703" || code == "22023" && strings.HasPrefix(reply.Message, "role "): // no such table, column, role
 		return errs.Wrap(err, errs.Unavailable, "the database is not migrated yet")
 	default:
 		return err

@@ -50,15 +50,15 @@ func wantHeard(t *testing.T, heard <-chan string, want string) {
 func TestListenSurvivesItsConnection(t *testing.T) {
 	t.Parallel()
 	url := pgtest.New(t)
-	db := open(t, pg.Config{URL: url})
+	owner := pgtest.Owner(t, url)
 	heard := listen(t, url, "Some channel")
 	wantHeard(t, heard, "")
 	for range 2 {
-		exec(t, db, "SELECT pg_notify('Some channel', 'one'), pg_notify('some channel', 'other')")
-		exec(t, db, "SELECT pg_notify('Some channel', 'two')")
+		exec(t, owner, "SELECT pg_notify('Some channel', 'one'), pg_notify('some channel', 'other')")
+		exec(t, owner, "SELECT pg_notify('Some channel', 'two')")
 		wantHeard(t, heard, "one")
 		wantHeard(t, heard, "two")
-		exec(t, db, `SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+		exec(t, owner, `SELECT pg_terminate_backend(pid) FROM pg_stat_activity
 			WHERE datname = current_database() AND pid <> pg_backend_pid()`)
 		wantHeard(t, heard, "")
 	}

@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"plinth/internal/auth"
 	"plinth/internal/pg"
 	"plinth/internal/pg/pgtest"
 )
@@ -24,10 +25,14 @@ func open(t *testing.T, config pg.Config) *pg.DB {
 	return db
 }
 
-func patient(t *testing.T) context.Context {
+// patient is a context of the default tenant.
+func patient(t *testing.T) context.Context { return as(t, auth.DefaultTenant) }
+
+// as is a context of a tenant.
+func as(t *testing.T, tenant string) context.Context {
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	t.Cleanup(cancel)
-	return ctx
+	return auth.AsService(ctx, tenant)
 }
 
 func exec(t *testing.T, db pg.Querier, sql string, args ...any) {

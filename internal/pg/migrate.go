@@ -59,12 +59,13 @@ func (db *DB) SchemaCurrent(ctx context.Context) (bool, error) {
 		return false, err
 	}
 	var version int64
-	err = db.QueryRow(ctx, `SELECT coalesce(max(version_id), 0) FROM goose_db_version WHERE is_applied`).Scan(&version)
+	// Without a role, which the schema brings along.
+	err = db.pool.QueryRow(ctx, `SELECT coalesce(max(version_id), 0) FROM goose_db_version WHERE is_applied`).Scan(&version)
 	var reply *pgconn.PgError
 	if errors.As(err, &reply) && reply.Code == "42P01" { // undefined_table: never migrated
 		return false, nil
 	}
-	return version >= newest, err
+	return version >= newest, driverError(err)
 }
 
 func newestMigration() (int64, error) {

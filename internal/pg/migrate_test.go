@@ -28,8 +28,9 @@ func TestTenReplicasMigrateAtOnce(t *testing.T) {
 			t.Parallel()
 			url := pgtest.NewEmpty(t)
 			db := open(t, pg.Config{URL: url})
+			owner := pgtest.Owner(t, url)
 			for statement := range strings.SplitSeq(c.before, ";") {
-				exec(t, db, statement)
+				exec(t, owner, statement)
 			}
 			began := time.Now()
 			var replicas sync.WaitGroup
@@ -42,7 +43,7 @@ func TestTenReplicasMigrateAtOnce(t *testing.T) {
 			}
 			replicas.Wait()
 			t.Logf("ten replicas took %v", time.Since(began))
-			if n := scalar[int](t, db, "SELECT count(*) FROM goose_db_version WHERE version_id = 1"); n != 1 {
+			if n := scalar[int](t, owner, "SELECT count(*) FROM goose_db_version WHERE version_id = 1"); n != 1 {
 				t.Errorf("the first migration was recorded %d times", n)
 			}
 			wantCurrent(t, db, true)
@@ -68,10 +69,11 @@ func TestSchemaCurrent(t *testing.T) {
 	migrate()
 	t.Logf("Migrate on a current schema took %v", time.Since(began))
 
-	exec(t, db, "INSERT INTO goose_db_version (version_id, is_applied) VALUES (99999, true)")
+	owner := pgtest.Owner(t, url)
+	exec(t, owner, "INSERT INTO goose_db_version (version_id, is_applied) VALUES (99999, true)")
 	migrate()
 	wantCurrent(t, db, true)
-	exec(t, db, "DELETE FROM goose_db_version WHERE version_id > 0")
+	exec(t, owner, "DELETE FROM goose_db_version WHERE version_id > 0")
 	wantCurrent(t, db, false)
 }
 

@@ -34,8 +34,8 @@ func crossOrigin(origins []string) *cors.Cors {
 	return cors.New(cors.Options{
 		AllowedOrigins: origins,
 		AllowedMethods: append(connectcors.AllowedMethods(), http.MethodHead, http.MethodPatch, http.MethodPut, http.MethodDelete),
-		AllowedHeaders: append(connectcors.AllowedHeaders(), "Authorization", "X-Request-Id", "Traceparent", "Tracestate"),
-		ExposedHeaders: append(connectcors.ExposedHeaders(), "X-Request-Id"),
+		AllowedHeaders: append(connectcors.AllowedHeaders(), "Authorization", tenantHeader, "X-Request-Id", "Traceparent", "Tracestate"),
+		ExposedHeaders: append(connectcors.ExposedHeaders(), "X-Request-Id", "Retry-After", "RateLimit", "RateLimit-Policy", "WWW-Authenticate"),
 		MaxAge:         int(preflightAge.Seconds()),
 	})
 }

@@ -11,6 +11,7 @@ import (
 
 	"connectrpc.com/connect"
 
+	"plinth/internal/auth"
 	"plinth/internal/errs"
 )
 
@@ -25,12 +26,15 @@ type call struct {
 	method    string
 	start     time.Time
 	id        string
-	trace     string       // its id
-	procedure string       // set once the call reaches an RPC
-	code      connect.Code // 0 is ok
-	err       error        // with its cause, for the log
-	partFault bool         // a part of the call failed by the server's fault
-	failure   []byte       // the body of an error reply, held back so that shapeError can give it the one shape
+	trace     string          // its id
+	procedure string          // set once the call reaches an RPC
+	code      connect.Code    // 0 is ok
+	err       error           // with its cause, for the log
+	principal *auth.Principal // who calls, for the log; nil where nobody was asked
+	answered  bool            // the reply is an error in the caller's protocol already
+	finishing context.Context // of a stream: ends when it is to finish
+	partFault bool            // a part of the call failed by the server's fault
+	failure   []byte          // the body of an error reply, held back so that shapeError can give it the one shape
 
 	mu     sync.Mutex // guards what the deadline's goroutine and the handler's share
 	status int        // 0 until the header is written
@@ -171,6 +175,9 @@ func (c *call) outcome(ctx context.Context, p any, err error) error {
 	c.err = whyGivenUp(ctx, err)
 	wire := wireError(c.err, c.id)
 	c.code = wire.Code()
+	if after := retryAfter(c.err); after > 0 && c.ResponseWriter != nil {
+		c.Header()["Retry-After"] = []string{seconds(after)}
+	}
 	return wire
 }
 

@@ -1,11 +1,15 @@
 package rpc
 
 import (
+	"cmp"
 	"errors"
+	"strings"
+	"time"
 
 	"connectrpc.com/connect"
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/durationpb"
 
 	"plinth/internal/errs"
 )
@@ -27,6 +31,12 @@ var codes = map[errs.Kind]connect.Code{
 	errs.Unauthenticated:    connect.CodeUnauthenticated,
 }
 
+// domain is whose reasons google.rpc.ErrorInfo has.
+const domain = "plinth"
+
+// unavailableRetry is told with what is unavailable, unless the error knows better.
+const unavailableRetry = time.Second
+
 // wireError gives an error the form that clients see. A Connect error was made on purpose and passes untouched; an
 // errs.Error shows its message; anything else is internal and shows nothing of itself.
 func wireError(err error, requestID string) *connect.Error {
@@ -39,14 +49,15 @@ func wireError(err error, requestID string) *connect.Error {
 		wire = connect.NewError(connect.CodeInvalidArgument, invalid)
 		addDetail(wire, invalid.detail)
 		addDetail(wire, &errdetails.RequestInfo{RequestId: requestID})
+		addDetail(wire, errorInfo("", wire.Code()))
 		return wire
 	}
 	kind := errs.KindOf(err)
-	message := "internal error: the log of the server has it under this request's id"
+	message, reason := "internal error: the log of the server has it under this request's id", ""
 	var known *errs.Error
 	switch {
 	case errors.As(err, &known):
-		message = known.Message
+		message, reason = known.Message, known.Reason
 	case kind == errs.Canceled:
 		message = "the call was canceled"
 	case kind == errs.DeadlineExceeded:
@@ -57,7 +68,28 @@ func wireError(err error, requestID string) *connect.Error {
 		addDetail(wire, &errdetails.BadRequest{FieldViolations: []*errdetails.BadRequest_FieldViolation{violation(message)}})
 	}
 	addDetail(wire, &errdetails.RequestInfo{RequestId: requestID})
+	addDetail(wire, errorInfo(reason, wire.Code()))
+	if after := retryAfter(err); after > 0 {
+		addDetail(wire, &errdetails.RetryInfo{RetryDelay: durationpb.New(after)})
+	}
 	return wire
+}
+
+// errorInfo tells programs the reason; one that the error does not give is its code in capitals.
+func errorInfo(reason string, code connect.Code) *errdetails.ErrorInfo {
+	return &errdetails.ErrorInfo{Reason: cmp.Or(reason, strings.ToUpper(code.String())), Domain: domain}
+}
+
+// retryAfter is how long doing the same again is of no use; 0 where that is not known.
+func retryAfter(err error) time.Duration {
+	var known *errs.Error
+	switch {
+	case errors.As(err, &known) && known.RetryAfter > 0:
+		return known.RetryAfter
+	case errs.Is(err, errs.Unavailable):
+		return unavailableRetry
+	}
+	return 0
 }
 
 func addDetail(e *connect.Error, message proto.Message) {

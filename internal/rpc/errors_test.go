@@ -135,10 +135,10 @@ func TestErrorsInEveryProtocol(t *testing.T) {
 		details  int
 		logLevel zapcore.Level
 	}{
-		{"classified", fmt.Errorf("in: %w", errs.Wrap(errors.New("password=secret"), errs.Aborted, "try again")), connect.CodeAborted, "try again", 1, zapcore.InfoLevel},
-		{"unknown", errors.New("password=secret"), connect.CodeInternal, "internal error", 1, zapcore.ErrorLevel},
+		{"classified", fmt.Errorf("in: %w", errs.Wrap(errors.New("password=secret"), errs.Aborted, "try again")), connect.CodeAborted, "try again", 2, zapcore.InfoLevel},
+		{"unknown", errors.New("password=secret"), connect.CodeInternal, "internal error", 2, zapcore.ErrorLevel},
 		{"deliberate", deliberate, connect.CodeDataLoss, "meant so", 0, zapcore.ErrorLevel},
-		{"canceled", context.Canceled, connect.CodeCanceled, "canceled", 1, zapcore.InfoLevel},
+		{"canceled", context.Canceled, connect.CodeCanceled, "canceled", 2, zapcore.InfoLevel},
 	} {
 		for _, protocol := range []string{"connect", "json", "grpcweb", "grpc"} {
 			t.Run(test.name+" "+protocol, func(t *testing.T) {
@@ -156,10 +156,9 @@ func TestErrorsInEveryProtocol(t *testing.T) {
 					t.Fatalf("%d details, want %d", len(wire.Details()), test.details)
 				}
 				if test.details > 0 {
-					value, _ := wire.Details()[0].Value()
-					info, ok := value.(*errdetails.RequestInfo)
-					if !ok || info.GetRequestId() != wire.Meta().Get("X-Request-Id") {
-						t.Errorf("detail %v, header %v", value, wire.Meta())
+					request, info := errorDetail[*errdetails.RequestInfo](wire), errorDetail[*errdetails.ErrorInfo](wire)
+					if request.GetRequestId() != wire.Meta().Get("X-Request-Id") || info.GetReason() != strings.ToUpper(test.code.String()) {
+						t.Errorf("details %v, %v, header %v", request, info, wire.Meta())
 					}
 				}
 				line := f.line(t)

@@ -39,7 +39,7 @@ type besieged struct {
 func newBesieged(t *testing.T) *besieged {
 	t.Helper()
 	b := &besieged{}
-	stack, err := rpc.New(zap.NewNop(), hurriedCall)
+	stack, err := rpc.New(rpc.Config{Log: zap.NewNop(), Timeout: hurriedCall})
 	if err != nil {
 		t.Fatal(err)
 	}

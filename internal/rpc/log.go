@@ -19,7 +19,7 @@ func (s *Stack) logCall(c *call) {
 	case serverFault(c):
 		level = zapcore.ErrorLevel
 	}
-	if entry := s.log.Check(level, "request"); entry != nil {
+	if entry := s.Log.Check(level, "request"); entry != nil {
 		entry.Write(zap.Inline(c)) // A slice of fields would be the largest allocation of a call.
 	}
 }
@@ -36,6 +36,10 @@ func (c *call) MarshalLogObject(line zapcore.ObjectEncoder) error {
 	line.AddString("peer", c.request.RemoteAddr)
 	if c.isREST() && c.procedure != "" {
 		line.AddString("procedure", c.procedure)
+	}
+	if p := c.principal; p != nil {
+		line.AddString("principal", p.ID)
+		line.AddString("tenant", p.Tenant.Name)
 	}
 	if c.trace != "" {
 		line.AddString("trace_id", c.trace)

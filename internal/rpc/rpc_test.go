@@ -43,8 +43,15 @@ type fixture struct {
 
 func newFixture(t *testing.T, s stub, timeout time.Duration) fixture {
 	t.Helper()
+	return configured(t, s, rpc.Config{Timeout: timeout})
+}
+
+// configured is a fixture whose stack has the configuration, but for its log.
+func configured(t *testing.T, s stub, cfg rpc.Config) fixture {
+	t.Helper()
 	core, logs := observer.New(zapcore.DebugLevel)
-	stack, err := rpc.New(zap.New(core), timeout)
+	cfg.Log = zap.New(core)
+	stack, err := rpc.New(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -67,6 +74,7 @@ func newFixture(t *testing.T, s stub, timeout time.Duration) fixture {
 		_, _ = io.WriteString(w, `{"status":"unavailable"}`)
 	})
 	server := httptest.NewUnstartedServer(stack.Handler(mux))
+	server.Config.ConnContext = stack.ConnContext
 	server.Config.Protocols = new(http.Protocols)
 	server.Config.Protocols.SetHTTP1(true)
 	server.Config.Protocols.SetUnencryptedHTTP2(true)

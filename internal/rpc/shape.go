@@ -65,7 +65,7 @@ func (c *call) reshaped() *body {
 	}
 	if b == nil {
 		b = &body{}
-		if c.procedure != "" || json.Unmarshal(c.failure, b) != nil || b.Code == "" {
+		if c.procedure != "" || c.answered || json.Unmarshal(c.failure, b) != nil || b.Code == "" {
 			return nil
 		}
 	}
@@ -154,6 +154,7 @@ func (c *call) beforeRPC(b *body) {
 	}
 	if !c.speaksConnect() { // Connect's own errors before an RPC have no details: its clients look for the header.
 		b.add(pack(&errdetails.RequestInfo{RequestId: c.id}))
+		b.add(pack(errorInfo("", c.code)))
 	}
 }
 

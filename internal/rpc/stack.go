@@ -8,9 +8,9 @@ import (
 	"buf.build/go/protovalidate"
 	"connectrpc.com/connect"
 	"go.uber.org/zap"
-	"google.golang.org/protobuf/reflect/protoreflect"
-	"google.golang.org/protobuf/reflect/protoregistry"
 
+	"plinth/internal/auth"
+	"plinth/internal/kv"
 	"plinth/internal/observe"
 )
 
@@ -21,21 +21,41 @@ const (
 	compressMinBytes = 1 << 10
 )
 
-// Stack is the one way into the service.
-type Stack struct {
-	log       *zap.Logger
-	timeout   time.Duration
-	streams   map[string]bool
-	validator protovalidate.Validator
+// Config says what the stack does with calls.
+type Config struct {
+	Log     *zap.Logger   // gets a line for each request
+	Timeout time.Duration // of a unary call
+	Origins []string      // whose pages may call, see Browsers
+	Public  []string      // the paths of the RPCs that everybody may call
+
+	// Authenticate tells who calls; nil is AUTH_MODE=off, where everybody is auth.Anonymous. ActFor gives a principal the
+	// tenant that an administrator names.
+	Authenticate auth.Authenticator
+	ActFor       func(ctx context.Context, p *auth.Principal, tenant string) (*auth.Principal, error)
+	Denied       func(procedure string) // counts what was refused to who asked; nil does not
+
+	Limits  Limits
+	Limiter *kv.Limiter // nil limits no rates
+
+	Draining context.Context // ends when streams are to finish; nil never does
+	MaxAge   time.Duration   // of connections and streams; 0 is no limit
 }
 
-// New makes a stack that writes a line to log for each request and gives unary calls the time of timeout.
-func New(log *zap.Logger, timeout time.Duration) (*Stack, error) {
+// Stack is the one way into the service.
+type Stack struct {
+	Config
+	methods   map[string]method
+	validator protovalidate.Validator
+	load      *concurrency
+}
+
+// New makes a stack.
+func New(cfg Config) (*Stack, error) {
 	validator, err := protovalidate.New()
 	if err != nil {
 		return nil, err
 	}
-	return &Stack{log: log, timeout: timeout, streams: streamingProcedures(), validator: validator}, nil
+	return &Stack{Config: cfg, methods: methodsOf(cfg.Public), validator: validator, load: newConcurrency(cfg.Limits.Calls)}, nil
 }
 
 // Options are what every RPC handler is made with.
@@ -49,19 +69,23 @@ func (s *Stack) Options() []connect.HandlerOption {
 
 // Handler puts the stack around everything that is mounted.
 func (s *Stack) Handler(next http.Handler) http.Handler {
+	next = Browsers(s.Origins, s.admit(next))
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		c := newCall(w, r)
 		defer s.finish(c)
+		c.endAged()
 		ctx := context.WithValue(r.Context(), callKey{}, c)
 		if parent, state := traceOf(r.Header); parent != "" {
 			c.trace = parent[3:35]
 			ctx = observe.WithTrace(ctx, parent, state)
 		}
-		if !s.streams[r.URL.Path] {
-			var stop func()
-			ctx, stop = c.deadline(ctx, s.timeout)
-			defer stop()
+		var stop func()
+		if s.methods[r.URL.Path].streams {
+			stop = s.stream(c)
+		} else {
+			ctx, stop = c.deadline(ctx, s.Timeout)
 		}
+		defer stop()
 		next.ServeHTTP(c, r.WithContext(ctx))
 	})
 }
@@ -70,7 +94,7 @@ func (s *Stack) Handler(next http.Handler) http.Handler {
 func (s *Stack) finish(c *call) {
 	aborted := c.recovered(recover())
 	// The last of the reply is sent after this, to a client that may not take it.
-	_ = http.NewResponseController(c.ResponseWriter).SetWriteDeadline(time.Now().Add(s.timeout))
+	_ = http.NewResponseController(c.ResponseWriter).SetWriteDeadline(time.Now().Add(s.Timeout))
 	c.shapeError()
 	s.logCall(c)
 	if aborted {
@@ -82,14 +106,24 @@ func (s *Stack) finish(c *call) {
 type interceptor struct{ *Stack }
 
 func (s interceptor) WrapUnary(next connect.UnaryFunc) connect.UnaryFunc {
-	return func(ctx context.Context, req connect.AnyRequest) (_ connect.AnyResponse, err error) {
+	return func(ctx context.Context, req connect.AnyRequest) (res connect.AnyResponse, err error) {
 		c := callFrom(ctx)
 		c.procedure = req.Spec().Procedure
 		defer func() { err = c.outcome(ctx, recover(), err) }()
-		// Authentication and tenant, then limits, take their place here.
+		if err := s.enter(ctx, c); err != nil {
+			return nil, err
+		}
 		if err := s.validate(req.Any()); err != nil {
 			return nil, err
 		}
+		if s.methods[c.procedure].public { // Probes must see a server that is busy.
+			return next(ctx, req)
+		}
+		end, err := s.load.begin(ctx)
+		if err != nil {
+			return nil, err
+		}
+		defer func() { end(err) }()
 		return next(ctx, req)
 	}
 }
@@ -99,29 +133,28 @@ func (s interceptor) WrapStreamingHandler(next connect.StreamingHandlerFunc) con
 		c := callFrom(ctx)
 		c.procedure = conn.Spec().Procedure
 		defer func() { err = c.outcome(ctx, recover(), err) }()
-		// Authentication and tenant, then limits, take their place here.
+		if err := s.enter(ctx, c); err != nil {
+			return err
+		}
+		end, err := s.openStream()
+		if err != nil {
+			return err
+		}
+		defer end()
+		ctx, stop := s.watch(ctx, c)
+		defer stop()
 		return next(ctx, validatingConn{conn, s})
 	}
 }
 
-func (s interceptor) WrapStreamingClient(next connect.StreamingClientFunc) connect.StreamingClientFunc {
-	return next
+// enter is what every RPC has to pass, unary or not.
+func (s interceptor) enter(ctx context.Context, c *call) error {
+	if err := s.permit(ctx, c); err != nil {
+		return err
+	}
+	return s.limitRate(ctx, c)
 }
 
-// streamingProcedures lists every streaming method that is linked, by its path.
-func streamingProcedures() map[string]bool {
-	streams := map[string]bool{}
-	protoregistry.GlobalFiles.RangeFiles(func(file protoreflect.FileDescriptor) bool {
-		for i := range file.Services().Len() {
-			service := file.Services().Get(i)
-			for j := range service.Methods().Len() {
-				method := service.Methods().Get(j)
-				if method.IsStreamingClient() || method.IsStreamingServer() {
-					streams["/"+string(service.FullName())+"/"+string(method.Name())] = true
-				}
-			}
-		}
-		return true
-	})
-	return streams
+func (s interceptor) WrapStreamingClient(next connect.StreamingClientFunc) connect.StreamingClientFunc {
+	return next
 }

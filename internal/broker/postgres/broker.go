@@ -42,8 +42,9 @@ type Broker struct {
 }
 
 // New makes a Broker. url is for the connection that listens for notifications, which no pooler in transaction mode may
-// stand before; everything else goes through db.
+// stand before; everything else goes through db, for all tenants: which queue is whose says its name.
 func New(db *pg.DB, url string, logger *zap.Logger) *Broker {
+	db = db.System()
 	b := &Broker{
 		db:       db,
 		url:      url,

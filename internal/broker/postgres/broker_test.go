@@ -81,7 +81,7 @@ func TestPollFindsWhatNoNotificationTold(t *testing.T) {
 	queue := declare(t, b)
 	sub := subscribe(t, b, queue, 1)
 	receiveNothing(t, sub, 100*time.Millisecond)
-	silent := openDB(t, databaseURL)
+	silent := openDB(t, databaseURL).System()
 	m := message("unheard")
 	batch := []call[publication]{{value: publication{queue: queue, id: m.ID, headers: "{}", attributes: "{}", body: m.Body}}}
 	if _, err := insertMessages(patient(t), silent, batch); err != nil {

@@ -29,12 +29,12 @@ const patience = 20 * time.Second
 func TestConformance(t *testing.T) {
 	t.Parallel()
 	databaseURL := pgtest.New(t)
-	admin := openDB(t, databaseURL)
+	owner := pgtest.Owner(t, databaseURL)
 	brokertest.Run(t, func(t *testing.T) (broker.Broker, func()) {
 		name := "client-" + uuid.NewString()
 		clientURL := withParam(t, databaseURL, "application_name", name)
 		cut := func() {
-			_, err := admin.Exec(context.Background(), `
+			_, err := owner.Exec(context.Background(), `
 				SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE application_name = $1`, name)
 			if err != nil {
 				t.Errorf("cut: %v", err)

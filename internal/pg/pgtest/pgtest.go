@@ -1,8 +1,8 @@
 // Package pgtest gives every test a database of its own, on a real server.
 //
-// The server is the one of DATABASE_URL, whose user must be allowed to create databases; where CI is true and names
-// none, the one on 127.0.0.1:5432; else a private one, started for the test process and stopped with it. A server that
-// cannot be had fails the tests.
+// The server is the one of DATABASE_URL, whose user must be allowed to create databases and roles; where CI is true and
+// names none, the one on 127.0.0.1:5432; else a private one, started for the test process and stopped with it. A server
+// that cannot be had fails the tests.
 package pgtest
 
 import (
@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
 	"go.uber.org/zap"
 
 	"plinth/internal/dev"
@@ -84,6 +85,18 @@ func New(t testing.TB) string {
 func NewEmpty(t testing.TB) string {
 	t.Helper()
 	return newDatabase(t, "")
+}
+
+// Owner gives connections to a database that act as the user of its URL, whom the tables belong to. They are closed when
+// the test is over.
+func Owner(t testing.TB, databaseURL string) *pgxpool.Pool {
+	t.Helper()
+	pool, err := pgxpool.New(context.Background(), databaseURL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(pool.Close)
+	return pool
 }
 
 func newDatabase(t testing.TB, template string) string {

@@ -14,6 +14,7 @@ import (
 	durationpb "google.golang.org/protobuf/types/known/durationpb"
 	fieldmaskpb "google.golang.org/protobuf/types/known/fieldmaskpb"
 	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
+	_ "plinth/api/plinth/auth/v1"
 	reflect "reflect"
 	sync "sync"
 	unsafe "unsafe"
@@ -3346,7 +3347,7 @@ var File_plinth_message_v1_message_proto protoreflect.FileDescriptor
 
 const file_plinth_message_v1_message_proto_rawDesc = "" +
 	"\n" +
-	"\x1fplinth/message/v1/message.proto\x12\x11plinth.message.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xf3\x06\n" +
+	"\x1fplinth/message/v1/message.proto\x12\x11plinth.message.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x19plinth/auth/v1/auth.proto\"\xf3\x06\n" +
 	"\x0ePublishRequest\x12?\n" +
 	"\x05queue\x18\x01 \x01(\tB)\xbaH&\xd8\x01\x01r!\x18\x80\x012\x1c^[A-Za-z0-9][A-Za-z0-9._-]*$R\x05queue\x12\x1a\n" +
 	"\amessage\x18\x02 \x01(\tH\x00R\amessage\x12\x14\n" +
@@ -3624,31 +3625,31 @@ const file_plinth_message_v1_message_proto_rawDesc = "" +
 	"'DEAD_LETTER_OPERATION_STATE_UNSPECIFIED\x10\x00\x12'\n" +
 	"#DEAD_LETTER_OPERATION_STATE_PLANNED\x10\x01\x12'\n" +
 	"#DEAD_LETTER_OPERATION_STATE_RUNNING\x10\x02\x12$\n" +
-	" DEAD_LETTER_OPERATION_STATE_DONE\x10\x032\xe6\x13\n" +
-	"\x0eMessageService\x12l\n" +
-	"\aPublish\x12!.plinth.message.v1.PublishRequest\x1a\".plinth.message.v1.PublishResponse\"\x1a\x82\xd3\xe4\x93\x02\x14:\x01*\"\x0f/api/v1/message\x12\x82\x01\n" +
-	"\fPublishBatch\x12&.plinth.message.v1.PublishBatchRequest\x1a'.plinth.message.v1.PublishBatchResponse\"!\x82\xd3\xe4\x93\x02\x1b:\x01*\"\x16/api/v1/messages:batch\x12w\n" +
+	" DEAD_LETTER_OPERATION_STATE_DONE\x10\x032\xcf\x16\n" +
+	"\x0eMessageService\x12\x80\x01\n" +
+	"\aPublish\x12!.plinth.message.v1.PublishRequest\x1a\".plinth.message.v1.PublishResponse\".ʥ\x19\x10messages.publish\x82\xd3\xe4\x93\x02\x14:\x01*\"\x0f/api/v1/message\x12\x96\x01\n" +
+	"\fPublishBatch\x12&.plinth.message.v1.PublishBatchRequest\x1a'.plinth.message.v1.PublishBatchResponse\"5ʥ\x19\x10messages.publish\x82\xd3\xe4\x93\x02\x1b:\x01*\"\x16/api/v1/messages:batch\x12\x88\x01\n" +
 	"\n" +
-	"GetMessage\x12$.plinth.message.v1.GetMessageRequest\x1a!.plinth.message.v1.WaitingMessage\" \x82\xd3\xe4\x93\x02\x17\x12\x15/api/v1/messages/{id}\x90\x02\x01\x12\x84\x01\n" +
-	"\rCancelMessage\x12'.plinth.message.v1.CancelMessageRequest\x1a(.plinth.message.v1.CancelMessageResponse\" \x82\xd3\xe4\x93\x02\x17*\x15/api/v1/messages/{id}\x90\x02\x02\x12T\n" +
-	"\aConsume\x12!.plinth.message.v1.ConsumeRequest\x1a\".plinth.message.v1.ConsumeResponse(\x010\x01\x12i\n" +
-	"\vCreateQueue\x12%.plinth.message.v1.CreateQueueRequest\x1a\x18.plinth.message.v1.Queue\"\x19\x82\xd3\xe4\x93\x02\x13:\x01*\"\x0e/api/v1/queues\x12j\n" +
-	"\bGetQueue\x12\".plinth.message.v1.GetQueueRequest\x1a\x18.plinth.message.v1.Queue\" \x82\xd3\xe4\x93\x02\x17\x12\x15/api/v1/queues/{name}\x90\x02\x01\x12t\n" +
+	"GetMessage\x12$.plinth.message.v1.GetMessageRequest\x1a!.plinth.message.v1.WaitingMessage\"1ʥ\x19\rmessages.read\x82\xd3\xe4\x93\x02\x17\x12\x15/api/v1/messages/{id}\x90\x02\x01\x12\x98\x01\n" +
+	"\rCancelMessage\x12'.plinth.message.v1.CancelMessageRequest\x1a(.plinth.message.v1.CancelMessageResponse\"4ʥ\x19\x10messages.publish\x82\xd3\xe4\x93\x02\x17*\x15/api/v1/messages/{id}\x90\x02\x02\x12j\n" +
+	"\aConsume\x12!.plinth.message.v1.ConsumeRequest\x1a\".plinth.message.v1.ConsumeResponse\"\x14ʥ\x19\x10messages.consume(\x010\x01\x12y\n" +
+	"\vCreateQueue\x12%.plinth.message.v1.CreateQueueRequest\x1a\x18.plinth.message.v1.Queue\")ʥ\x19\fqueues.write\x82\xd3\xe4\x93\x02\x13:\x01*\"\x0e/api/v1/queues\x12y\n" +
+	"\bGetQueue\x12\".plinth.message.v1.GetQueueRequest\x1a\x18.plinth.message.v1.Queue\"/ʥ\x19\vqueues.read\x82\xd3\xe4\x93\x02\x17\x12\x15/api/v1/queues/{name}\x90\x02\x01\x12\x83\x01\n" +
 	"\n" +
-	"ListQueues\x12$.plinth.message.v1.ListQueuesRequest\x1a%.plinth.message.v1.ListQueuesResponse\"\x19\x82\xd3\xe4\x93\x02\x10\x12\x0e/api/v1/queues\x90\x02\x01\x12s\n" +
-	"\vUpdateQueue\x12%.plinth.message.v1.UpdateQueueRequest\x1a\x18.plinth.message.v1.Queue\"#\x82\xd3\xe4\x93\x02\x1a:\x01*2\x15/api/v1/queues/{name}\x90\x02\x02\x12~\n" +
-	"\vDeleteQueue\x12%.plinth.message.v1.DeleteQueueRequest\x1a&.plinth.message.v1.DeleteQueueResponse\" \x82\xd3\xe4\x93\x02\x17*\x15/api/v1/queues/{name}\x90\x02\x02\x12w\n" +
+	"ListQueues\x12$.plinth.message.v1.ListQueuesRequest\x1a%.plinth.message.v1.ListQueuesResponse\"(ʥ\x19\vqueues.read\x82\xd3\xe4\x93\x02\x10\x12\x0e/api/v1/queues\x90\x02\x01\x12\x83\x01\n" +
+	"\vUpdateQueue\x12%.plinth.message.v1.UpdateQueueRequest\x1a\x18.plinth.message.v1.Queue\"3ʥ\x19\fqueues.write\x82\xd3\xe4\x93\x02\x1a:\x01*2\x15/api/v1/queues/{name}\x90\x02\x02\x12\x8e\x01\n" +
+	"\vDeleteQueue\x12%.plinth.message.v1.DeleteQueueRequest\x1a&.plinth.message.v1.DeleteQueueResponse\"0ʥ\x19\fqueues.write\x82\xd3\xe4\x93\x02\x17*\x15/api/v1/queues/{name}\x90\x02\x02\x12\x87\x01\n" +
 	"\n" +
-	"PauseQueue\x12$.plinth.message.v1.PauseQueueRequest\x1a\x18.plinth.message.v1.Queue\")\x82\xd3\xe4\x93\x02 :\x01*\"\x1b/api/v1/queues/{name}:pause\x90\x02\x02\x12z\n" +
-	"\vResumeQueue\x12%.plinth.message.v1.ResumeQueueRequest\x1a\x18.plinth.message.v1.Queue\"*\x82\xd3\xe4\x93\x02!:\x01*\"\x1c/api/v1/queues/{name}:resume\x90\x02\x02\x12\x84\x01\n" +
+	"PauseQueue\x12$.plinth.message.v1.PauseQueueRequest\x1a\x18.plinth.message.v1.Queue\"9ʥ\x19\fqueues.write\x82\xd3\xe4\x93\x02 :\x01*\"\x1b/api/v1/queues/{name}:pause\x90\x02\x02\x12\x8a\x01\n" +
+	"\vResumeQueue\x12%.plinth.message.v1.ResumeQueueRequest\x1a\x18.plinth.message.v1.Queue\":ʥ\x19\fqueues.write\x82\xd3\xe4\x93\x02!:\x01*\"\x1c/api/v1/queues/{name}:resume\x90\x02\x02\x12\x94\x01\n" +
 	"\n" +
-	"PurgeQueue\x12$.plinth.message.v1.PurgeQueueRequest\x1a%.plinth.message.v1.PurgeQueueResponse\")\x82\xd3\xe4\x93\x02 :\x01*\"\x1b/api/v1/queues/{name}:purge\x90\x02\x02\x12\x98\x01\n" +
-	"\x0fListDeadLetters\x12).plinth.message.v1.ListDeadLettersRequest\x1a*.plinth.message.v1.ListDeadLettersResponse\".\x82\xd3\xe4\x93\x02%\x12#/api/v1/queues/{queue}/dead-letters\x90\x02\x01\x12}\n" +
-	"\rGetDeadLetter\x12'.plinth.message.v1.GetDeadLetterRequest\x1a\x1d.plinth.message.v1.DeadLetter\"$\x82\xd3\xe4\x93\x02\x1b\x12\x19/api/v1/dead-letters/{id}\x90\x02\x01\x12\xa9\x01\n" +
-	"\x12RedriveDeadLetters\x12,.plinth.message.v1.RedriveDeadLettersRequest\x1a-.plinth.message.v1.RedriveDeadLettersResponse\"6\x82\xd3\xe4\x93\x020:\x01*\"+/api/v1/queues/{queue}/dead-letters:redrive\x12\xa1\x01\n" +
-	"\x10PurgeDeadLetters\x12*.plinth.message.v1.PurgeDeadLettersRequest\x1a+.plinth.message.v1.PurgeDeadLettersResponse\"4\x82\xd3\xe4\x93\x02.:\x01*\")/api/v1/queues/{queue}/dead-letters:purge\x12\xa2\x01\n" +
-	"\x16GetDeadLetterOperation\x120.plinth.message.v1.GetDeadLetterOperationRequest\x1a&.plinth.message.v1.DeadLetterOperation\".\x82\xd3\xe4\x93\x02%\x12#/api/v1/dead-letter-operations/{id}\x90\x02\x01\x12\xbd\x01\n" +
-	"\x18ListDeadLetterOperations\x122.plinth.message.v1.ListDeadLetterOperationsRequest\x1a3.plinth.message.v1.ListDeadLetterOperationsResponse\"8\x82\xd3\xe4\x93\x02/\x12-/api/v1/queues/{queue}/dead-letter-operations\x90\x02\x01B(Z&plinth/api/plinth/message/v1;messagev1b\x06proto3"
+	"PurgeQueue\x12$.plinth.message.v1.PurgeQueueRequest\x1a%.plinth.message.v1.PurgeQueueResponse\"9ʥ\x19\fqueues.write\x82\xd3\xe4\x93\x02 :\x01*\"\x1b/api/v1/queues/{name}:purge\x90\x02\x02\x12\xad\x01\n" +
+	"\x0fListDeadLetters\x12).plinth.message.v1.ListDeadLettersRequest\x1a*.plinth.message.v1.ListDeadLettersResponse\"Cʥ\x19\x11dead_letters.read\x82\xd3\xe4\x93\x02%\x12#/api/v1/queues/{queue}/dead-letters\x90\x02\x01\x12\x92\x01\n" +
+	"\rGetDeadLetter\x12'.plinth.message.v1.GetDeadLetterRequest\x1a\x1d.plinth.message.v1.DeadLetter\"9ʥ\x19\x11dead_letters.read\x82\xd3\xe4\x93\x02\x1b\x12\x19/api/v1/dead-letters/{id}\x90\x02\x01\x12\xbf\x01\n" +
+	"\x12RedriveDeadLetters\x12,.plinth.message.v1.RedriveDeadLettersRequest\x1a-.plinth.message.v1.RedriveDeadLettersResponse\"Lʥ\x19\x12dead_letters.write\x82\xd3\xe4\x93\x020:\x01*\"+/api/v1/queues/{queue}/dead-letters:redrive\x12\xb7\x01\n" +
+	"\x10PurgeDeadLetters\x12*.plinth.message.v1.PurgeDeadLettersRequest\x1a+.plinth.message.v1.PurgeDeadLettersResponse\"Jʥ\x19\x12dead_letters.write\x82\xd3\xe4\x93\x02.:\x01*\")/api/v1/queues/{queue}/dead-letters:purge\x12\xb7\x01\n" +
+	"\x16GetDeadLetterOperation\x120.plinth.message.v1.GetDeadLetterOperationRequest\x1a&.plinth.message.v1.DeadLetterOperation\"Cʥ\x19\x11dead_letters.read\x82\xd3\xe4\x93\x02%\x12#/api/v1/dead-letter-operations/{id}\x90\x02\x01\x12\xd2\x01\n" +
+	"\x18ListDeadLetterOperations\x122.plinth.message.v1.ListDeadLetterOperationsRequest\x1a3.plinth.message.v1.ListDeadLetterOperationsResponse\"Mʥ\x19\x11dead_letters.read\x82\xd3\xe4\x93\x02/\x12-/api/v1/queues/{queue}/dead-letter-operations\x90\x02\x01B(Z&plinth/api/plinth/message/v1;messagev1b\x06proto3"
 
 var (
 	file_plinth_message_v1_message_proto_rawDescOnce sync.Once

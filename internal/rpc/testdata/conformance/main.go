@@ -69,7 +69,7 @@ func run() error {
 func newHandler(limit int) (http.Handler, error) {
 	// Lines are made as in production, and written nowhere.
 	log := zap.New(zapcore.NewCore(zapcore.NewJSONEncoder(zap.NewProductionEncoderConfig()), zapcore.AddSync(io.Discard), zap.DebugLevel))
-	stack, err := rpc.New(log, 30*time.Second)
+	stack, err := rpc.New(rpc.Config{Log: log, Timeout: 30 * time.Second, Public: public()})
 	if err != nil {
 		return nil, err
 	}
@@ -80,6 +80,15 @@ func newHandler(limit int) (http.Handler, error) {
 	mux := http.NewServeMux()
 	mux.Handle(conformancev1.NewConformanceServiceHandler(service{}, options...))
 	return stack.Handler(mux), nil
+}
+
+// public are the methods of the suite's service, which have no scopes: everybody may call them.
+func public() (paths []string) {
+	methods := conformancev1.File_connectrpc_conformance_v1_service_proto.Services().ByName("ConformanceService").Methods()
+	for i := range methods.Len() {
+		paths = append(paths, "/"+conformancev1.ConformanceServiceName+"/"+string(methods.Get(i).Name()))
+	}
+	return paths
 }
 
 func tlsConfig(wanted *conformancev1.ServerCompatRequest) (*tls.Config, error) {

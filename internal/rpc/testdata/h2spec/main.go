@@ -37,7 +37,7 @@ func run(program string) error {
 		_, _ = io.Copy(io.Discard, r.Body)
 		_, _ = io.WriteString(w, "hello")
 	})
-	stack, err := rpc.New(zap.NewNop(), 30*time.Second)
+	stack, err := rpc.New(rpc.Config{Log: zap.NewNop(), Timeout: 30 * time.Second})
 	if err != nil {
 		return err
 	}

@@ -1,0 +1,64 @@
+package auth
+
+import (
+	"crypto/rand"
+	"crypto/sha256"
+	"hash/crc32"
+	"strings"
+
+	"plinth/internal/errs"
+)
+
+// The form of an API key.
+const (
+	KeyPrefix     = "plinth_"
+	keyRandom     = 32
+	keyChecksum   = 6
+	keyAlphabet   = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+	keyShownChars = 4
+)
+
+// KeyHash is what is kept of an API key.
+type KeyHash [sha256.Size]byte
+
+// NewKey makes an API key.
+func NewKey() string {
+	random := make([]byte, 0, keyRandom)
+	for len(random) < keyRandom {
+		var b [64]byte
+		_, _ = rand.Read(b[:]) // It never fails: the process ends first.
+		for _, c := range b {
+			// Of 256 values 248 are whole alphabets; the others would make its first letters likelier.
+			if int(c) < 256/len(keyAlphabet)*len(keyAlphabet) && len(random) < keyRandom {
+				random = append(random, keyAlphabet[int(c)%len(keyAlphabet)])
+			}
+		}
+	}
+	return KeyPrefix + string(random) + checksum(string(random))
+}
+
+// checksum is the CRC-32 of the random part, in the alphabet's digits.
+func checksum(random string) string {
+	sum := crc32.ChecksumIEEE([]byte(random))
+	var digits [keyChecksum]byte
+	for i := range digits {
+		digits[keyChecksum-1-i] = keyAlphabet[sum%uint32(len(keyAlphabet))]
+		sum /= uint32(len(keyAlphabet))
+	}
+	return string(digits[:])
+}
+
+// IsKey says whether a token is meant to be an API key.
+func IsKey(token string) bool { return strings.HasPrefix(token, KeyPrefix) }
+
+// HashKey checks the form of a key and gives what is kept of it. Errors: Unauthenticated.
+func HashKey(key string) (KeyHash, error) {
+	rest, found := strings.CutPrefix(key, KeyPrefix)
+	if !found || len(rest) != keyRandom+keyChecksum || checksum(rest[:keyRandom]) != rest[keyRandom:] {
+		return KeyHash{}, errs.New(errs.Unauthenticated, "this is no API key: it is incomplete or has a typing error")
+	}
+	return sha256.Sum256([]byte(key)), nil
+}
+
+// ShownKey is the part of a key by which people tell it from others.
+func ShownKey(key string) string { return key[:len(KeyPrefix)+keyShownChars] }

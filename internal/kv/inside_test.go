@@ -1,0 +1,17 @@
+package kv
+
+import "time"
+
+// SetPatience has the limiter wait longer for Redis, where a test on a busy machine is not about that.
+func (l *Limiter) SetPatience(d time.Duration) { l.patience = d }
+
+// Entries is how many keys are remembered.
+func (l *Limiter) Entries() (n int) {
+	for i := range l.table.shards {
+		s := &l.table.shards[i]
+		s.mu.Lock()
+		n += len(s.entries)
+		s.mu.Unlock()
+	}
+	return n
+}

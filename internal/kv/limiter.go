@@ -1,0 +1,188 @@
+package kv
+
+import (
+	"context"
+	"hash/maphash"
+	"sync/atomic"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+	"go.uber.org/zap"
+)
+
+const (
+	patience   = 50 * time.Millisecond
+	probeEvery = time.Second // while Redis is away
+)
+
+// Limit is one rate and whom it is for.
+type Limit struct {
+	// Key names the bucket, such as tenant:acme; in Redis it is plinth:rate:tenant:acme. Whoever makes it of what a client
+	// sends bounds its length.
+	Key  string
+	Rate Rate
+}
+
+// Decision is what became of a Take.
+type Decision struct {
+	Allowed bool
+	// Limit is the rate that decided: the one that refuses, for longest if there are more, or that has the least share of its
+	// Count left. Zero is no limit. Key is whose it is.
+	Limit Rate
+	Key   string
+	// Remaining is how many tokens it has left, as far as this process knows.
+	Remaining int64
+	// RetryAfter is how long to wait before as many may be taken, where they are refused. 0 is that no wait helps, since
+	// they are more than Limit.Count.
+	RetryAfter time.Duration
+	// Reset is how long it takes until it has all its tokens again, if nobody takes any.
+	Reset time.Duration
+}
+
+// Limiter keeps to rates in all processes that share a Redis: Rate.Count tokens at once, and then one each Per/Count. In no
+// time W are more allowed than Count + W × Count/Per, by all processes together (gcra.go says why).
+//
+// Each process takes tokens ahead, so that Redis is asked only every now and then: as many as it will need at its pace so
+// far, at most those that come back in a hold, which is Per/50 but 50 ms at most. These are 20 of 1000/s and 4 of 5000/m. Of
+// a Count below 50 there are none: such a limit is exact. Those that are not used within a hold are given up. They are
+// wasted, and were at most twice as many as were asked for just before. What is held makes a burst smaller, by 2 % at most.
+//
+// What Redis says is remembered: a call that cannot be allowed yet, whoever else takes or not, is refused without asking. An
+// empty bucket of a rate that is taken ahead is asked again after 2 ms, although single tokens come back sooner.
+//
+// When Redis is away (an error, or no answer in 50 ms), each process allows the same rates by itself, less what Redis allowed
+// it before. Only the calls that find it out wait; it is tried again each second in the background. When it is back, it goes
+// on from what it holds: what was allowed meanwhile is not counted. A Redis that comes back empty has every bucket full, but
+// those that a process remembers to be used up are so until they would have been refilled.
+//
+// At most 100,000 keys are remembered, the busiest of them. One that is forgotten costs a question to Redis, and without
+// Redis its bucket is full.
+type Limiter struct {
+	client *redis.Client
+	script *redis.Script
+	log    *zap.Logger
+	now    func() time.Time
+
+	start    time.Time     // of the clock
+	patience time.Duration // how long an answer of Redis may take
+	away     atomic.Bool
+	probe    atomic.Int64 // when to try again while it is away
+	table    table
+}
+
+// NewLimiter makes a limiter on a Redis. Nothing is asked of it before the first Take.
+func NewLimiter(client *redis.Client, log *zap.Logger, now func() time.Time) *Limiter {
+	return &Limiter{
+		client: client, script: redis.NewScript(gcra), log: log, now: now,
+		start: now(), patience: patience, table: table{seed: maphash.MakeSeed()},
+	}
+}
+
+// Take takes n of every limit, or of none: a call that one limit refuses does not use up the others. n below 1 counts as 1,
+// and n above a limit's Count is always refused. The keys of one call differ. Limits whose rate is zero are left out.
+// The end of ctx does not cut it short, since others may wait for the same answer; it takes 100 ms at most.
+func (l *Limiter) Take(ctx context.Context, n int64, limits ...Limit) Decision {
+	n = max(n, 1)
+	now := l.clock()
+	var few [4]claim
+	claims := l.claims(few[:0], now, limits)
+	for waited := false; ; waited = true {
+		if !l.reachable(now) {
+			return takeOwn(now, n, claims)
+		}
+		ask, d := reserve(now, n, claims)
+		if !ask {
+			return d
+		}
+		flight := inFlight(claims)
+		if flight == nil || waited {
+			return l.fetch(ctx, now, n, claims)
+		}
+		// Tokens for more than one call are on their way. They may be gone when we come, so this waits only once.
+		release(now, n, claims)
+		<-flight
+		now = l.clock()
+	}
+}
+
+// TakeLocal takes n tokens of a limit that holds for this process alone, without Redis. Its keys are not those of Take.
+// n below 1 counts as 1, and n above the limit's Count is always refused.
+func (l *Limiter) TakeLocal(n int64, limit Limit) Decision {
+	var one [1]claim
+	now := l.clock()
+	return takeOwn(now, max(n, 1), l.claims(one[:0], now, []Limit{limit}))
+}
+
+// PeekLocal is TakeLocal without taking: it says whether a token could be had.
+func (l *Limiter) PeekLocal(limit Limit) Decision {
+	now := l.clock()
+	d := Decision{Allowed: true, Key: limit.Key}
+	if limit.Rate.IsLimit() {
+		d = l.table.entry(limit.Key, now).peek(now, limit.Rate)
+	}
+	return d
+}
+
+// clock is the time since the start, in nanoseconds.
+func (l *Limiter) clock() int64 { return int64(l.now().Sub(l.start)) }
+
+func (l *Limiter) claims(claims []claim, now int64, limits []Limit) []claim {
+	for _, limit := range limits {
+		if limit.Rate.IsLimit() {
+			claims = append(claims, claim{entry: l.table.entry(limit.Key, now), rate: limit.Rate})
+		}
+	}
+	return claims
+}
+
+// fetch takes the tokens that are missing from Redis.
+func (l *Limiter) fetch(ctx context.Context, now, n int64, claims []claim) Decision {
+	buckets := make([]bucket, 0, len(claims))
+	for i := range claims {
+		if c := &claims[i]; c.state == missing {
+			buckets = append(buckets, bucket{key: keyPrefix + c.key, rate: c.rate, ahead: c.depart(now, n)})
+		}
+	}
+	taken, err := l.ask(ctx, n, buckets)
+	if err != nil {
+		l.lose(err)
+		return takeOwn(l.clock(), n, claims)
+	}
+	after, next := l.clock(), 0
+	for i := range claims {
+		if c := &claims[i]; c.state == missing {
+			c.arrive(now, after, n, taken, buckets[next])
+			next++
+		}
+	}
+	if !taken {
+		release(after, n, claims)
+	}
+	return tightest(claims)
+}
+
+// reachable says whether Redis answers, as far as is known. While it does not, it is tried every now and then.
+func (l *Limiter) reachable(now int64) bool {
+	if !l.away.Load() {
+		return true
+	}
+	if at := l.probe.Load(); now >= at && l.probe.CompareAndSwap(at, now+int64(probeEvery)) {
+		go l.tryAgain()
+	}
+	return false
+}
+
+func (l *Limiter) tryAgain() {
+	// It writes, since a Redis that only reads is of no use. Nothing is taken.
+	_, err := l.ask(context.Background(), 0, []bucket{{key: probeKey, rate: Rate{1, time.Millisecond}}})
+	if err == nil && l.away.CompareAndSwap(true, false) {
+		l.log.Info("Redis is back: rates hold for all processes together")
+	}
+}
+
+func (l *Limiter) lose(err error) {
+	l.probe.Store(l.clock() + int64(probeEvery))
+	if l.away.CompareAndSwap(false, true) {
+		l.log.Warn("Redis is away: rates hold for each process by itself", zap.Error(err))
+	}
+}

@@ -1,0 +1,310 @@
+package kv_test
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/alicebob/miniredis/v2"
+	"github.com/redis/go-redis/v9"
+	"go.uber.org/zap"
+
+	"plinth/internal/kv"
+)
+
+// clock is the time of the limiters of a test and of their Redis, which is one in memory. It passes only when told to.
+type clock struct {
+	*miniredis.Miniredis
+	mu   sync.Mutex
+	time time.Time
+}
+
+func newClock(t *testing.T) *clock {
+	t.Helper()
+	c := &clock{Miniredis: miniredis.RunT(t), time: time.Unix(1_800_000_000, 123_456_000)}
+	c.pass(0)
+	return c
+}
+
+func (c *clock) now() time.Time {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.time
+}
+
+func (c *clock) pass(d time.Duration) {
+	c.mu.Lock()
+	c.time = c.time.Add(d)
+	c.SetTime(c.time)
+	c.mu.Unlock()
+	c.FastForward(d)
+}
+
+// limiter is a process's own limiter on the Redis of the clock.
+func (c *clock) limiter(t *testing.T) *limiter {
+	return newLimiter(t, "redis://"+c.Addr(), zap.NewNop(), c.now)
+}
+
+// limiter counts how often it asks Redis, and leaves nothing behind there.
+type limiter struct {
+	*kv.Limiter
+	client *redis.Client
+	asked  atomic.Int64
+	keys   sync.Map // that it asked for
+	before func()   // called before each question
+}
+
+func newLimiter(t *testing.T, url string, log *zap.Logger, now func() time.Time) *limiter {
+	t.Helper()
+	client, err := kv.Open(url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := &limiter{Limiter: kv.NewLimiter(client, log, now), client: client}
+	t.Cleanup(func() {
+		l.keys.Range(func(key, _ any) bool { return client.Del(context.Background(), key.(string)).Err() == nil })
+		client.Close()
+	})
+	l.SetPatience(time.Minute)
+	client.AddHook(l)
+	return l
+}
+
+func (l *limiter) DialHook(next redis.DialHook) redis.DialHook { return next }
+
+func (l *limiter) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
+	return next
+}
+
+func (l *limiter) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
+	return func(ctx context.Context, cmd redis.Cmder) error {
+		if cmd.Name() == "evalsha" {
+			l.asked.Add(1)
+			l.keys.Store(cmd.Args()[3], nil) // One is enough: what a test shares is asked for alone too.
+			if l.before != nil {
+				l.before()
+			}
+		}
+		return next(ctx, cmd)
+	}
+}
+
+// until takes one by one until it is refused, and says how many were allowed.
+func (l *limiter) until(t *testing.T, limit kv.Limit) (n int64) {
+	t.Helper()
+	for l.Take(t.Context(), 1, limit).Allowed {
+		if n++; n > 2*limit.Rate.Count {
+			t.Fatalf("no end after %d of %+v", n, limit)
+		}
+	}
+	return n
+}
+
+// onBoth runs a test on the real Redis and on the one in memory, which has the real time too.
+func onBoth(t *testing.T, test func(t *testing.T, url string)) {
+	t.Run("miniredis", func(t *testing.T) { test(t, "redis://"+miniredis.RunT(t).Addr()) })
+	t.Run("redis", func(t *testing.T) { test(t, realRedis(t)) })
+}
+
+// realRedis is database 9 of the Redis of REDIS_URL or, where CI is true, of 127.0.0.1.
+func realRedis(t testing.TB) string {
+	t.Helper()
+	named := os.Getenv("REDIS_URL")
+	if named == "" && os.Getenv("CI") != "true" {
+		t.Skip("REDIS_URL is not set")
+	}
+	options := &redis.Options{Addr: "127.0.0.1:6379"}
+	if named != "" {
+		var err error
+		if options, err = redis.ParseURL(named); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return fmt.Sprintf("redis://%s:%s@%s/9", options.Username, options.Password, options.Addr)
+}
+
+// limitOf is a limit of the test's own.
+func limitOf(t testing.TB, count int64, per time.Duration) kv.Limit {
+	return kv.Limit{Key: fmt.Sprintf("%s:%x", t.Name(), rand.Uint64()), Rate: kv.Rate{Count: count, Per: per}}
+}
+
+// want takes, and compares the decision. Its key is that of the limit with the same rate.
+func (l *limiter) want(t *testing.T, want kv.Decision, n int64, limits ...kv.Limit) {
+	t.Helper()
+	for _, limit := range limits {
+		if limit.Rate == want.Limit && limit.Rate.IsLimit() {
+			want.Key = limit.Key
+		}
+	}
+	if got := l.Take(t.Context(), n, limits...); got != want {
+		t.Errorf("Take of %d of %+v\ngot  %+v\nwant %+v", n, limits, got, want)
+	}
+}
+
+func TestDecision(t *testing.T) {
+	t.Parallel()
+	c := newClock(t)
+	l := c.limiter(t)
+	limit := limitOf(t, 10, time.Second)
+	rate, ms := limit.Rate, time.Millisecond
+
+	l.want(t, kv.Decision{Allowed: true, Limit: rate, Remaining: 9, Reset: 100 * ms}, 1, limit)
+	l.want(t, kv.Decision{Allowed: true, Limit: rate, Remaining: 2, Reset: 800 * ms}, 7, limit)
+	l.want(t, kv.Decision{Limit: rate, Remaining: 2, Reset: 800 * ms, RetryAfter: 300 * ms}, 5, limit)
+	c.pass(300*ms - time.Microsecond)
+	if d := l.Take(t.Context(), 5, limit); d.Allowed || d.RetryAfter != time.Microsecond {
+		t.Errorf("a microsecond early: %+v", d)
+	}
+	c.pass(time.Microsecond)
+	l.want(t, kv.Decision{Allowed: true, Limit: rate, Remaining: 0, Reset: time.Second}, 5, limit)
+	l.want(t, kv.Decision{Limit: rate, Reset: time.Second, RetryAfter: 100 * ms}, 1, limit)
+	c.pass(time.Minute)
+	l.want(t, kv.Decision{Allowed: true, Limit: rate, Remaining: 0, Reset: time.Second}, 10, limit)
+
+	// What is more than the rate has is refused for good, less than 1 is 1.
+	c.pass(time.Minute)
+	l.want(t, kv.Decision{Limit: rate, Remaining: 10}, 11, limit)
+	l.want(t, kv.Decision{Allowed: true, Limit: rate, Remaining: 9, Reset: 100 * ms}, 0, limit)
+	l.want(t, kv.Decision{Allowed: true, Limit: rate, Remaining: 8, Reset: 200 * ms}, -3, limit)
+}
+
+func TestTightestLimitDecides(t *testing.T) {
+	t.Parallel()
+	c := newClock(t)
+	l := c.limiter(t)
+	a, b, none := limitOf(t, 40, time.Hour), limitOf(t, 10, time.Second), limitOf(t, 0, time.Second)
+	l.want(t, kv.Decision{Allowed: true, Limit: b.Rate, Remaining: 7, Reset: 300 * time.Millisecond}, 3, a, none, b)
+	l.want(t, kv.Decision{Limit: b.Rate, Remaining: 7, Reset: 300 * time.Millisecond, RetryAfter: 100 * time.Millisecond}, 8, b, a)
+	l.want(t, kv.Decision{Limit: b.Rate, Remaining: 7, Reset: 300 * time.Millisecond}, 11, a, b)
+	// Of several that refuse, the one that refuses longest.
+	c.pass(time.Second)
+	for range 4 {
+		l.Take(t.Context(), 9, a)
+	}
+	l.Take(t.Context(), 5, b)
+	if d := l.Take(t.Context(), 8, b, a); d.Allowed || d.Limit != a.Rate || d.RetryAfter < time.Minute {
+		t.Errorf("%+v", d)
+	}
+}
+
+func TestWithoutLimits(t *testing.T) {
+	t.Parallel()
+	l := newClock(t).limiter(t)
+	l.want(t, kv.Decision{Allowed: true}, 1)
+	l.want(t, kv.Decision{Allowed: true}, 1e9, kv.Limit{Key: "a"}, kv.Limit{Key: "b", Rate: kv.Rate{Per: time.Second}})
+	if d := l.TakeLocal(1, kv.Limit{Key: "a"}); d != (kv.Decision{Allowed: true}) {
+		t.Errorf("%+v", d)
+	}
+	if l.asked.Load() != 0 || l.Entries() != 0 {
+		t.Errorf("%d questions, %d entries", l.asked.Load(), l.Entries())
+	}
+}
+
+// TestBurst has one process use up a limit, and then what comes back of it.
+func TestBurst(t *testing.T) {
+	t.Parallel()
+	for _, count := range []int64{1, 5, 10, 49, 50, 100, 1_000, 100_000} {
+		t.Run(fmt.Sprint(count), func(t *testing.T) {
+			t.Parallel()
+			c := newClock(t)
+			l := c.limiter(t)
+			limit := limitOf(t, count, time.Second)
+			least := count
+			if count >= 50 {
+				least -= count / 50
+			}
+			for round := range 3 {
+				if n := l.until(t, limit); n < least || n > count {
+					t.Errorf("round %d: %d at once", round, n)
+				}
+				c.pass(500 * time.Millisecond)
+				if n := l.until(t, limit); n < count/2-count/50 || n > count-count/2 {
+					t.Errorf("round %d: %d after half the time", round, n)
+				}
+				c.pass(time.Minute)
+			}
+		})
+	}
+}
+
+// TestBurstOfMany takes different numbers at once, for which the tokens taken ahead are enough or not.
+func TestBurstOfMany(t *testing.T) {
+	t.Parallel()
+	c := newClock(t)
+	l := c.limiter(t)
+	limit := limitOf(t, 1_000, time.Second)
+	sum := int64(100)
+	l.Take(t.Context(), sum, limit) // From here on what is held makes no burst smaller.
+	for range 1_000 {
+		for _, n := range []int64{1, 17, 1, 1, 5} {
+			if l.Take(t.Context(), n, limit).Allowed {
+				sum += n
+			}
+		}
+	}
+	if sum > 1_000 || sum < 800 {
+		t.Errorf("%d at once", sum)
+	}
+}
+
+func TestTakeLocal(t *testing.T) {
+	t.Parallel()
+	c := newClock(t)
+	l := c.limiter(t)
+	limit := limitOf(t, 1_000, time.Second)
+	for round := range 2 {
+		var d kv.Decision
+		for i := range limit.Rate.Count {
+			if d = l.TakeLocal(1, limit); !d.Allowed || d.Remaining != 999-i {
+				t.Fatalf("round %d: %d %+v", round, i, d)
+			}
+		}
+		full := kv.Decision{Limit: limit.Rate, Key: limit.Key, RetryAfter: time.Millisecond, Reset: time.Second}
+		if d = l.TakeLocal(1, limit); d != full {
+			t.Fatalf("round %d: %+v", round, d)
+		}
+		if d = l.PeekLocal(limit); d != full {
+			t.Fatalf("round %d: %+v", round, d)
+		}
+		c.pass(time.Millisecond)
+		for range 3 { // Looking takes nothing.
+			if d = l.PeekLocal(limit); !d.Allowed || d.Remaining != 1 {
+				t.Fatalf("round %d: %+v", round, d)
+			}
+		}
+		c.pass(time.Second)
+	}
+	if l.asked.Load() != 0 {
+		t.Errorf("%d questions", l.asked.Load())
+	}
+}
+
+// TestMemory has clients make up keys.
+func TestMemory(t *testing.T) {
+	t.Parallel()
+	c := newClock(t)
+	l := c.limiter(t)
+	busy := limitOf(t, 5, time.Hour)
+	l.TakeLocal(5, busy)
+	for i := range 150_000 {
+		l.TakeLocal(1, kv.Limit{Key: fmt.Sprint(i), Rate: kv.Rate{Count: 10, Per: time.Minute}})
+	}
+	if n := l.Entries(); n > 100_000 || n < 90_000 {
+		t.Errorf("%d entries", n)
+	}
+	if l.TakeLocal(1, busy).Allowed {
+		t.Error("the busiest is forgotten")
+	}
+	c.pass(time.Minute)
+	for i := range 2_000 {
+		l.TakeLocal(1, kv.Limit{Key: fmt.Sprint("late", i), Rate: busy.Rate})
+	}
+	if n := l.Entries(); n != 2_001 {
+		t.Errorf("%d entries when the others are idle", n)
+	}
+}

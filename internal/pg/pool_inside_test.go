@@ -1,0 +1,6 @@
+package pg
+
+import "github.com/jackc/pgx/v5/pgxpool"
+
+// Pool is what the tests outside of the package look at connections with as they come back.
+func (db *DB) Pool() *pgxpool.Pool { return db.pool }

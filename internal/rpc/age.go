@@ -1,0 +1,53 @@
+package rpc
+
+import (
+	"context"
+	"math/rand/v2"
+	"net"
+	"time"
+)
+
+type connKey struct{}
+
+// ConnContext gives each connection of an http.Server a moment to end at: MaxAge from now, less a random part of up to a
+// tenth, so that connections which were made together do not end together.
+func (s *Stack) ConnContext(ctx context.Context, _ net.Conn) context.Context {
+	if s.MaxAge <= 0 {
+		return ctx
+	}
+	return context.WithValue(ctx, connKey{}, time.Now().Add(s.age()))
+}
+
+func (s *Stack) age() time.Duration { return s.MaxAge - rand.N(s.MaxAge/10+1) }
+
+// endAged lets the reply to a call be the last one over a connection that is too old: HTTP/1.1 closes it, HTTP/2 sends
+// GOAWAY and finishes the streams that are open. Clients connect again, and a load balancer has them spread.
+func (c *call) endAged() {
+	if until, ok := c.request.Context().Value(connKey{}).(time.Time); ok && c.start.After(until) {
+		c.Header()["Connection"] = []string{"close"}
+	}
+}
+
+// stream is what a stream's handler is to know: when to finish. It may send no more then, and ends once its client has
+// settled what it holds.
+func (s *Stack) stream(c *call) (end func()) {
+	finishing := s.Draining
+	if finishing == nil {
+		finishing = context.Background()
+	}
+	if s.MaxAge <= 0 {
+		c.finishing = finishing
+		return func() {}
+	}
+	var cancel context.CancelFunc
+	c.finishing, cancel = context.WithTimeout(finishing, s.age())
+	return cancel
+}
+
+// Finishing gives a context that ends when the stream of ctx is to finish, because the process stops or the stream is old.
+func Finishing(ctx context.Context) context.Context {
+	if c := callFrom(ctx); c.finishing != nil {
+		return c.finishing
+	}
+	return context.Background()
+}

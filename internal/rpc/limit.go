@@ -1,0 +1,143 @@
+package rpc
+
+import (
+	"context"
+	"net/http"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/failsafe-go/failsafe-go/adaptivelimiter"
+
+	"plinth/internal/auth"
+	"plinth/internal/errs"
+	"plinth/internal/kv"
+)
+
+// Limits are what callers may do to the service. Zero is no limit.
+type Limits struct {
+	Tenant  kv.Rate            // calls of one tenant, unless the tenant has its own
+	Key     kv.Rate            // calls of one API key or other principal, unless the key has its own
+	Methods map[string]kv.Rate // calls of one tenant to one method, by the method's path
+	Calls   int                // unary calls at a time, at the most; see concurrency
+	Streams int                // streams at a time
+}
+
+// limitRate takes the call out of every rate that it counts for, or refuses it. The tightest one is told in the headers of
+// draft-ietf-httpapi-ratelimit-headers.
+func (s *Stack) limitRate(ctx context.Context, c *call) error {
+	if s.Limiter == nil || s.methods[c.procedure].public {
+		return nil
+	}
+	p := auth.From(ctx)
+	var limits [3]kv.Limit
+	n := 0
+	add := func(kind, whose string, rate kv.Rate) {
+		if rate.IsLimit() {
+			limits[n] = kv.Limit{Key: kind + ":" + whose, Rate: rate}
+			n++
+		}
+	}
+	add("tenant", p.Tenant.Name, either(p.Tenant.Rate, s.Limits.Tenant))
+	add("key", p.ID, either(p.Rate, s.Limits.Key))
+	if rate, ok := s.Limits.Methods[c.procedure]; ok {
+		add("method", p.Tenant.Name+c.procedure, rate)
+	}
+	if n == 0 {
+		return nil
+	}
+	d := s.Limiter.Take(ctx, 1, limits[:n]...)
+	if c.ResponseWriter != nil {
+		tellRate(c.Header(), d)
+	}
+	if d.Allowed {
+		return nil
+	}
+	kind, _, _ := strings.Cut(d.Key, ":")
+	return errs.New(errs.ResourceExhausted, "the rate limit of the %s is %s; try again in %v",
+		kind, d.Limit, d.RetryAfter.Round(time.Millisecond)).Because("RATE_LIMITED").After(d.RetryAfter)
+}
+
+func either(own, general kv.Rate) kv.Rate {
+	if own.IsLimit() {
+		return own
+	}
+	return general
+}
+
+func tellRate(h http.Header, d kv.Decision) {
+	kind, _, _ := strings.Cut(d.Key, ":")
+	name := `"` + kind + `"`
+	h["Ratelimit-Policy"] = []string{name + ";q=" + strconv.FormatInt(d.Limit.Count, 10) + ";w=" + seconds(d.Limit.Per)}
+	h["Ratelimit"] = []string{name + ";r=" + strconv.FormatInt(d.Remaining, 10) + ";t=" + seconds(d.Reset)}
+}
+
+// seconds rounds up: who comes back then is not too early.
+func seconds(d time.Duration) string {
+	return strconv.FormatInt(int64((d+time.Second-1)/time.Second), 10)
+}
+
+// The concurrency of unary calls adapts: it grows as long as calls take no longer for it, and shrinks when they do, between
+// these. What is too much waits a moment, as long as not too many wait already, and is shed then.
+const (
+	minConcurrency     = 64
+	initialConcurrency = 256
+	overloadWait       = 500 * time.Millisecond
+	queueFactor        = 4 // times the limit may wait
+)
+
+// concurrency is how many unary calls are worked at, and how many streams are open.
+type concurrency struct {
+	calls   adaptivelimiter.AdaptiveLimiter[any] // nil is no limit
+	streams atomic.Int64
+}
+
+func newConcurrency(most int) *concurrency {
+	c := &concurrency{}
+	if most > 0 {
+		least, first := min(minConcurrency, most), min(initialConcurrency, most)
+		c.calls = adaptivelimiter.NewBuilder[any]().WithLimits(uint(least), uint(most), uint(first)).Build()
+	}
+	return c
+}
+
+// begin takes a place for a unary call. The end says whether how long it took tells of the service's load.
+func (c *concurrency) begin(ctx context.Context) (end func(err error), err error) {
+	if c.calls == nil {
+		return func(error) {}, nil
+	}
+	permit, free := c.calls.TryAcquirePermit()
+	if !free {
+		if c.calls.Queued() >= queueFactor*c.calls.Limit() {
+			return nil, errOverloaded
+		}
+		if permit, err = c.calls.AcquirePermitWithMaxWait(ctx, overloadWait); err != nil {
+			if ctx.Err() != nil {
+				return nil, ctx.Err()
+			}
+			return nil, errOverloaded
+		}
+	}
+	return func(err error) {
+		if err == nil {
+			permit.Record()
+		} else { // Errors are quick, or as slow as a deadline.
+			permit.Drop()
+		}
+	}, nil
+}
+
+var errOverloaded = errs.New(errs.ResourceExhausted, "the service is overloaded; try again in a moment").Because("OVERLOADED").After(time.Second)
+
+// openStream takes a place for a stream.
+func (s *Stack) openStream() (end func(), err error) {
+	open := s.load.streams.Add(1)
+	end = func() { s.load.streams.Add(-1) }
+	if s.Limits.Streams > 0 && open > int64(s.Limits.Streams) {
+		end()
+		return nil, errs.New(errs.ResourceExhausted, "this server has %d streams open, and takes no more; try again, another server may",
+			s.Limits.Streams).Because("TOO_MANY_STREAMS").After(time.Second)
+	}
+	return end, nil
+}

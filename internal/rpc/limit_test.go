@@ -1,0 +1,218 @@
+package rpc_test
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"net/http/httptrace"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"connectrpc.com/connect"
+	"github.com/alicebob/miniredis/v2"
+	"github.com/redis/go-redis/v9"
+	"go.uber.org/zap"
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
+
+	messagev1 "plinth/api/plinth/message/v1"
+	"plinth/internal/kv"
+	"plinth/internal/rpc"
+)
+
+func serveAlone(t *testing.T, handler http.Handler) (url string) {
+	server := httptest.NewServer(handler)
+	t.Cleanup(server.Close)
+	return server.URL
+}
+
+func newLimiter(t *testing.T) *kv.Limiter {
+	client := redis.NewClient(&redis.Options{Addr: miniredis.RunT(t).Addr()})
+	t.Cleanup(func() { _ = client.Close() })
+	return kv.NewLimiter(client, zap.NewNop(), time.Now)
+}
+
+var publishing = &messagev1.PublishRequest{Queue: "q", Payload: &messagev1.PublishRequest_Message{Message: "hello"}}
+
+// Each kind of limit refuses what is too much, and says when to come back, over every protocol.
+func TestRateLimits(t *testing.T) {
+	t.Parallel()
+	rate := kv.Rate{Count: 2, Per: time.Hour}
+	for kind, limits := range map[string]rpc.Limits{
+		"tenant": {Tenant: rate}, "key": {Key: rate}, "method": {Methods: map[string]kv.Rate{procedure: rate}},
+	} {
+		for protocol, options := range map[string][]connect.ClientOption{
+			"connect": nil, "grpc": {connect.WithGRPC()}, "grpcweb": {connect.WithGRPCWeb()},
+		} {
+			t.Run(kind+" "+protocol, func(t *testing.T) {
+				t.Parallel()
+				keys := newKeyring()
+				f := configured(t, stub{publish: whose}, rpc.Config{
+					Timeout: time.Minute, Authenticate: keys.authenticate, ActFor: keys.actFor, Limits: limits, Limiter: newLimiter(t),
+				})
+				publish := func(token string) error {
+					_, err := messagev1.NewMessageServiceClient(h2c(), f.url, append(options, bearer(token))...).Publish(t.Context(), publishing)
+					return err
+				}
+				for range 2 {
+					if err := publish("publisher"); err != nil {
+						t.Fatal(err)
+					}
+				}
+				err := publish("publisher")
+				if connect.CodeOf(err) != connect.CodeResourceExhausted || errorDetail[*errdetails.ErrorInfo](err).GetReason() != "RATE_LIMITED" ||
+					!strings.Contains(err.Error(), kind) {
+					t.Errorf("the third call got %v", err)
+				}
+				if after := errorDetail[*errdetails.RetryInfo](err).GetRetryDelay().AsDuration(); after < 25*time.Minute || after > 30*time.Minute {
+					t.Errorf("it is to come back in %v", after)
+				}
+				// Another key of the tenant has used up nothing of its own.
+				if err := publish("consumer"); (err == nil) != (kind == "key") {
+					t.Errorf("another key of the tenant got %v", err)
+				}
+			})
+		}
+	}
+}
+
+func TestRateLimitHeaders(t *testing.T) {
+	t.Parallel()
+	keys := newKeyring()
+	f := configured(t, stub{publish: whose}, rpc.Config{
+		Timeout: time.Minute, Authenticate: keys.authenticate, ActFor: keys.actFor, Limiter: newLimiter(t),
+		Limits: rpc.Limits{Tenant: kv.Rate{Count: 1000, Per: time.Hour}, Key: kv.Rate{Count: 2, Per: time.Minute}},
+	})
+	for i, want := range []struct {
+		status             int
+		policy, left, wait string
+	}{
+		{200, `"key";q=2;w=60`, `"key";r=1;t=30`, ""},
+		{200, `"key";q=2;w=60`, `"key";r=0;t=60`, ""},
+		{429, `"key";q=2;w=60`, `"key";r=0;t=60`, "30"},
+	} {
+		res := f.with(t, "POST", route, "Bearer publisher", good)
+		h := res.Header
+		if res.StatusCode != want.status || h.Get("RateLimit-Policy") != want.policy || h.Get("RateLimit") != want.left || h.Get("Retry-After") != want.wait {
+			t.Errorf("call %d got %d %q %q %q, want %v", i+1, res.StatusCode, h.Get("RateLimit-Policy"), h.Get("RateLimit"), h.Get("Retry-After"), want)
+		}
+	}
+}
+
+// What is too much at a time is shed at once or after a moment, and the rest is served.
+func TestOverload(t *testing.T) {
+	t.Parallel()
+	release, working := make(chan struct{}), make(chan struct{}, 100)
+	f := configured(t, stub{publish: func(ctx context.Context, req *messagev1.PublishRequest) (*messagev1.PublishResponse, error) {
+		working <- struct{}{}
+		<-release
+		return &messagev1.PublishResponse{}, nil
+	}}, rpc.Config{Timeout: time.Minute, Limits: rpc.Limits{Calls: 4}})
+	client := messagev1.NewMessageServiceClient(h2c(), f.url)
+	outcomes := make(chan error)
+	for range 40 {
+		go func() {
+			_, err := client.Publish(t.Context(), publishing)
+			outcomes <- err
+		}()
+	}
+	for range 4 {
+		<-working
+	}
+	for range 36 {
+		err := <-outcomes
+		if connect.CodeOf(err) != connect.CodeResourceExhausted || errorDetail[*errdetails.ErrorInfo](err).GetReason() != "OVERLOADED" ||
+			errorDetail[*errdetails.RetryInfo](err) == nil {
+			t.Fatalf("got %v", err)
+		}
+	}
+	close(release)
+	for range 4 {
+		if err := <-outcomes; err != nil {
+			t.Errorf("what was worked at got %v", err)
+		}
+	}
+}
+
+func TestStreamsAreCounted(t *testing.T) {
+	t.Parallel()
+	f := configured(t, stub{consume: untilTheEnd}, rpc.Config{Timeout: time.Minute, Limits: rpc.Limits{Streams: 2}})
+	client := messagev1.NewMessageServiceClient(h2c(), f.url, connect.WithGRPC())
+	open := func() (end func(), err error) {
+		stream, err := client.Consume(t.Context())
+		if err != nil {
+			return nil, err
+		}
+		_ = stream.Send(nil)
+		_, err = stream.Receive()
+		end = sync.OnceFunc(func() { _ = stream.CloseRequest(); _ = stream.CloseResponse() })
+		t.Cleanup(end)
+		return end, err
+	}
+	first, err := open()
+	if err == nil {
+		_, err = open()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := open(); connect.CodeOf(err) != connect.CodeResourceExhausted {
+		t.Errorf("the third stream got %v", err)
+	}
+	first()
+	for deadline := time.Now().Add(10 * time.Second); ; <-time.After(10 * time.Millisecond) {
+		if _, err := open(); err == nil {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("the place of a stream that ended is not given away")
+		}
+	}
+}
+
+// A connection that is old ends with the next call, in good order; a stream that is old is told to finish.
+func TestOldConnectionsAndStreamsEnd(t *testing.T) {
+	t.Parallel()
+	const age = time.Second
+	f := configured(t, stub{publish: answer, consume: untilTheEnd}, rpc.Config{Timeout: time.Minute, MaxAge: age})
+	for name, client := range map[string]*http.Client{"HTTP/1.1": {Transport: &http.Transport{}}, "HTTP/2": h2c()} {
+		call := func() (reused bool) {
+			ctx := httptrace.WithClientTrace(t.Context(), &httptrace.ClientTrace{GotConn: func(i httptrace.GotConnInfo) { reused = i.Reused }})
+			req, _ := http.NewRequestWithContext(ctx, http.MethodPost, f.url+route, strings.NewReader(good))
+			req.Header.Set("Content-Type", "application/json")
+			res, err := client.Do(req)
+			if err != nil {
+				t.Fatalf("%s: %v", name, err)
+			}
+			defer func() { _ = res.Body.Close() }()
+			if _, err := io.Copy(io.Discard, res.Body); err != nil {
+				t.Fatalf("%s: %v", name, err)
+			}
+			return reused
+		}
+		for i, want := range []bool{false, true, true, false} {
+			if i == 2 {
+				<-time.After(age)
+			}
+			if got := call(); got != want {
+				t.Errorf("%s: call %d came over a connection that was used before: %v", name, i+1, got)
+			}
+		}
+	}
+	stream, err := messagev1.NewMessageServiceClient(h2c(), f.url, connect.WithGRPC()).Consume(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = stream.Send(nil)
+	for err == nil {
+		_, err = stream.Receive()
+	}
+	if !errors.Is(err, io.EOF) {
+		t.Errorf("the stream ended with %v", err)
+	}
+	_ = stream.CloseRequest()
+	_ = stream.CloseResponse()
+}

@@ -1,0 +1,66 @@
+package rpc
+
+import (
+	"slices"
+	"strings"
+
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/reflect/protoregistry"
+
+	authv1 "plinth/api/plinth/auth/v1"
+)
+
+// method is what the stack knows of an RPC from its proto.
+type method struct {
+	scope   string // what a caller needs; empty is what nobody has
+	public  bool   // everybody may call it
+	streams bool
+}
+
+// methodsOf lists every method that is linked, by its path, those in the list of public ones marked.
+func methodsOf(public []string) map[string]method {
+	methods := map[string]method{}
+	eachMethod(func(path string, m protoreflect.MethodDescriptor) {
+		scope, _ := proto.GetExtension(m.Options(), authv1.E_Scope).(string)
+		methods[path] = method{scope, slices.Contains(public, path), m.IsStreamingClient() || m.IsStreamingServer()}
+	})
+	for _, path := range public {
+		if _, linked := methods[path]; !linked { // The older version of reflection, which has no descriptor of its own.
+			methods[path] = method{public: true, streams: true}
+		}
+	}
+	return methods
+}
+
+// Scopes are all that methods name, in order.
+func Scopes() (scopes []string) {
+	eachMethod(func(_ string, m protoreflect.MethodDescriptor) {
+		if scope, _ := proto.GetExtension(m.Options(), authv1.E_Scope).(string); scope != "" {
+			scopes = append(scopes, scope)
+		}
+	})
+	slices.Sort(scopes)
+	return slices.Compact(scopes)
+}
+
+func eachMethod(visit func(path string, m protoreflect.MethodDescriptor)) {
+	protoregistry.GlobalFiles.RangeFiles(func(file protoreflect.FileDescriptor) bool {
+		for i := range file.Services().Len() {
+			service := file.Services().Get(i)
+			for j := range service.Methods().Len() {
+				m := service.Methods().Get(j)
+				// Connect's own packages register the services of gRPC under names that do not clash with grpc-go's.
+				name := strings.TrimPrefix(string(service.FullName()), "connectext.")
+				visit("/"+name+"/"+string(m.Name()), m)
+			}
+		}
+		return true
+	})
+}
+
+// IsMethod says whether there is a method with the path.
+func IsMethod(path string) (found bool) {
+	eachMethod(func(p string, _ protoreflect.MethodDescriptor) { found = found || p == path })
+	return found
+}

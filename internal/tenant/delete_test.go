@@ -1,0 +1,199 @@
+package tenant_test
+
+import (
+	"context"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"go.uber.org/zap"
+
+	"plinth/internal/auth"
+	"plinth/internal/errs"
+	"plinth/internal/pg"
+	"plinth/internal/pg/pgtest"
+	"plinth/internal/tenant"
+)
+
+// later are tables of a domain that is yet to come. One refers to another, which goes first by its name; one is in parts.
+const later = `
+	CREATE TABLE "A table" (tenant text, id int PRIMARY KEY);
+	CREATE TABLE b (tenant text, a int REFERENCES "A table");
+	CREATE TABLE c (n int, tenant text) PARTITION BY HASH (tenant);
+	CREATE TABLE c0 PARTITION OF c FOR VALUES WITH (MODULUS 2, REMAINDER 0);
+	CREATE TABLE c1 PARTITION OF c FOR VALUES WITH (MODULUS 2, REMAINDER 1);
+	CREATE TABLE none_of_tenants (x text);
+	INSERT INTO none_of_tenants VALUES ('acme');
+	SELECT plinth_isolate(name::regclass) FROM unnest(ARRAY ['"A table"', 'b', 'c']) AS t (name);`
+
+var laterRows = []string{
+	`INSERT INTO "A table" SELECT $1, ascii($1)`, `INSERT INTO b SELECT $1, ascii($1)`, `INSERT INTO c SELECT 1, $1`,
+	`INSERT INTO message_handled (tenant, consumer, message_id) VALUES ($1, 'c', gen_random_uuid())`,
+	`INSERT INTO message_keys (tenant, destination, key, id) VALUES ($1, 'q', 'k', gen_random_uuid())`,
+	`INSERT INTO queues (tenant, name) VALUES ($1, 'q')`,
+	`INSERT INTO queue_bindings (tenant, queue, topic, pattern) VALUES ($1, 'q', 't', '#')`,
+}
+
+// fill makes rows of a tenant in many tables; rest counts what is left of them, in all that have a tenant.
+func (f fixture) fill(t *testing.T, of string) {
+	t.Helper()
+	for _, sql := range laterRows {
+		if _, err := f.db.System().Exec(t.Context(), sql, of); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func (f fixture) rest(t *testing.T, of string) (n int) {
+	t.Helper()
+	owner := pgtest.Owner(t, f.url)
+	rows, err := owner.Query(t.Context(), `SELECT quote_ident(table_name) FROM information_schema.columns
+		WHERE table_schema = current_schema() AND column_name = 'tenant'`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	tables, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	if err != nil || len(tables) < 10 {
+		t.Fatal(tables, err)
+	}
+	for _, table := range tables {
+		var here int
+		if err := owner.QueryRow(t.Context(), `SELECT count(*) FROM `+table+` WHERE tenant = $1`, of).Scan(&here); err != nil {
+			t.Fatal(err)
+		}
+		n += here
+	}
+	return n
+}
+
+// Nothing that names a tenant outlives it, in tables that this package has never heard of either.
+func TestDeleteTenantOfAllTables(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t)
+	if _, err := pgtest.Owner(t, f.url).Exec(t.Context(), later); err != nil {
+		t.Fatal(err)
+	}
+	none := another(t, f.url)
+	f.tenant(t, "acme")
+	f.tenant(t, "other")
+	f.fill(t, "acme")
+	f.fill(t, "other")
+	f.key(t, "acme")
+	before := f.rest(t, "other")
+	err := f.DeleteTenant(t.Context(), "acme")
+	wantKind(t, err, errs.FailedPrecondition)
+	if !strings.Contains(err.Error(), "still has 1 queues;") {
+		t.Errorf("%v does not say what is left", err)
+	}
+	if f.rest(t, "acme") == 0 {
+		t.Error("it was refused, and rows are gone")
+	}
+	if _, err := f.db.Exec(auth.AsService(t.Context(), "acme"), `DELETE FROM queues`); err != nil {
+		t.Fatal(err)
+	}
+	if err := none.DeleteTenant(t.Context(), "acme"); err != nil {
+		t.Fatal(err)
+	}
+	if n := f.rest(t, "acme"); n != 0 {
+		t.Errorf("%d rows are left", n)
+	}
+	if n := f.rest(t, "other"); n != before {
+		t.Errorf("of %d rows of another %d are left", before, n)
+	}
+	var n int
+	if err := pgtest.Owner(t, f.url).QueryRow(t.Context(), `SELECT count(*) FROM none_of_tenants`).Scan(&n); err != nil || n != 1 {
+		t.Errorf("what is no tenant's: %d, %v", n, err)
+	}
+}
+
+// Everything that is left is named, and a quota that only names a limit is not asked.
+func TestDeleteTenantNamesAll(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t)
+	f.Register(tenant.NewQuota("keys", "idempotency keys", 0, func(ctx context.Context, db pg.Querier) (n int64, err error) {
+		err = db.QueryRow(ctx, `SELECT count(*) FROM message_keys`).Scan(&n) // As if somebody had forgotten the tenant.
+		return n, err
+	}, time.Hour))
+	for _, of := range []string{"acme", "other"} {
+		f.tenant(t, of)
+		for _, sql := range laterRows[4:6] {
+			if _, err := f.db.System().Exec(t.Context(), sql, of); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	err := f.DeleteTenant(t.Context(), "acme")
+	if !errs.Is(err, errs.FailedPrecondition) || !strings.Contains(err.Error(), "1 queues and 1 idempotency keys") {
+		t.Error(err)
+	}
+	got, err := f.Tenant(t.Context(), "acme")
+	if err != nil || len(got.Usage) != 2 || got.Usage["keys"] != 1 || got.Usage["queues"] != 1 {
+		t.Errorf("uses %v, %v", got.Usage, err)
+	}
+}
+
+// Who makes something while its tenant is deleted is waited for. One connection is enough.
+func TestDeleteTenantWaits(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t)
+	f.tenant(t, "acme")
+	small, err := pg.Open(t.Context(), pg.Config{URL: f.url, MaxConns: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(small.Close)
+	deleting := tenant.New(small, zap.NewNop(), scopes, auth.KeyHash{})
+	q := queues(0)
+	deleting.Register(q)
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	as, deleted := auth.AsService(ctx, "acme"), make(chan error, 1)
+	err = f.db.InTx(as, func(tx pgx.Tx) error {
+		if err := q.Take(as, tx, 1); err != nil {
+			return err
+		}
+		if _, err := tx.Exec(as, `INSERT INTO queues (tenant, name) VALUES ('acme', 'q')`); err != nil {
+			return err
+		}
+		go func() { deleted <- deleting.DeleteTenant(ctx, "acme") }()
+		owner := pgtest.Owner(t, f.url)
+		eventually(t, "the deletion waits", func() bool {
+			var waits bool
+			err := owner.QueryRow(ctx, `SELECT count(*) > 0 FROM pg_locks WHERE locktype = 'advisory' AND NOT granted
+				AND database = (SELECT oid FROM pg_database WHERE datname = current_database())`).Scan(&waits)
+			return err == nil && waits || len(deleted) > 0
+		})
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	wantKind(t, <-deleted, errs.FailedPrecondition)
+	if _, err := f.Tenant(ctx, "acme"); err != nil {
+		t.Errorf("and it is gone: %v", err)
+	}
+}
+
+// A tenant begins with nothing, even where calls that were on their way left rows after one of its name was deleted.
+func TestCreateTenantAfterAnother(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t)
+	if _, err := pgtest.Owner(t, f.url).Exec(t.Context(), later); err != nil {
+		t.Fatal(err)
+	}
+	f.tenant(t, "other")
+	f.fill(t, "other")
+	f.fill(t, "acme")
+	before := f.rest(t, "other")
+	f.tenant(t, "acme")
+	if n, others := f.rest(t, "acme"), f.rest(t, "other"); n != 0 || others != before {
+		t.Errorf("it begins with %d rows, and the other has %d of %d", n, others, before)
+	}
+	f.fill(t, "acme")
+	_, err := f.CreateTenant(t.Context(), tenant.Tenant{Name: "acme"})
+	wantKind(t, err, errs.AlreadyExists)
+	if f.rest(t, "acme") == 0 {
+		t.Error("making it once more took its rows")
+	}
+}

@@ -1,0 +1,213 @@
+package tenant
+
+import (
+	"context"
+	"crypto/subtle"
+	"sync/atomic"
+	"time"
+
+	"go.uber.org/zap"
+
+	"plinth/internal/auth"
+	"plinth/internal/errs"
+)
+
+const (
+	followEvery = 250 * time.Millisecond
+	// maxStale is how long an answer is relied on, counted from before the question. With the time that a call takes to come
+	// this far it stays below the second that is promised.
+	maxStale = 900 * time.Millisecond
+)
+
+// snapshot is what was looked up while the number of changes was n. It is thrown away as a whole.
+type snapshot struct {
+	n         int64
+	confirmed atomic.Int64 // when n was the number for certain, as Service.elapsed has it
+	keys      *cache[auth.KeyHash, holder]
+	tenants   *cache[string, Tenant]
+	over      chan struct{} // closed when it is thrown away
+}
+
+func (s *Service) newSnapshot(n int64, confirmed time.Duration) *snapshot {
+	snap := &snapshot{n: n, keys: newCache(s.now, s.holders), tenants: newCache(s.now, s.named), over: make(chan struct{})}
+	snap.confirmed.Store(int64(confirmed))
+	return snap
+}
+
+// holder is who has a key.
+type holder struct {
+	principal *auth.Principal
+	id        string
+	expires   time.Time    // zero is never
+	refused   error        // why it is not let in
+	usedAt    atomic.Int64 // in Unix nanoseconds, as it was noted last
+}
+
+// holders finds who has keys. A key that is made later is found at once all the same: nobody can have asked for it before.
+func (s *Service) holders(ctx context.Context, hashes []auth.KeyHash) (map[auth.KeyHash]*holder, error) {
+	found, err := selectHolders(ctx, s.system, hashes)
+	if err != nil {
+		return nil, err
+	}
+	holders := make(map[auth.KeyHash]*holder, len(found))
+	for hash, f := range found {
+		k, t := f.key, f.tenant
+		h := &holder{id: k.ID, expires: k.ExpiresAt, principal: &auth.Principal{
+			ID: "key:" + k.ID, Tenant: t.record(), Scopes: k.Scopes, Rate: k.Rate,
+		}}
+		switch {
+		case !k.RevokedAt.IsZero():
+			h.refused = errs.New(errs.Unauthenticated, "this API key was revoked; ask an administrator for another")
+		case t.Disabled:
+			h.refused = errDisabled(t.Name)
+		}
+		holders[hash] = h
+	}
+	return holders, nil
+}
+
+func (s *Service) named(ctx context.Context, names []string) (map[string]*Tenant, error) {
+	return selectNamed(ctx, s.system, names)
+}
+
+// follow asks for changes until ctx ends.
+func (s *Service) follow(ctx context.Context) error {
+	ticker := time.NewTicker(followEvery)
+	defer ticker.Stop()
+	away := false
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-ticker.C:
+		}
+		err := s.ask(ctx)
+		if err != nil && !away && ctx.Err() == nil {
+			s.log.Warn("changes of tenants and keys cannot be read; calls are refused while that lasts", zap.Error(err))
+		}
+		away = err != nil
+	}
+}
+
+// current gives the snapshot, if it was the latest a moment ago, and after the last change that this process made. Else it
+// asks. A question that others asked before that moment is not enough, however late its answer comes.
+func (s *Service) current(ctx context.Context) (*snapshot, error) {
+	since := max(int64(s.elapsed()-maxStale), s.changed.Load())
+	for {
+		snap := s.snapshot.Load()
+		if snap.confirmed.Load() >= since {
+			return snap, nil
+		}
+		if err := s.ask(ctx); err != nil {
+			return nil, err
+		}
+	}
+}
+
+// elapsed is the monotonic time since the start.
+func (s *Service) elapsed() time.Duration { return s.now().Sub(s.start) }
+
+// ask reads the number of changes, one question at a time for all who ask, and throws the snapshot away if it is another.
+// Errors: Unavailable, and those of ctx.
+func (s *Service) ask(ctx context.Context) error {
+	answer := s.asking.DoChan("", func() (any, error) {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), askLimit)
+		defer cancel()
+		began := s.elapsed()
+		n, err := selectChanges(ctx, s.system)
+		if err != nil {
+			return nil, unavailable(err)
+		}
+		old := s.snapshot.Load()
+		if old.n == n {
+			old.confirmed.Store(int64(began))
+			return nil, nil
+		}
+		s.snapshot.Store(s.newSnapshot(n, began))
+		close(old.over)
+		return nil, nil
+	})
+	select {
+	case r := <-answer:
+		return r.Err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// Authenticate tells who has an API key. Errors: Unauthenticated for one that is unknown, revoked or has expired;
+// PermissionDenied where its tenant is disabled; Unavailable where that cannot be told; those of ctx.
+func (s *Service) Authenticate(ctx context.Context, token string) (*auth.Principal, error) {
+	hash, err := auth.HashKey(token)
+	if err != nil {
+		return nil, err
+	}
+	if s.admin != (auth.KeyHash{}) && subtle.ConstantTimeCompare(hash[:], s.admin[:]) == 1 {
+		return s.ActFor(ctx, &auth.Principal{ID: "admin", Scopes: []string{auth.Admin}}, auth.DefaultTenant)
+	}
+	snap, err := s.current(ctx)
+	if err != nil {
+		return nil, err
+	}
+	h, err := snap.keys.get(ctx, hash)
+	now := s.now()
+	switch {
+	case err != nil:
+		return nil, err
+	case h == nil:
+		return nil, errs.New(errs.Unauthenticated, "this API key is not known; ask an administrator for one")
+	case h.refused != nil:
+		return nil, h.refused
+	case !h.expires.IsZero() && !now.Before(h.expires):
+		return nil, errs.New(errs.Unauthenticated, "this API key has expired; ask an administrator for another")
+	}
+	s.used.note(h, now)
+	return h.principal, nil
+}
+
+func errDisabled(name string) error {
+	return errs.New(errs.PermissionDenied, "the tenant %q is disabled; an administrator can enable it again", name)
+}
+
+// ActFor gives a principal the tenant of a name: that which a JWT names, or the one that an administrator acts for. Errors:
+// PermissionDenied where there is none, and where it is disabled and the principal is no administrator; Unavailable; those of ctx.
+func (s *Service) ActFor(ctx context.Context, p *auth.Principal, name string) (*auth.Principal, error) {
+	if checkName(name) != nil { // Nobody's: it is not worth a question.
+		return nil, errs.New(errs.PermissionDenied, "the tenant %.64q does not exist", name)
+	}
+	snap, err := s.current(ctx)
+	if err != nil {
+		return nil, err
+	}
+	t, err := snap.tenants.get(ctx, name)
+	switch {
+	case err != nil:
+		return nil, err
+	case t == nil:
+		return nil, errs.New(errs.PermissionDenied, "the tenant %q does not exist", name)
+	case t.Disabled && !p.IsAdmin():
+		return nil, errDisabled(name)
+	}
+	acting := *p
+	acting.Tenant = t.record()
+	return &acting, nil
+}
+
+// Active lists the tenants that are not disabled. changed is closed when it may be another list, which is within a second where
+// Run runs. Errors: Unavailable.
+func (s *Service) Active(ctx context.Context) (active []auth.Tenant, changed <-chan struct{}, err error) {
+	snap, err := s.current(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	all, err := selectTenants(ctx, s.system, "", 0)
+	if err != nil {
+		return nil, nil, err
+	}
+	for _, t := range all {
+		if !t.Disabled {
+			active = append(active, t.record())
+		}
+	}
+	return active, snap.over, nil
+}

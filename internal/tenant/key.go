@@ -1,0 +1,113 @@
+package tenant
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/base64"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+
+	"plinth/internal/auth"
+	"plinth/internal/errs"
+)
+
+const maxKeyLife = 10 * 365 * 24 * time.Hour
+
+var errExpireTime = errs.New(errs.InvalidArgument, "expire_time: a moment in the future is allowed, up to ten years ahead")
+
+// CreateKey makes an API key for k.Tenant, the default one where that is empty, and gives the key, which is kept nowhere.
+// Errors: NotFound for an unknown tenant; InvalidArgument for an unknown scope, for no scope at all, and for an expiry that is
+// past or more than ten years ahead.
+func (s *Service) CreateKey(ctx context.Context, k Key) (secret string, _ Key, err error) {
+	if k.Tenant == "" {
+		k.Tenant = auth.DefaultTenant
+	}
+	if len(k.Scopes) == 0 {
+		return "", Key{}, errs.New(errs.InvalidArgument, "scopes: a key has at least one")
+	}
+	if err := s.checkScopes(k); err != nil {
+		return "", Key{}, err
+	}
+	if err := checkDisplayName(k.DisplayName); err != nil {
+		return "", Key{}, err
+	}
+	if checkName(k.Tenant) != nil {
+		return "", Key{}, errNoTenant(k.Tenant)
+	}
+	if life := k.ExpiresAt.Sub(s.now()); !k.ExpiresAt.IsZero() && (life <= 0 || life > maxKeyLife) {
+		return "", Key{}, errExpireTime
+	}
+	id, err := uuid.NewV7()
+	if err != nil {
+		return "", Key{}, err
+	}
+	secret = auth.NewKey()
+	hash, err := auth.HashKey(secret)
+	if err != nil {
+		return "", Key{}, err
+	}
+	k.ID, k.Prefix = id.String(), auth.ShownKey(secret)
+	err = s.system.InTx(ctx, func(tx pgx.Tx) error {
+		if err := keepTenant(ctx, tx, k.Tenant); err != nil {
+			return err
+		}
+		k, err = insertKey(ctx, tx, k, hash)
+		return err
+	})
+	if err != nil {
+		return "", Key{}, err
+	}
+	return secret, k, nil
+}
+
+// Key describes a key. Errors: NotFound, for an id that is no UUID as well.
+func (s *Service) Key(ctx context.Context, id string) (Key, error) {
+	if uuid.Validate(id) != nil {
+		return Key{}, errNoKey(id)
+	}
+	return selectKey(ctx, s.system, id)
+}
+
+// Keys lists the keys of a tenant, of all where it is empty, the latest first, in pages as Tenants does. Errors:
+// InvalidArgument for a token that Keys did not give for this tenant.
+func (s *Service) Keys(ctx context.Context, tenant string, size int, token string) (keys []Key, next string, err error) {
+	before := uuid.Max
+	if token != "" {
+		b, err := base64.RawURLEncoding.DecodeString(token)
+		if err != nil || len(b) != 16+8 || string(b[16:]) != digest(tenant) {
+			return nil, "", errPageToken
+		}
+		before = uuid.UUID(b[:16])
+	}
+	if tenant != "" && checkName(tenant) != nil { // Nobody has that name, nor keys.
+		return nil, "", nil
+	}
+	size = pageSize(size)
+	keys, err = selectKeys(ctx, s.system, tenant, before.String(), size+1)
+	if len(keys) > size {
+		keys = keys[:size]
+		last := uuid.MustParse(keys[size-1].ID)
+		next = base64.RawURLEncoding.EncodeToString(append(last[:], digest(tenant)...))
+	}
+	return keys, next, err
+}
+
+// digest tells lists from each other.
+func digest(tenant string) string {
+	sum := sha256.Sum256([]byte("keys of " + tenant))
+	return string(sum[:8])
+}
+
+// RevokeKey ends a key for good; one that is revoked stays as it is. Errors: NotFound.
+func (s *Service) RevokeKey(ctx context.Context, id string) (k Key, err error) {
+	if uuid.Validate(id) != nil {
+		return Key{}, errNoKey(id)
+	}
+	err = s.change(ctx, func(tx pgx.Tx) error {
+		k, err = revokeKey(ctx, tx, id)
+		return err
+	})
+	return k, err
+}

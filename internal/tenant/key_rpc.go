@@ -1,0 +1,71 @@
+package tenant
+
+import (
+	"context"
+
+	tenantv1 "plinth/api/plinth/tenant/v1"
+	"plinth/internal/errs"
+)
+
+func (r *RPC) CreateApiKey(ctx context.Context, req *tenantv1.CreateApiKeyRequest) (*tenantv1.CreateApiKeyResponse, error) {
+	rate, err := rateFromProto(req.GetRateLimit())
+	if err != nil {
+		return nil, err
+	}
+	k := Key{Tenant: req.GetTenant(), DisplayName: req.GetDisplayName(), Scopes: req.GetScopes(), Rate: rate}
+	switch expiry := req.GetExpiry().(type) {
+	case *tenantv1.CreateApiKeyRequest_ExpireTime:
+		k.ExpiresAt = expiry.ExpireTime.AsTime()
+		if expiry.ExpireTime.CheckValid() != nil || k.ExpiresAt.IsZero() { // Which would be never.
+			return nil, errExpireTime
+		}
+	case *tenantv1.CreateApiKeyRequest_ExpiresIn:
+		life := expiry.ExpiresIn.AsDuration()
+		if life <= 0 || life > maxKeyLife {
+			return nil, errs.New(errs.InvalidArgument, "expires_in: more than 0 and up to ten years are allowed")
+		}
+		k.ExpiresAt = r.service.now().Add(life)
+	}
+	secret, k, err := r.service.CreateKey(ctx, k)
+	if err != nil {
+		return nil, err
+	}
+	return &tenantv1.CreateApiKeyResponse{Key: secret, ApiKey: keyToProto(k)}, nil
+}
+
+func (r *RPC) GetApiKey(ctx context.Context, req *tenantv1.GetApiKeyRequest) (*tenantv1.ApiKey, error) {
+	k, err := r.service.Key(ctx, req.GetId())
+	return keyOrError(k, err)
+}
+
+func (r *RPC) ListApiKeys(ctx context.Context, req *tenantv1.ListApiKeysRequest) (*tenantv1.ListApiKeysResponse, error) {
+	keys, next, err := r.service.Keys(ctx, req.GetTenant(), int(req.GetPageSize()), req.GetPageToken())
+	if err != nil {
+		return nil, err
+	}
+	res := &tenantv1.ListApiKeysResponse{NextPageToken: next}
+	for _, k := range keys {
+		res.ApiKeys = append(res.ApiKeys, keyToProto(k))
+	}
+	return res, nil
+}
+
+func (r *RPC) RevokeApiKey(ctx context.Context, req *tenantv1.RevokeApiKeyRequest) (*tenantv1.ApiKey, error) {
+	k, err := r.service.RevokeKey(ctx, req.GetId())
+	return keyOrError(k, err)
+}
+
+func keyOrError(k Key, err error) (*tenantv1.ApiKey, error) {
+	if err != nil {
+		return nil, err
+	}
+	return keyToProto(k), nil
+}
+
+func keyToProto(k Key) *tenantv1.ApiKey {
+	return &tenantv1.ApiKey{
+		Id: k.ID, Tenant: k.Tenant, DisplayName: k.DisplayName, Prefix: k.Prefix, Scopes: k.Scopes, RateLimit: k.Rate.String(),
+		CreateTime: timeToProto(k.CreatedAt), ExpireTime: timeToProto(k.ExpiresAt), RevokeTime: timeToProto(k.RevokedAt),
+		LastUsedTime: timeToProto(k.LastUsedAt),
+	}
+}

@@ -1,0 +1,128 @@
+package tenant
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgtype"
+
+	"plinth/internal/auth"
+	"plinth/internal/kv"
+	"plinth/internal/pg"
+)
+
+// keyColumns are what scanKey reads first.
+const keyColumns = `k.id::text, k.tenant, k.display_name, k.prefix, k.scopes, k.rate_limit, k.created_at, k.expires_at, k.revoked_at,
+	k.last_used_at`
+
+func scanKey(row pgx.Row, more ...any) (k Key, err error) {
+	var rate string
+	var expires, revoked, used pgtype.Timestamptz
+	if err := row.Scan(append([]any{&k.ID, &k.Tenant, &k.DisplayName, &k.Prefix, &k.Scopes, &rate, &k.CreatedAt, &expires, &revoked, &used}, more...)...); err != nil {
+		return Key{}, err
+	}
+	k.ExpiresAt, k.RevokedAt, k.LastUsedAt = unlessNever(expires), unlessNever(revoked), unlessNever(used)
+	k.Rate, err = kv.ParseRate(rate)
+	return k, err
+}
+
+// unlessNever is zero for infinity and for NULL.
+func unlessNever(t pgtype.Timestamptz) time.Time {
+	if t.InfinityModifier != pgtype.Finite {
+		return time.Time{}
+	}
+	return t.Time
+}
+
+func insertKey(ctx context.Context, db pg.Querier, k Key, hash auth.KeyHash) (Key, error) {
+	expires := pgtype.Timestamptz{Time: k.ExpiresAt, Valid: true}
+	if k.ExpiresAt.IsZero() {
+		expires.InfinityModifier = pgtype.Infinity
+	}
+	return scanKey(db.QueryRow(ctx, `
+		INSERT INTO api_keys AS k (id, tenant, hash, display_name, prefix, scopes, rate_limit, expires_at)
+		VALUES ($1::uuid, $2, $3, $4, $5, $6, $7, $8) RETURNING `+keyColumns,
+		k.ID, k.Tenant, hash[:], k.DisplayName, k.Prefix, k.Scopes, k.Rate.String(), expires))
+}
+
+func selectKey(ctx context.Context, db pg.Querier, id string) (Key, error) {
+	return oneKey(db.QueryRow(ctx, `SELECT `+keyColumns+` FROM api_keys k WHERE id = $1::uuid`, id), id)
+}
+
+func revokeKey(ctx context.Context, db pg.Querier, id string) (Key, error) {
+	return oneKey(db.QueryRow(ctx, `UPDATE api_keys k SET revoked_at = least(revoked_at, now()) WHERE id = $1::uuid RETURNING `+keyColumns, id), id)
+}
+
+func oneKey(row pgx.Row, id string) (Key, error) {
+	k, err := scanKey(row)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return Key{}, errNoKey(id)
+	}
+	return k, err
+}
+
+// selectKeys gives those before an id, the latest first: of one tenant, or of all where it is empty.
+func selectKeys(ctx context.Context, db pg.Querier, tenant, before string, limit int) ([]Key, error) {
+	rows, err := db.Query(ctx, `SELECT `+keyColumns+` FROM api_keys k
+		WHERE ($1 = '' OR tenant = $1) AND id < $2::uuid ORDER BY id DESC LIMIT $3`, tenant, before, limit)
+	if err != nil {
+		return nil, err
+	}
+	return pgx.CollectRows(rows, func(row pgx.CollectableRow) (Key, error) { return scanKey(row) })
+}
+
+// found is a key with its tenant.
+type found struct {
+	key    Key
+	tenant Tenant
+}
+
+// selectHolders finds keys by what is kept of them, with their tenants.
+func selectHolders(ctx context.Context, db pg.Querier, hashes []auth.KeyHash) (map[auth.KeyHash]found, error) {
+	wanted := make([][]byte, len(hashes))
+	for i := range hashes {
+		wanted[i] = hashes[i][:]
+	}
+	rows, err := db.Query(ctx, `SELECT `+keyColumns+`, `+tenantColumns+`, k.hash FROM api_keys k JOIN tenants t ON t.name = k.tenant
+		WHERE k.hash = ANY ($1)`, wanted)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	all := make(map[auth.KeyHash]found, len(hashes))
+	for rows.Next() {
+		var f found
+		var rate string
+		var hash []byte
+		if f.key, err = scanKey(rows, append(tenantFields(&f.tenant, &rate), &hash)...); err != nil {
+			return nil, err
+		}
+		if f.tenant.Rate, err = kv.ParseRate(rate); err != nil {
+			return nil, err
+		}
+		all[auth.KeyHash(hash)] = f
+	}
+	return all, rows.Err()
+}
+
+// updateUsed writes when keys were used. Losing that in a crash of the server would do no harm, so it does not wait for the
+// disk. Processes that write at the same time take the keys in the same order, and wait for each other.
+func updateUsed(ctx context.Context, db pg.Querier, times map[string]time.Time) error {
+	if _, err := db.Exec(ctx, `SET LOCAL synchronous_commit = off`); err != nil {
+		return err
+	}
+	var ids []string
+	var at []time.Time
+	for id, t := range times {
+		ids, at = append(ids, id), append(at, t)
+	}
+	_, err := db.Exec(ctx, `
+		WITH used AS (
+			SELECT k.id, u.at FROM api_keys k JOIN unnest($1::text[]::uuid[], $2::timestamptz[]) AS u (id, at) ON k.id = u.id
+			ORDER BY k.id FOR NO KEY UPDATE OF k
+		)
+		UPDATE api_keys k SET last_used_at = greatest(k.last_used_at, used.at) FROM used WHERE k.id = used.id`, ids, at)
+	return err
+}

@@ -1,0 +1,113 @@
+package tenant_test
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"testing"
+	"time"
+
+	"go.uber.org/zap"
+
+	"plinth/internal/auth"
+	"plinth/internal/errs"
+	"plinth/internal/pg"
+	"plinth/internal/pg/pgtest"
+	"plinth/internal/tenant"
+)
+
+func TestMain(m *testing.M) { os.Exit(pgtest.Main(m)) }
+
+var scopes = []string{"admin", "messages.publish", "queues.read", "queues.write"}
+
+// fixture is the service over a database of the test's own; another is one more process on it.
+type fixture struct {
+	*tenant.Service
+	db  *pg.DB
+	url string
+}
+
+func newFixture(t testing.TB) fixture {
+	t.Helper()
+	return another(t, pgtest.New(t))
+}
+
+func another(t testing.TB, url string) fixture {
+	t.Helper()
+	db, err := pg.Open(context.Background(), pg.Config{URL: url, MaxConns: 8})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(db.Close)
+	s := tenant.New(db, zap.NewNop(), scopes, auth.KeyHash{})
+	s.Register(queues(0), tenant.NewQuota("messages_per_second", "messages a second", 0, nil, 0))
+	return fixture{s, db, url}
+}
+
+// queues counts the rows of queues.
+func queues(fresh time.Duration) *tenant.Quota {
+	return tenant.NewQuota("queues", "queues", 3, func(ctx context.Context, db pg.Querier) (n int64, err error) {
+		err = db.QueryRow(ctx, `SELECT count(*) FROM queues WHERE tenant = $1`, auth.TenantOf(ctx)).Scan(&n)
+		return n, err
+	}, fresh)
+}
+
+// run runs the service until the test ends.
+func (f fixture) run(t *testing.T) (stop func()) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- f.Run(ctx) }()
+	stop = func() {
+		cancel()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+		ended <- nil
+	}
+	t.Cleanup(stop)
+	return stop
+}
+
+func (f fixture) tenant(t testing.TB, name string) {
+	t.Helper()
+	if _, err := f.CreateTenant(t.Context(), tenant.Tenant{Name: name}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (f fixture) key(t testing.TB, of string) (secret string, k tenant.Key) {
+	t.Helper()
+	secret, k, err := f.CreateKey(t.Context(), tenant.Key{Tenant: of, Scopes: []string{"queues.*"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return secret, k
+}
+
+func wantKind(t testing.TB, err error, kind errs.Kind) {
+	t.Helper()
+	if !errs.Is(err, kind) {
+		t.Errorf("got %v, want the kind %d", err, kind)
+	}
+}
+
+// eventually polls until the condition holds, and gives how long that took.
+func eventually(t testing.TB, what string, holds func() bool) time.Duration {
+	t.Helper()
+	began := time.Now()
+	for !holds() {
+		if time.Since(began) > 10*time.Second {
+			t.Fatal("not within 10 s: " + what)
+		}
+		<-time.After(5 * time.Millisecond)
+	}
+	return time.Since(began)
+}
+
+func (f fixture) queue(ctx context.Context, tenant, name string) error {
+	_, err := f.db.Exec(auth.AsService(ctx, tenant), `INSERT INTO queues (tenant, name) VALUES ($1, $2)`, tenant, name)
+	return err
+}
+
+func named(prefix string, n int) string { return fmt.Sprintf("%s%d", prefix, n) }

@@ -1,0 +1,126 @@
+package tenant
+
+import (
+	"context"
+	"time"
+
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	tenantv1 "plinth/api/plinth/tenant/v1"
+	"plinth/internal/errs"
+	"plinth/internal/kv"
+)
+
+// RPC is TenantService on the wire.
+type RPC struct{ service *Service }
+
+var _ tenantv1.TenantServiceHandler = (*RPC)(nil)
+
+// NewRPC makes the handler.
+func NewRPC(service *Service) *RPC { return &RPC{service} }
+
+func (r *RPC) CreateTenant(ctx context.Context, req *tenantv1.CreateTenantRequest) (*tenantv1.Tenant, error) {
+	rate, err := rateFromProto(req.GetRateLimit())
+	if err != nil {
+		return nil, err
+	}
+	t, err := r.service.CreateTenant(ctx, Tenant{
+		Name: req.GetName(), DisplayName: req.GetDisplayName(), Rate: rate, Quotas: req.GetQuotas(),
+	})
+	return tenantOrError(t, err)
+}
+
+func (r *RPC) GetTenant(ctx context.Context, req *tenantv1.GetTenantRequest) (*tenantv1.Tenant, error) {
+	t, err := r.service.Tenant(ctx, req.GetName())
+	return tenantOrError(t, err)
+}
+
+func (r *RPC) ListTenants(ctx context.Context, req *tenantv1.ListTenantsRequest) (*tenantv1.ListTenantsResponse, error) {
+	tenants, next, err := r.service.Tenants(ctx, int(req.GetPageSize()), req.GetPageToken())
+	if err != nil {
+		return nil, err
+	}
+	res := &tenantv1.ListTenantsResponse{NextPageToken: next}
+	for _, t := range tenants {
+		res.Tenants = append(res.Tenants, tenantToProto(t))
+	}
+	return res, nil
+}
+
+func (r *RPC) UpdateTenant(ctx context.Context, req *tenantv1.UpdateTenantRequest) (*tenantv1.Tenant, error) {
+	change, err := changeFromProto(req)
+	if err != nil {
+		return nil, err
+	}
+	t, err := r.service.UpdateTenant(ctx, req.GetName(), change)
+	return tenantOrError(t, err)
+}
+
+func (r *RPC) DeleteTenant(ctx context.Context, req *tenantv1.DeleteTenantRequest) (*tenantv1.DeleteTenantResponse, error) {
+	return &tenantv1.DeleteTenantResponse{}, r.service.DeleteTenant(ctx, req.GetName())
+}
+
+// changeFromProto copies the fields that the mask names; without one, those that have a value.
+func changeFromProto(req *tenantv1.UpdateTenantRequest) (func(*Tenant), error) {
+	rate, err := rateFromProto(req.GetRateLimit())
+	if err != nil {
+		return nil, err
+	}
+	fields := map[string]struct {
+		set  bool
+		copy func(*Tenant)
+	}{
+		"display_name": {req.GetDisplayName() != "", func(t *Tenant) { t.DisplayName = req.GetDisplayName() }},
+		"disabled":     {req.GetDisabled(), func(t *Tenant) { t.Disabled = req.GetDisabled() }},
+		"rate_limit":   {rate.IsLimit(), func(t *Tenant) { t.Rate = rate }},
+		"quotas":       {len(req.GetQuotas()) > 0, func(t *Tenant) { t.Quotas = req.GetQuotas() }},
+	}
+	paths := req.GetUpdateMask().GetPaths()
+	if len(paths) == 0 {
+		for name, field := range fields {
+			if field.set {
+				paths = append(paths, name)
+			}
+		}
+	}
+	for _, path := range paths {
+		if fields[path].copy == nil {
+			return nil, errs.New(errs.InvalidArgument, "update_mask: %.64q is no field of a tenant that can be changed", path)
+		}
+	}
+	return func(t *Tenant) {
+		for _, path := range paths {
+			fields[path].copy(t)
+		}
+	}, nil
+}
+
+func rateFromProto(text string) (kv.Rate, error) {
+	rate, err := kv.ParseRate(text)
+	if err != nil {
+		return kv.Rate{}, errs.New(errs.InvalidArgument, "rate_limit: %v", err)
+	}
+	return rate, nil
+}
+
+func tenantOrError(t Tenant, err error) (*tenantv1.Tenant, error) {
+	if err != nil {
+		return nil, err
+	}
+	return tenantToProto(t), nil
+}
+
+func tenantToProto(t Tenant) *tenantv1.Tenant {
+	return &tenantv1.Tenant{
+		Name: t.Name, DisplayName: t.DisplayName, CreateTime: timestamppb.New(t.CreatedAt), Disabled: t.Disabled,
+		RateLimit: t.Rate.String(), Quotas: t.Quotas, Usage: t.Usage,
+	}
+}
+
+// timeToProto is not set for a time that is zero.
+func timeToProto(t time.Time) *timestamppb.Timestamp {
+	if t.IsZero() {
+		return nil
+	}
+	return timestamppb.New(t)
+}

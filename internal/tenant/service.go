@@ -1,0 +1,243 @@
+package tenant
+
+import (
+	"context"
+	"encoding/base64"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"go.uber.org/zap"
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/sync/singleflight"
+
+	"plinth/internal/auth"
+	"plinth/internal/errs"
+	"plinth/internal/pg"
+)
+
+// Service holds the rules of tenants and their keys. Its Run must run.
+type Service struct {
+	db      *pg.DB // for what a tenant has
+	system  *pg.DB
+	log     *zap.Logger
+	now     func() time.Time
+	scopes  []string // that methods name
+	domains []string // "queues.*" and so on
+	admin   auth.KeyHash
+	quotas  []*Quota
+
+	snapshot atomic.Pointer[snapshot]
+	start    time.Time
+	changed  atomic.Int64 // when this process changed something last, as elapsed has it
+	asking   singleflight.Group
+	used     used
+}
+
+// New makes the service. scopes are those that methods name; admin is what is kept of the administrator's key that the
+// configuration has, zero for none.
+func New(db *pg.DB, log *zap.Logger, scopes []string, admin auth.KeyHash) *Service {
+	s := &Service{db: db, system: db.System(), log: log, now: time.Now, scopes: scopes, admin: admin, start: time.Now()}
+	for _, scope := range scopes {
+		if domain, _, found := strings.Cut(scope, "."); found && !slices.Contains(s.domains, domain+".*") {
+			s.domains = append(s.domains, domain+".*")
+		}
+	}
+	s.snapshot.Store(s.newSnapshot(-1, -time.Hour)) // Never confirmed.
+	return s
+}
+
+// Register adds the quotas of a domain. It comes before Run and the first call.
+func (s *Service) Register(quotas ...*Quota) { s.quotas = append(s.quotas, quotas...) }
+
+// Run keeps what is remembered of keys and tenants up to date, and writes when keys were used, until ctx ends.
+func (s *Service) Run(ctx context.Context) error {
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return s.follow(ctx) })
+	group.Go(func() error { s.writeUsed(ctx, usedEvery); return nil })
+	return group.Wait()
+}
+
+// CreateTenant makes a tenant, which has nothing: what calls that were on their way have left of one of that name, which was
+// deleted, goes now. Errors: AlreadyExists; InvalidArgument for a name that is none and an unknown quota.
+func (s *Service) CreateTenant(ctx context.Context, t Tenant) (made Tenant, err error) {
+	if err := checkName(t.Name); err != nil {
+		return Tenant{}, err
+	}
+	if err := checkDisplayName(t.DisplayName); err != nil {
+		return Tenant{}, err
+	}
+	if err := s.checkQuotas(t.Quotas); err != nil {
+		return Tenant{}, err
+	}
+	err = s.change(ctx, func(tx pgx.Tx) error {
+		created, err := insertTenant(ctx, tx, t)
+		if err != nil {
+			return err
+		}
+		if !created {
+			return errs.New(errs.AlreadyExists, "name: the tenant %q exists already", t.Name)
+		}
+		if err := deleteRows(ctx, tx, t.Name); err != nil {
+			return err
+		}
+		made, err = selectTenant(ctx, tx, t.Name)
+		return err
+	})
+	return made, err
+}
+
+// change is for what changes who may do what. Other processes hear of it by the number that it counts up; this one at once.
+func (s *Service) change(ctx context.Context, fn func(tx pgx.Tx) error) error {
+	return s.system.InTx(ctx, func(tx pgx.Tx) error {
+		if err := fn(tx); err != nil {
+			return err
+		}
+		pg.AfterCommit(tx, func() { s.changed.Store(int64(s.elapsed())) })
+		return countChange(ctx, tx)
+	})
+}
+
+func (s *Service) checkQuotas(quotas map[string]int64) error {
+	for name, most := range quotas {
+		if most < 0 {
+			return errs.New(errs.InvalidArgument, "quotas: %.64q is %d; it is 0 at least, which is no limit", name, most)
+		}
+		if !slices.ContainsFunc(s.quotas, func(q *Quota) bool { return q.name == name }) {
+			var known []string
+			for _, q := range s.quotas {
+				known = append(known, q.name)
+			}
+			return errs.New(errs.InvalidArgument, "quotas: %.64q is not known; there are %s", name, strings.Join(known, ", "))
+		}
+	}
+	return nil
+}
+
+// Tenant describes a tenant, with what it uses. Errors: NotFound.
+func (s *Service) Tenant(ctx context.Context, name string) (Tenant, error) {
+	if checkName(name) != nil {
+		return Tenant{}, errNoTenant(name)
+	}
+	t, err := selectTenant(ctx, s.system, name)
+	if err != nil {
+		return Tenant{}, err
+	}
+	ctx = auth.AsService(ctx, name)
+	t.Usage = map[string]int64{}
+	for _, q := range s.quotas {
+		if q.count == nil {
+			continue
+		}
+		if t.Usage[q.name], err = q.count(ctx, s.db); err != nil {
+			return Tenant{}, fmt.Errorf("count %s of %s: %w", q.name, name, err)
+		}
+	}
+	return t, nil
+}
+
+// Tenants lists tenants by name, size of them at most (0 is 100, more than 1,000 are 1,000), from the page that token names.
+// next is empty on the last page. Errors: InvalidArgument for a token that Tenants did not give.
+func (s *Service) Tenants(ctx context.Context, size int, token string) (tenants []Tenant, next string, err error) {
+	after, err := base64.RawURLEncoding.DecodeString(token)
+	if err != nil || token != "" && checkName(string(after)) != nil {
+		return nil, "", errPageToken
+	}
+	size = pageSize(size)
+	tenants, err = selectTenants(ctx, s.system, string(after), size+1)
+	if len(tenants) > size {
+		tenants = tenants[:size]
+		next = base64.RawURLEncoding.EncodeToString([]byte(tenants[size-1].Name))
+	}
+	return tenants, next, err
+}
+
+// UpdateTenant changes a tenant; change gets it as it is. Errors: NotFound; InvalidArgument for an unknown quota;
+// FailedPrecondition for disabling the default tenant.
+func (s *Service) UpdateTenant(ctx context.Context, name string, change func(*Tenant)) (t Tenant, err error) {
+	if checkName(name) != nil {
+		return Tenant{}, errNoTenant(name)
+	}
+	err = s.change(ctx, func(tx pgx.Tx) error {
+		if t, err = lockTenant(ctx, tx, name); err != nil {
+			return err
+		}
+		before := maps.Clone(t.Quotas)
+		change(&t)
+		t.Name = name
+		if t.Disabled && name == auth.DefaultTenant {
+			return errs.New(errs.FailedPrecondition, "disabled: the tenant %q is always there", name)
+		}
+		if err := checkDisplayName(t.DisplayName); err != nil {
+			return err
+		}
+		if !maps.Equal(before, t.Quotas) { // One that a release before had does no harm.
+			if err := s.checkQuotas(t.Quotas); err != nil {
+				return err
+			}
+		}
+		return updateTenant(ctx, tx, t)
+	})
+	if err != nil {
+		return Tenant{}, err
+	}
+	return t, nil
+}
+
+// DeleteTenant removes a tenant with its keys and all rows that are left of it, such as records of what was done. Errors:
+// NotFound; FailedPrecondition for the default tenant, and for one that still has something that a quota counts.
+func (s *Service) DeleteTenant(ctx context.Context, name string) error {
+	if name == auth.DefaultTenant {
+		return errs.New(errs.FailedPrecondition, "name: the tenant %q is always there", name)
+	}
+	if checkName(name) != nil {
+		return errNoTenant(name)
+	}
+	return s.change(ctx, func(tx pgx.Tx) error {
+		if _, err := lockTenant(ctx, tx, name); err != nil {
+			return err
+		}
+		left, err := s.left(ctx, tx, name)
+		if err != nil {
+			return err
+		}
+		if len(left) > 0 {
+			return errs.New(errs.FailedPrecondition, "name: the tenant still has %s; delete them first", strings.Join(left, " and "))
+		}
+		if err := deleteRows(ctx, tx, name); err != nil {
+			return err
+		}
+		return deleteTenant(ctx, tx, name)
+	})
+}
+
+// left says what a tenant has of what the quotas count, such as "2 queues". It is the tenant who counts, as always, though the
+// transaction is the system's. Whoever takes of an exact quota waits until it ends.
+func (s *Service) left(ctx context.Context, tx pgx.Tx, name string) (left []string, err error) {
+	as := auth.AsService(ctx, name)
+	if err := actAs(ctx, tx, tenantRole, name); err != nil {
+		return nil, err
+	}
+	for _, q := range s.quotas {
+		if q.count == nil {
+			continue
+		}
+		if q.fresh == 0 {
+			if err := q.lock(as, tx); err != nil {
+				return nil, err
+			}
+		}
+		n, err := q.count(as, tx)
+		if err != nil {
+			return nil, fmt.Errorf("count %s of %s: %w", q.name, name, err)
+		}
+		if n > 0 {
+			left = append(left, fmt.Sprintf("%d %s", n, q.what))
+		}
+	}
+	return left, actAs(ctx, tx, systemRole, "")
+}

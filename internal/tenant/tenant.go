@@ -1,0 +1,100 @@
+package tenant
+
+import (
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"plinth/internal/auth"
+	"plinth/internal/errs"
+	"plinth/internal/kv"
+)
+
+// Page sizes of lists.
+const (
+	defaultPage = 100
+	maxPage     = 1000
+)
+
+var namePattern = regexp.MustCompile(`^[a-z][a-z0-9-]{0,62}$`)
+
+// checkName wants 1 to 63 lower-case letters, digits and '-', the first one a letter. No dot is allowed, which ends the
+// tenant's name in those of its queues on the broker.
+func checkName(name string) error {
+	if !namePattern.MatchString(name) {
+		return errs.New(errs.InvalidArgument, "name: %.64q is no tenant's name: 1 to 63 lower-case letters, digits and '-', the first one a letter", name)
+	}
+	return nil
+}
+
+// checkDisplayName wants what PostgreSQL can keep.
+func checkDisplayName(name string) error {
+	if strings.ContainsRune(name, 0) || !utf8.ValidString(name) {
+		return errs.New(errs.InvalidArgument, "display_name: valid UTF-8 without U+0000 is allowed")
+	}
+	return nil
+}
+
+// Tenant is one of those who share the service.
+type Tenant struct {
+	Name        string
+	DisplayName string // for people
+	Disabled    bool
+	Rate        kv.Rate          // of its calls; zero is the service's default
+	Quotas      map[string]int64 // that differ from the service's defaults; 0 is no limit
+	CreatedAt   time.Time
+	Usage       map[string]int64 // of what the quotas count; only Service.Tenant fills it in
+}
+
+// record is the tenant as principals carry it.
+func (t Tenant) record() auth.Tenant {
+	return auth.Tenant{Name: t.Name, Rate: t.Rate, Quotas: t.Quotas}
+}
+
+// Key is an API key, without the key itself.
+type Key struct {
+	ID          string // UUIDv7
+	Tenant      string
+	DisplayName string
+	Prefix      string // by which people tell it from others
+	Scopes      []string
+	Rate        kv.Rate // of the calls with it; zero is the service's default
+	CreatedAt   time.Time
+	ExpiresAt   time.Time // zero is never; likewise
+	RevokedAt   time.Time
+	LastUsedAt  time.Time // to the minute
+}
+
+// checkScopes wants scopes that methods name, those of a whole domain, or all. Administrators belong to the default tenant.
+func (s *Service) checkScopes(k Key) error {
+	for _, scope := range k.Scopes {
+		switch {
+		case slices.Contains(s.scopes, scope) && scope != auth.Admin, slices.Contains(s.domains, scope), scope == auth.All:
+		case scope == auth.Admin && k.Tenant == auth.DefaultTenant:
+		case scope == auth.Admin:
+			return errs.New(errs.InvalidArgument, "scopes: %q is for keys of the tenant %q alone", scope, auth.DefaultTenant)
+		default:
+			return errs.New(errs.InvalidArgument, "scopes: %.64q is not known; allowed are %q, %q, %q, and %q for administrators",
+				scope, s.scopes, s.domains, auth.All, auth.Admin)
+		}
+	}
+	return nil
+}
+
+func pageSize(asked int) int {
+	if asked <= 0 {
+		return defaultPage
+	}
+	return min(asked, maxPage)
+}
+
+var errPageToken = errs.New(errs.InvalidArgument,
+	"page_token: not a token of this list; use next_page_token of the page before, with the same filter")
+
+func errNoTenant(name string) error {
+	return errs.New(errs.NotFound, "tenant: %.64q does not exist; create it with CreateTenant", name)
+}
+
+func errNoKey(id string) error { return errs.New(errs.NotFound, "id: there is no API key %.64q", id) }
