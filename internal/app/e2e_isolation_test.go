@@ -115,9 +115,7 @@ var intrusions = map[protoreflect.Name]func(*testing.T, *owned, messagev1.Messag
 		_ = stream.Send(&messagev1.ConsumeRequest{Request: &messagev1.ConsumeRequest_Subscribe{
 			Subscribe: &messagev1.Subscribe{Queue: secretQueue}}}) // Receive tells why it may fail.
 		_, err = stream.Receive()
-		if code := connect.CodeOf(err); code != connect.CodeNotFound && code != connect.CodeUnimplemented { // The latter over HTTP/1.1 and REST.
-			t.Errorf("got %v", err)
-		}
+		wantCode(t, err, connect.CodeNotFound)
 		_ = stream.CloseRequest()
 		_ = stream.CloseResponse()
 	},
@@ -280,6 +278,9 @@ func isolated(t *testing.T, sys *system) {
 			b := messagev1.NewMessageServiceClient(v.http(t), sys.url, append(v.options, key(other))...)
 			admin := tenantv1.NewTenantServiceClient(v.http(t), sys.url, append(v.options, key(other))...)
 			for name, intrude := range intrusions {
+				if name == "Consume" && !v.streams {
+					continue // It needs HTTP/2, and has no route.
+				}
 				t.Run(string(name), func(t *testing.T) { intrude(t, a, b) })
 			}
 			for name, try := range administration {

@@ -61,7 +61,7 @@ func (r restTransport) RoundTrip(req *http.Request) (*http.Response, error) {
 
 // route is what the proto says of an RPC. There is none for an RPC without a route: the server then answers with an error.
 func route(rpc string) (method, pattern string, hasBody bool) {
-	for _, m := range methods() {
+	for _, m := range ourMethods() {
 		if m.Name() != protoreflect.Name(rpc) {
 			continue
 		}

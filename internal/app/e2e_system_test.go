@@ -34,7 +34,9 @@ type system struct {
 // startSystem starts a system on backends of its own. It is ready, and it is stopped with the test.
 func startSystem(t *testing.T, broker string) *system {
 	t.Helper()
-	s := &system{env: with(backends(t, broker), map[string]string{"CORS_ALLOWED_ORIGINS": "https://app.example.com"})}
+	s := &system{env: with(backends(t, broker), map[string]string{
+		"CORS_ALLOWED_ORIGINS": "https://app.example.com", "MESSAGE_MAX_QUEUES": "3000",
+	})}
 	s.server, s.worker = start(t, "server", s.env), start(t, "worker", s.env)
 	t.Cleanup(func() {
 		s.server.stop(t)

@@ -83,8 +83,11 @@ func (s *Service) limitRate(ctx context.Context, n int) error {
 		return nil
 	}
 	d := s.limiter.Take(ctx, int64(n), kv.Limit{Key: "messages:" + auth.TenantOf(ctx), Rate: kv.Rate{Count: most, Per: time.Second}})
-	if d.Allowed {
+	switch {
+	case d.Allowed:
 		return nil
+	case int64(n) > most:
+		return errs.New(errs.ResourceExhausted, "quota: the tenant may publish %d messages a second, and this batch has %d", most, n).Because("RATE_LIMITED")
 	}
 	return errs.New(errs.ResourceExhausted, "quota: the tenant may publish %d messages a second, and a batch counts as its messages; "+
 		"try again in %v", most, d.RetryAfter.Round(time.Millisecond)).Because("RATE_LIMITED").After(d.RetryAfter)

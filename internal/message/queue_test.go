@@ -372,7 +372,7 @@ func TestDeleteQueueTakesAllAlong(t *testing.T) {
 	for _, queue := range []message.QueueName{q, other} {
 		f.later(t, queue, "key")
 		f.letters(t, queue, 2)
-		f.exec(t, `INSERT INTO queue_rates VALUES ('default', $1, now(), 600, 600, 600)`, queue.String())
+		f.exec(t, `INSERT INTO queue_rates VALUES ('default', $1, now(), 0, 600, 600)`, queue.String())
 	}
 	if err := f.DeleteQueue(within(t), q); err != nil {
 		t.Fatal(err)
@@ -380,10 +380,15 @@ func TestDeleteQueueTakesAllAlong(t *testing.T) {
 	f.queue(t, "orders")
 	f.later(t, q, "key") // It is free again.
 	for queue, want := range map[message.QueueName]message.Stats{
-		q: {Waiting: 1}, other: {Waiting: 1, DeadLetters: 2, Rates: message.Rates{Published: 10, Delivered: 10, Acknowledged: 10}},
+		q: {Waiting: 1}, other: {Waiting: 1, DeadLetters: 2, Rates: message.Rates{Delivered: 10, Acknowledged: 10}},
 	} {
-		if got, err := f.Queue(within(t), queue); err != nil || *got.Stats != want {
-			t.Errorf("%v: %+v %v", queue, got.Stats, err)
+		got, err := f.Queue(within(t), queue)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got.Stats.Rates.Published = 0 // It also counts what the test publishes, once a bucket of time is over.
+		if *got.Stats != want {
+			t.Errorf("%v: %+v", queue, got.Stats)
 		}
 	}
 }

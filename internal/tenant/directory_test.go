@@ -220,6 +220,7 @@ func proxy(t *testing.T, database string) (proxied string, away func(bool)) {
 func TestUnknownKeys(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t)
+	f.key(t, auth.DefaultTenant)
 	for range 500 {
 		_, err := f.Authenticate(t.Context(), auth.NewKey())
 		wantKind(t, err, errs.Unauthenticated)

@@ -7,7 +7,14 @@
 // counts tenant_changes up in its transaction; a snapshot is thrown away when that number has changed. It is asked for four
 // times a second, and by a call that finds the last answer older than 900 ms: so a change is in effect everywhere within a
 // second, and where PostgreSQL does not answer, nobody is let in on what may be outdated (errs.Unavailable). A lookup that was
-// made for a snapshot is kept in that one alone, so what it read before a change is thrown away with it.
+// made for a snapshot is kept in that one alone, so what it read before a change is thrown away with it. Lookups of many calls
+// are one question, and one question is on its way at a time: who tries keys that are nobody's costs one connection.
+//
+// What a tenant has a limited number of is a Quota, which the domain takes from in the transaction that makes one more. An exact
+// one is counted under a lock of the tenant's; another is counted once in a while and may be passed a little meanwhile.
+//
+// A tenant is deleted when nothing is left of what quotas count, with all its rows, whatever their table. Calls that were let in
+// before, within that second, may leave rows behind: nobody sees them, and they go before a tenant of the same name begins.
 //
 // The tables belong to no tenant: only plinth_system reads them.
 package tenant

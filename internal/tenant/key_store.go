@@ -20,7 +20,8 @@ const keyColumns = `k.id::text, k.tenant, k.display_name, k.prefix, k.scopes, k.
 func scanKey(row pgx.Row, more ...any) (k Key, err error) {
 	var rate string
 	var expires, revoked, used pgtype.Timestamptz
-	if err := row.Scan(append([]any{&k.ID, &k.Tenant, &k.DisplayName, &k.Prefix, &k.Scopes, &rate, &k.CreatedAt, &expires, &revoked, &used}, more...)...); err != nil {
+	fields := []any{&k.ID, &k.Tenant, &k.DisplayName, &k.Prefix, &k.Scopes, &rate, &k.CreatedAt, &expires, &revoked, &used}
+	if err := row.Scan(append(fields, more...)...); err != nil {
 		return Key{}, err
 	}
 	k.ExpiresAt, k.RevokedAt, k.LastUsedAt = unlessNever(expires), unlessNever(revoked), unlessNever(used)
@@ -52,7 +53,8 @@ func selectKey(ctx context.Context, db pg.Querier, id string) (Key, error) {
 }
 
 func revokeKey(ctx context.Context, db pg.Querier, id string) (Key, error) {
-	return oneKey(db.QueryRow(ctx, `UPDATE api_keys k SET revoked_at = least(revoked_at, now()) WHERE id = $1::uuid RETURNING `+keyColumns, id), id)
+	return oneKey(db.QueryRow(ctx, `
+		UPDATE api_keys k SET revoked_at = least(revoked_at, now()) WHERE id = $1::uuid RETURNING `+keyColumns, id), id)
 }
 
 func oneKey(row pgx.Row, id string) (Key, error) {

@@ -3,6 +3,7 @@ package tenant
 import (
 	"context"
 	"errors"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -13,11 +14,14 @@ import (
 	"plinth/internal/pg"
 )
 
-// rows is a quota of 10 that counts what had says, and how often it was asked.
+// rows is a quota of 10 that counts what had says, and how often it was asked. Counting takes a while, unless another counts
+// at the same time, which none should.
 func rows(fresh time.Duration, had *atomic.Int64) (q *Quota, c *clock, asked *atomic.Int64) {
 	asked = &atomic.Int64{}
 	q = NewQuota("rows", "rows", 10, func(context.Context, pg.Querier) (int64, error) {
-		asked.Add(1)
+		for n, end := asked.Add(1), time.Now().Add(50*time.Millisecond); asked.Load() == n && time.Now().Before(end); {
+			runtime.Gosched()
+		}
 		return had.Load(), nil
 	}, fresh)
 	c = &clock{start: time.Now()}

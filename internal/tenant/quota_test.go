@@ -34,7 +34,8 @@ func TestExactQuota(t *testing.T) {
 				if err := q.Take(ctx, tx, 1); err != nil {
 					return err
 				}
-				_, err := tx.Exec(ctx, `INSERT INTO queues (tenant, name) VALUES ('acme', $1)`, named("q", i))
+				// There is room, and others look while this one is not committed.
+				_, err := tx.Exec(ctx, `INSERT INTO queues (tenant, name) SELECT 'acme', $1 FROM pg_sleep(0.02)`, named("q", i))
 				return err
 			})
 			var known *errs.Error

@@ -24,7 +24,8 @@ var namePattern = regexp.MustCompile(`^[a-z][a-z0-9-]{0,62}$`)
 // tenant's name in those of its queues on the broker.
 func checkName(name string) error {
 	if !namePattern.MatchString(name) {
-		return errs.New(errs.InvalidArgument, "name: %.64q is no tenant's name: 1 to 63 lower-case letters, digits and '-', the first one a letter", name)
+		return errs.New(errs.InvalidArgument,
+			"name: %.64q is no tenant's name: 1 to 63 lower-case letters, digits and '-', the first one a letter", name)
 	}
 	return nil
 }
