@@ -47,6 +47,7 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	b := bench{calls: 100_000, rounds: 5, tenants: 1000}
 	flags := flag.NewFlagSet("edge", flag.ContinueOnError)
 	flags.IntVar(&b.rounds, "rounds", b.rounds, "rounds for each server and kind of client")
+	flags.IntVar(&b.calls, "calls", b.calls, "calls of one round")
 	flags.BoolVar(&b.check, "check", false, "fail if the promise is broken")
 	short := flags.Bool("short", false, "2 rounds of 5,000 calls and 10 tenants: shows that it works, not what it costs")
 	if err := flags.Parse(args); err != nil {
@@ -55,8 +56,8 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	if *short {
 		b.calls, b.rounds, b.tenants = 5_000, 2, 10
 	}
-	if b.rounds < 1 {
-		return errors.New("-rounds must be at least 1")
+	if b.rounds < 1 || b.calls < 10 {
+		return errors.New("-rounds must be at least 1 and -calls at least 10")
 	}
 	return b.run(ctx, out)
 }

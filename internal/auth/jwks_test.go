@@ -296,7 +296,7 @@ func TestAnswersAreBounded(t *testing.T) {
 	t.Parallel()
 	document := func(size int) http.HandlerFunc {
 		return func(w http.ResponseWriter, r *http.Request) {
-			text := fmt.Sprintf(`{"issuer": "http://example.com", "jwks_uri": "http://example.com/keys", "keys": []}`)
+			text := `{"issuer": "http://example.com", "jwks_uri": "http://example.com/keys", "keys": []}`
 			fmt.Fprint(w, text, strings.Repeat(" ", size-len(text)))
 		}
 	}
