@@ -86,7 +86,7 @@ func (s *Stack) refuse(w http.ResponseWriter, c *call, r *http.Request, err erro
 		w.Header().Set("WWW-Authenticate", "Bearer")
 	}
 	wire := c.outcome(r.Context(), nil, err)
-	s.denied(c, r.URL.Path)
+	s.denied(r.URL.Path)
 	c.answered = true
 	_ = connect.NewErrorWriter().Write(w, r, wire)
 }
@@ -104,13 +104,13 @@ func (s *Stack) permit(ctx context.Context, c *call) error {
 	case p.ID == "":
 		return errs.New(errs.Unauthenticated, "authentication is required")
 	default:
-		s.denied(c, c.procedure)
+		s.denied(c.procedure)
 		return errs.New(errs.PermissionDenied, "the scope %q is needed, which this credential does not have", m.scope).Because("SCOPE_MISSING")
 	}
 }
 
 // denied counts what was refused for who asked.
-func (s *Stack) denied(_ *call, what string) {
+func (s *Stack) denied(what string) {
 	if s.Denied != nil {
 		if _, known := s.methods[what]; !known { // A client chooses its paths.
 			what = "rest"
