@@ -40,6 +40,7 @@ func scripts(t *testing.T, sys *system) {
 		Setup: func(env *testscript.Env) error {
 			env.Setenv("URL", sys.url)
 			env.Setenv("HOST", strings.TrimPrefix(sys.url, "http://"))
+			env.Setenv("PORT", sys.url[strings.LastIndex(sys.url, ":")+1:]) // for names that other systems on the same Redis do not have
 			env.Setenv("PATH", env.Getenv("PATH")+string(filepath.ListSeparator)+toolsDir(t))
 			return nil
 		},

@@ -14,6 +14,10 @@ import (
 	"plinth/internal/errs"
 )
 
+// cancelTimeout bounds the goodbye of a subscription. A busy RabbitMQ takes its time, and what it sends meanwhile is an attempt
+// that nobody sees.
+const cancelTimeout = 3 * time.Second
+
 // spareChannels is how many channels of the connection subscriptions leave for all else.
 const spareChannels = 16
 
@@ -97,7 +101,7 @@ func (s *subscription) Close() {
 	s.end(errClosed)
 	select {
 	case <-s.stopped:
-	case <-time.After(closeTimeout):
+	case <-time.After(cancelTimeout):
 	}
 }
 
