@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
@@ -74,4 +75,20 @@ func (p *Process) CPU() (time.Duration, error) {
 	}
 	nanos, err := strconv.ParseInt(answer, 10, 64)
 	return time.Duration(nanos), err
+}
+
+// Profile writes a CPU profile of the server to a file of its and the load's name, while the load runs.
+func (p *Process) Profile(folder, load string, run func() error) error {
+	file, err := filepath.Abs(filepath.Join(folder, p.Name+"-"+load+".pprof"))
+	if err != nil {
+		return err
+	}
+	if _, err := p.Ask("profile " + file); err != nil {
+		return err
+	}
+	if err := run(); err != nil {
+		return err
+	}
+	_, err = p.Ask("stop")
+	return err
 }

@@ -42,9 +42,9 @@ func handlerOf(ctx context.Context, name string) func(*observe.Logs) (http.Handl
 		switch name {
 		case "bare":
 			return cost.Bare(), nil
-		case "full":
+		case "full", "again":
 			return cost.Full(rpc.Config{Log: logs.Access})
-		case "edge":
+		case "edge", "crowd":
 			return edge(ctx, logs)
 		default:
 			return nil, fmt.Errorf("no server is called %q", name)

@@ -12,7 +12,6 @@ import (
 	"io"
 	"os"
 	"os/signal"
-	"path/filepath"
 
 	"plinth/bench/cost"
 )
@@ -106,17 +105,7 @@ func (b bench) profiles(ctx context.Context, servers []*cost.Process) error {
 	}
 	for _, k := range cost.Kinds() {
 		for _, p := range servers {
-			file, err := filepath.Abs(filepath.Join(b.profile, p.Name+"-"+k.Name+".pprof"))
-			if err != nil {
-				return err
-			}
-			if _, err := p.Ask("profile " + file); err != nil {
-				return err
-			}
-			if _, err := cost.Measure(ctx, p, k, b.calls); err != nil {
-				return err
-			}
-			if _, err := p.Ask("stop"); err != nil {
+			if err := p.Profile(b.profile, k.Name, func() error { _, err := cost.Measure(ctx, p, k, b.calls); return err }); err != nil {
 				return err
 			}
 		}

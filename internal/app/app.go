@@ -97,6 +97,7 @@ func build(ctx context.Context, cfg Config, logs *observe.Logs) (_ *App, err err
 		}
 		a.broker = postgres.New(a.brokerDB, url, a.log)
 	}
+	kv.LogTo(a.log)
 	if a.redis, err = kv.Open(string(cfg.RedisURL)); err != nil {
 		return nil, wrong("REDIS_URL", err)
 	}
@@ -163,6 +164,9 @@ func wrong(setting string, err error) error {
 // close ends what build opened, last opened first.
 func (a *App) close() {
 	a.drain()
+	if a.limiter != nil {
+		a.limiter.Close()
+	}
 	if a.redis != nil {
 		_ = a.redis.Close()
 	}

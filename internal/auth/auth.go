@@ -27,15 +27,17 @@ type Principal struct {
 	// Tenant is whom it acts for.
 	Tenant Tenant
 	Scopes []string
-	// Rate limits the calls of this principal; zero is no limit.
-	Rate kv.Rate
+	// Rate limits the calls of this principal; zero is no limit. RateHint says where that is counted; nil does not.
+	Rate     kv.Rate
+	RateHint *kv.Hint
 }
 
 // Tenant is whom a principal acts for, and what is allowed to it. It is shared and never changed.
 type Tenant struct {
 	Name string
-	// Rate limits the calls of all its principals together; zero is no limit.
-	Rate kv.Rate
+	// Rate limits the calls of all its principals together; zero is no limit. RateHint says where that is counted; nil does not.
+	Rate     kv.Rate
+	RateHint *kv.Hint
 	// Quotas that differ from the service's defaults, by their names. 0 is no limit.
 	Quotas map[string]int64
 }
@@ -54,16 +56,14 @@ func (p *Principal) Allows(scope string) bool {
 	domain, _, within := strings.Cut(scope, ".")
 	for _, has := range p.Scopes {
 		switch has {
-		case Admin:
+		case Admin, scope:
 			return scope != ""
 		case All:
 			if scope != "" && scope != Admin {
 				return true
 			}
-		case scope:
-			return scope != ""
-		case domain + ".*": // Not for what is in no domain: "admin.*" is not Admin.
-			if within {
+		default: // Not for what is in no domain: "admin.*" is not Admin.
+			if whole, ok := strings.CutSuffix(has, ".*"); ok && within && whole == domain {
 				return true
 			}
 		}

@@ -1,6 +1,7 @@
 package auth
 
 import (
+	"bytes"
 	"crypto/rand"
 	"crypto/sha256"
 	"hash/crc32"
@@ -34,18 +35,18 @@ func NewKey() string {
 			}
 		}
 	}
-	return KeyPrefix + string(random) + checksum(string(random))
+	digits := checksum(random)
+	return KeyPrefix + string(random) + string(digits[:])
 }
 
 // checksum is the CRC-32 of the random part, in the alphabet's digits.
-func checksum(random string) string {
-	sum := crc32.ChecksumIEEE([]byte(random))
-	var digits [keyChecksum]byte
+func checksum(random []byte) (digits [keyChecksum]byte) {
+	sum := crc32.ChecksumIEEE(random)
 	for i := range digits {
 		digits[keyChecksum-1-i] = keyAlphabet[sum%uint32(len(keyAlphabet))]
 		sum /= uint32(len(keyAlphabet))
 	}
-	return string(digits[:])
+	return digits
 }
 
 // IsKey says whether a token is meant to be an API key.
@@ -53,11 +54,12 @@ func IsKey(token string) bool { return strings.HasPrefix(token, KeyPrefix) }
 
 // HashKey checks the form of a key and gives what is kept of it. Errors: Unauthenticated.
 func HashKey(key string) (KeyHash, error) {
-	rest, found := strings.CutPrefix(key, KeyPrefix)
-	if !found || len(rest) != keyRandom+keyChecksum || checksum(rest[:keyRandom]) != rest[keyRandom:] {
+	text := []byte(key)
+	rest, found := bytes.CutPrefix(text, []byte(KeyPrefix))
+	if !found || len(rest) != keyRandom+keyChecksum || checksum(rest[:keyRandom]) != [keyChecksum]byte(rest[keyRandom:]) {
 		return KeyHash{}, errs.New(errs.Unauthenticated, "this is no API key: it is incomplete or has a typing error")
 	}
-	return sha256.Sum256([]byte(key)), nil
+	return sha256.Sum256(text), nil
 }
 
 // ShownKey is the part of a key by which people tell it from others.

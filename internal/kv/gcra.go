@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -15,82 +16,75 @@ const (
 	keyPrefix = "plinth:rate:"
 	// probeKey is written to see whether Redis takes writes.
 	probeKey = "plinth:rate-probe"
-	// longestHold bounds how long tokens taken ahead may be kept.
-	longestHold = 50 * time.Millisecond
-	// holdShare is the share of Rate.Per that they may be kept, and so the share of Rate.Count that they may be.
-	holdShare = 50
+	// untoldShare is the share of Rate.Count that a process may take before it tells Redis.
+	untoldShare = 100
 	// slack is the part of a token that sums of floating point numbers may be off, here and in gcra.
 	slack = 1e-6
 	// never is the wait for more tokens than the rate has.
 	never = time.Duration(math.MaxInt64)
 )
 
-// gcra takes n tokens of each bucket in KEYS, or none where one of them has too few, and then up to a given number ahead.
+// gcra adds to each bucket in KEYS the tokens that were taken before and not told yet, and then takes n tokens of each, or
+// of none where one of them has too few.
 //
 // A bucket is written as its level, which is how many of its tokens are used, and the time of that in microseconds. The
-// level drains at the rate and must not go above the rate's count: GCRA, whose theoretical arrival time is now + level ×
-// Per/Count. An empty bucket is one that is not there, so each expires when it has drained.
+// level drains at the rate, and n tokens are taken only if it stays at or below the rate's count: GCRA, whose theoretical
+// arrival time is now + level × Per/Count. What is told may raise it above. An empty bucket is one that is not there, so each
+// expires when it has drained.
 //
-// Tokens taken ahead are used within a hold, and counted as if they were taken at its end: the level is first raised to what
-// drains during a hold, unless it is above that anyway. So no time W sees more used than Count + W × Count/Per. For let W be
-// from a to b. What is used in it was taken at moments t ≤ b with t + hold ≥ a, where hold is 0 for what was used at once.
-// The first of these takes left a level of at least what it took and drains from t to a; each of the others added what it
-// took, and nothing drained but Count/Per. So after the last one the level was at least all they took, less what drains from
-// a to b; and no take leaves a level above Count.
-//
-// ARGV: n, and for each bucket its count, what it drains in a microsecond, how many tokens to take ahead, and what it
-// drains during a hold. The reply: 1 or 0 for taken, and for each bucket its level and how many were taken ahead.
+// ARGV: n, and for all buckets in one text, since numbers one by one cost the client more than all the rest: the count, the
+// microseconds of the rate, and the tokens that are told, below 0 where some are given back. The reply: 1 or 0 for taken, and
+// in one text the level of each bucket.
 const gcra = `
 local time = redis.call('TIME')
 local now = time[1] * 1e6 + time[2]
 local n, slack, taken = tonumber(ARGV[1]), 1e-6, 1
 local buckets, values = {}, redis.call('MGET', unpack(KEYS))
-for i = 1, #KEYS do
-	local b = {count = tonumber(ARGV[4*i-2]), drain = tonumber(ARGV[4*i-1]), ahead = tonumber(ARGV[4*i]), hold = tonumber(ARGV[4*i+1])}
-	local level, at = string.match(values[i] or '', '^(%S+) (%S+)$')
-	b.level = level and math.max(0, level - math.max(0, now - at) * b.drain) or 0
-	if b.level + n - b.count > slack then taken = 0 end
-	buckets[i] = b
+for count, per, told in string.gmatch(ARGV[2], '(%S+) (%S+) (%S+)') do
+	local drain = count / per
+	local level, at = string.match(values[#buckets + 1] or '', '^(%S+) (%S+)$')
+	level = level and math.max(0, level - math.max(0, now - at) * drain) or 0
+	level = math.max(0, level + told)
+	if n > 0 and level + n - count > slack then taken = 0 end
+	table.insert(buckets, {level = level, drain = drain, told = told ~= '0'})
 end
-local reply = {taken}
+local levels = {}
 for i, b in ipairs(buckets) do
-	local ahead = 0
-	if taken == 1 then
-		local held = math.max(b.level, b.hold) + n
-		ahead = math.max(0, math.min(b.ahead, math.floor(b.count - held)))
-		b.level = ahead > 0 and held + ahead or b.level + n
+	if taken == 1 then b.level = b.level + n end
+	local text = string.format('%.17g', b.level)
+	if taken == 1 or b.told then
 		local ttl = math.max(1, math.ceil(b.level / b.drain / 1000))
-		redis.call('SET', KEYS[i], string.format('%.17g %.0f', b.level, now), 'PX', string.format('%.0f', ttl))
+		redis.call('SET', KEYS[i], string.format('%s %.0f', text, now), 'PX', string.format('%.0f', ttl))
 	end
-	reply[2*i] = string.format('%.17g', b.level)
-	reply[2*i+1] = ahead
+	levels[i] = text
 end
-return reply
+return {taken, table.concat(levels, ' ')}
 `
 
 // bucket is one bucket that Redis is asked for.
 type bucket struct {
 	key   string
 	rate  Rate
-	ahead int64 // tokens to take ahead; afterwards, those that were taken
-	level float64
+	told  int64   // tokens that were taken before
+	level float64 // afterwards
 }
 
-// ask runs gcra: n tokens of each bucket or of none, and their levels. An error is Redis being away: one that ctx's end
-// would bring does not count, so only the values of ctx are used.
+// ask runs gcra. An error is Redis being away: one that ctx's end would bring does not count, so only the values of ctx are
+// used.
 func (l *Limiter) ask(ctx context.Context, n int64, buckets []bucket) (taken bool, err error) {
 	keys := make([]string, len(buckets))
-	args := make([]any, 1, 1+4*len(buckets))
-	args[0] = n
+	rates := make([]byte, 0, 24*len(buckets))
 	for i, b := range buckets {
 		keys[i] = b.key
-		args = append(args, b.rate.Count, b.rate.drain()*float64(time.Microsecond), b.ahead, b.rate.drain()*float64(b.rate.hold()))
+		rates = append(strconv.AppendInt(rates, b.rate.Count, 10), ' ')
+		rates = append(strconv.AppendInt(rates, b.rate.Per.Microseconds(), 10), ' ')
+		rates = append(strconv.AppendInt(rates, b.told, 10), ' ')
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), l.patience)
 	defer cancel()
 	// The client may be set to wait longer, so it is not waited for here.
 	answer := make(chan *redis.Cmd, 1)
-	go func() { answer <- l.script.Run(ctx, l.client, keys, args...) }()
+	go func() { answer <- l.script.Run(ctx, l.client, keys, n, rates) }()
 	select {
 	case cmd := <-answer:
 		return readReply(cmd, buckets)
@@ -104,15 +98,16 @@ func readReply(cmd *redis.Cmd, buckets []bucket) (taken bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	if len(reply) != 1+2*len(buckets) {
+	if len(reply) != 2 {
 		return false, errors.New("the reply of the script has another length")
 	}
+	levels, _ := reply[1].(string)
 	for i := range buckets {
-		level, _ := reply[1+2*i].(string)
+		var level string
+		level, levels, _ = strings.Cut(levels, " ")
 		if buckets[i].level, err = strconv.ParseFloat(level, 64); err != nil {
 			return false, fmt.Errorf("the reply of the script: %w", err)
 		}
-		buckets[i].ahead, _ = reply[2+2*i].(int64)
 	}
 	return reply[0] == int64(1), nil
 }
@@ -120,11 +115,8 @@ func readReply(cmd *redis.Cmd, buckets []bucket) (taken bool, err error) {
 // drain is how many tokens come back in a nanosecond.
 func (r Rate) drain() float64 { return float64(r.Count) / float64(r.Per) }
 
-// hold is how long tokens taken ahead may be kept.
-func (r Rate) hold() time.Duration { return min(r.Per/holdShare, longestHold) }
-
-// ahead is how many tokens may be taken ahead: what comes back during a hold.
-func (r Rate) ahead() int64 { return int64(r.drain() * float64(r.hold())) }
+// untold is how many tokens a process may take before it tells Redis; 0 if it has to ask for each.
+func (r Rate) untold() int64 { return r.Count / untoldShare }
 
 // wait is how long it takes until n tokens fit on a level, in whole microseconds; 0 if they do.
 func (r Rate) wait(level float64, n int64) time.Duration {

@@ -5,6 +5,9 @@ import "time"
 // SetPatience has the limiter wait longer for Redis, where a test on a busy machine is not about that.
 func (l *Limiter) SetPatience(d time.Duration) { l.patience = d }
 
+// Tell tells Redis at once.
+func (l *Limiter) Tell() { l.tell() }
+
 // Entries is how many keys are remembered.
 func (l *Limiter) Entries() (n int) {
 	for i := range l.table.shards {

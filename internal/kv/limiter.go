@@ -21,6 +21,7 @@ type Limit struct {
 	// sends bounds its length.
 	Key  string
 	Rate Rate
+	Hint *Hint // of the key; nil for none
 }
 
 // Decision is what became of a Take.
@@ -39,24 +40,22 @@ type Decision struct {
 	Reset time.Duration
 }
 
-// Limiter keeps to rates in all processes that share a Redis: Rate.Count tokens at once, and then one each Per/Count. In no
-// time W are more allowed than Count + W × Count/Per, by all processes together (gcra.go says why).
+// Limiter keeps to rates in all processes that share a Redis: Rate.Count tokens at once, and then one each Per/Count.
 //
-// Each process takes tokens ahead, so that Redis is asked only every now and then: as many as it will need at its pace so
-// far, at most those that come back in a hold, which is Per/50 but 50 ms at most. These are 20 of 1000/s and 4 of 5000/m. Of
-// a Count below 50 there are none: such a limit is exact. Those that are not used within a hold are given up. They are
-// wasted, and were at most twice as many as were asked for just before. What is held makes a burst smaller, by 2 % at most.
+// A rate of which half is left or more is not asked for: each process takes up to a hundredth of Rate.Count by itself, and
+// tells Redis 10 ms later, for many keys at once. The other half is asked for token by token, and so is a rate whose Count is
+// below 100, which makes these exact: in no time W are more allowed than Count + W × Count/Per, by all processes together. For
+// the others it is a hundredth of Count more, at the most, for each process that takes at the same moment; what is too much
+// comes off what is allowed next.
 //
-// What Redis says is remembered: a call that cannot be allowed yet, whoever else takes or not, is refused without asking. An
-// empty bucket of a rate that is taken ahead is asked again after 2 ms, although single tokens come back sooner.
+// What Redis says is remembered: a call that cannot be allowed yet, whoever else takes or not, is refused without asking.
 //
 // When Redis is away (an error, or no answer in 50 ms), each process allows the same rates by itself, less what Redis allowed
 // it before. Only the calls that find it out wait; it is tried again each second in the background. When it is back, it goes
 // on from what it holds: what was allowed meanwhile is not counted. A Redis that comes back empty has every bucket full, but
 // those that a process remembers to be used up are so until they would have been refilled.
 //
-// At most 100,000 keys are remembered, the busiest of them. One that is forgotten costs a question to Redis, and without
-// Redis its bucket is full.
+// At most 100,000 keys are remembered, the busiest of them. Without Redis, the bucket of one that is forgotten is full.
 type Limiter struct {
 	client *redis.Client
 	script *redis.Script
@@ -68,6 +67,8 @@ type Limiter struct {
 	away     atomic.Bool
 	probe    atomic.Int64 // when to try again while it is away
 	table    table
+
+	teller teller
 }
 
 // NewLimiter makes a limiter on a Redis. Nothing is asked of it before the first Take.
@@ -86,23 +87,19 @@ func (l *Limiter) Take(ctx context.Context, n int64, limits ...Limit) Decision {
 	now := l.clock()
 	var few [4]claim
 	claims := l.claims(few[:0], now, limits)
-	for waited := false; ; waited = true {
-		if !l.reachable(now) {
-			return takeOwn(now, n, claims)
-		}
-		ask, d := reserve(now, n, claims)
-		if !ask {
-			return d
-		}
-		flight := inFlight(claims)
-		if flight == nil || waited {
-			return l.fetch(ctx, now, n, claims)
-		}
-		// Tokens for more than one call are on their way. They may be gone when we come, so this waits only once.
-		release(now, n, claims)
-		<-flight
-		now = l.clock()
+	if !l.reachable(now) {
+		return takeOwn(now, n, claims)
 	}
+	ask, d := reserve(now, n, claims)
+	if ask {
+		d = l.fetch(ctx, now, n, claims)
+	}
+	for i := range claims {
+		if claims[i].state == deferred {
+			l.tellLater(claims[i].entry)
+		}
+	}
+	return d
 }
 
 // TakeLocal takes n tokens of a limit that holds for this process alone, without Redis. Its keys are not those of Take.
@@ -117,9 +114,13 @@ func (l *Limiter) TakeLocal(n int64, limit Limit) Decision {
 func (l *Limiter) PeekLocal(limit Limit) Decision {
 	now := l.clock()
 	d := Decision{Allowed: true, Key: limit.Key}
-	if limit.Rate.IsLimit() {
-		d = l.table.entry(limit.Key, now).peek(now, limit.Rate)
+	if !limit.Rate.IsLimit() {
+		return d
 	}
+	if e := l.table.known(limit.Key); e != nil {
+		return e.peek(now, limit.Rate)
+	}
+	d.Limit, d.Remaining = limit.Rate, limit.Rate.Count
 	return d
 }
 
@@ -129,7 +130,7 @@ func (l *Limiter) clock() int64 { return int64(l.now().Sub(l.start)) }
 func (l *Limiter) claims(claims []claim, now int64, limits []Limit) []claim {
 	for _, limit := range limits {
 		if limit.Rate.IsLimit() {
-			claims = append(claims, claim{entry: l.table.entry(limit.Key, now), rate: limit.Rate})
+			claims = append(claims, claim{entry: limit.Hint.find(&l.table, limit.Key, now), rate: limit.Rate})
 		}
 	}
 	return claims
@@ -140,23 +141,26 @@ func (l *Limiter) fetch(ctx context.Context, now, n int64, claims []claim) Decis
 	buckets := make([]bucket, 0, len(claims))
 	for i := range claims {
 		if c := &claims[i]; c.state == missing {
-			buckets = append(buckets, bucket{key: keyPrefix + c.key, rate: c.rate, ahead: c.depart(now, n)})
+			buckets = append(buckets, c.depart())
 		}
 	}
 	taken, err := l.ask(ctx, n, buckets)
 	if err != nil {
 		l.lose(err)
-		return takeOwn(l.clock(), n, claims)
 	}
 	after, next := l.clock(), 0
 	for i := range claims {
 		if c := &claims[i]; c.state == missing {
-			c.arrive(now, after, n, taken, buckets[next])
+			c.arrive(now, buckets[next], err == nil)
+			c.settle(after, n, taken, buckets[next])
 			next++
 		}
 	}
 	if !taken {
 		release(after, n, claims)
+	}
+	if err != nil {
+		return takeOwn(after, n, claims)
 	}
 	return tightest(claims)
 }

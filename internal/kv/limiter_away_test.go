@@ -93,6 +93,32 @@ func TestRedisAwayAndBack(t *testing.T) {
 	}
 }
 
+// TestRedisForgets has Redis come back empty: what a process remembers still holds.
+func TestRedisForgets(t *testing.T) {
+	t.Parallel()
+	core, logs := observer.New(zap.InfoLevel)
+	c := newClock(t)
+	l := newLimiter(t, "redis://"+c.Addr(), zap.New(core), c.now)
+	limit, large := limitOf(t, 10, 1_000*time.Hour), limitOf(t, 1_000, 1_000*time.Hour)
+	l.Take(t.Context(), 9, limit)
+	l.Take(t.Context(), 990, large)
+	c.Close()
+	l.Take(t.Context(), 1, limit)
+	c.FlushAll()
+	if err := c.Restart(); err != nil {
+		t.Fatal(err)
+	}
+	c.pass(2 * time.Second)
+	l.Take(t.Context(), 1, large)
+	lines(t, logs, zap.WarnLevel, zap.InfoLevel)
+	if d := l.Take(t.Context(), 2, limit); d.Allowed || d.Remaining != 1 {
+		t.Errorf("%+v", d)
+	}
+	if d := l.Take(t.Context(), 20, large); d.Allowed {
+		t.Errorf("%+v", d)
+	}
+}
+
 // TestSlowRedis has a server that takes connections and never answers.
 func TestSlowRedis(t *testing.T) {
 	t.Parallel()

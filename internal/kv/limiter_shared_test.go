@@ -15,6 +15,9 @@ import (
 	"plinth/internal/kv"
 )
 
+// tooMany is how much more than a count two processes may allow.
+func tooMany(count int64) int64 { return 2 * (count / 100) }
+
 // span is when a token was taken: at some time between the two.
 type span struct{ from, to time.Duration }
 
@@ -32,7 +35,7 @@ func TestNeverMore(t *testing.T) {
 					for _, s := range spans {
 						if s.from >= begin.from {
 							within++
-							if most := float64(count) + float64(s.to-begin.from)*perNano; float64(within) > most+1e-3 {
+							if most := float64(count) + float64(tooMany(count)) + float64(s.to-begin.from)*perNano; float64(within) > most+1e-3 {
 								t.Fatalf("from call %d, %d of %d allowed in %v", i, within, len(spans), s.to-begin.from)
 							}
 						}
@@ -88,8 +91,8 @@ func TestExactAmongProcesses(t *testing.T) {
 				}
 			}
 			wg.Wait()
-			if allowed.Load() != count {
-				t.Errorf("%d of %d", allowed.Load(), count)
+			if n := allowed.Load(); n < count || n > count+tooMany(count) {
+				t.Errorf("%d of %d", n, count)
 			}
 		}
 	})
@@ -129,61 +132,90 @@ func TestAllOrNothing(t *testing.T) {
 	})
 }
 
-// TestAllOrNothingOfAhead is the same for tokens that were taken ahead: as many are left as without the refused calls.
-func TestAllOrNothingOfAhead(t *testing.T) {
+// TestAllOrNothingUntold is the same for tokens of which Redis is not told yet, and for those that it was told of meanwhile:
+// as many are left as without the refused calls.
+func TestAllOrNothingUntold(t *testing.T) {
 	t.Parallel()
-	left := func(refused int) int64 {
+	for _, told := range []bool{false, true} {
 		c := newClock(t)
 		l, other := c.limiter(t), c.limiter(t)
-		wide, narrow := limitOf(t, 1_000, time.Second), limitOf(t, 1, 1_000*time.Hour)
-		for range 12 {
-			l.Take(t.Context(), 1, wide)
-		}
-		other.Take(t.Context(), 1, narrow)
-		for range refused { // Redis refuses the first, the process knows of the rest.
-			if l.Take(t.Context(), 1, wide, narrow).Allowed {
-				t.Fatal("allowed")
+		wide := limitOf(t, 1_000, 1_000*time.Hour)
+		var tell atomic.Bool
+		l.before = func() {
+			if tell.CompareAndSwap(true, false) {
+				go l.Tell() // This may be a question of one that tells.
+				time.Sleep(2 * time.Millisecond)
 			}
 		}
-		return l.until(t, wide)
-	}
-	want := left(0)
-	for _, refused := range []int{1, 2, 5_000} {
-		if n := left(refused); n != want || n < 960 {
-			t.Errorf("%d were left of %d after %d that were refused", n, want, refused)
+		for range 30 {
+			narrow := limitOf(t, 1, 1_000*time.Hour)
+			other.Take(t.Context(), 1, narrow)
+			l.Take(t.Context(), 1, wide)
+			tell.Store(told) // once the call that is refused has taken of wide
+			for range 100 {  // Redis refuses the first, the process knows of the rest.
+				if l.Take(t.Context(), 1, wide, narrow).Allowed {
+					t.Fatal("allowed")
+				}
+			}
+		}
+		l.Tell()
+		if n := other.until(t, wide); n != 970 {
+			t.Errorf("told meanwhile %v: %d were left of 970", told, n)
 		}
 	}
 }
 
-// TestAheadIsGivenUp has a process take ahead, and then all there is be used at once.
-func TestAheadIsGivenUp(t *testing.T) {
+// TestUntold has processes that know of nothing take while the last tokens go to another, which is too much by a hundredth
+// each, and comes off what is allowed next.
+func TestUntold(t *testing.T) {
 	t.Parallel()
-	const hold = 20 * time.Millisecond
-	for _, idle := range []time.Duration{0, hold / 2, hold - 1, hold, 3 * hold / 2, 5 * hold, time.Second} {
-		t.Run(idle.String(), func(t *testing.T) {
-			t.Parallel()
-			c := newClock(t)
-			a, b := c.limiter(t), c.limiter(t)
-			limit := limitOf(t, 1_000, time.Second)
-			for calls, asked := 0, int64(0); calls < 50 || a.asked.Load() == asked; calls++ { // until just after a question
-				c.pass(2 * time.Millisecond)
-				asked = a.asked.Load()
-				a.Take(t.Context(), 1, limit)
+	c := newClock(t)
+	limit := limitOf(t, 1_000, time.Second)
+	if n := c.limiter(t).until(t, limit); n != 1_000 {
+		t.Errorf("%d of 1,000 by one process", n)
+	}
+	for range 3 {
+		late := c.limiter(t)
+		if n := late.until(t, limit); n != 10 {
+			t.Errorf("%d by a process that was not told", n)
+		}
+		late.Tell()
+	}
+	c.pass(30 * time.Millisecond)
+	if d := c.limiter(t).Take(t.Context(), 20, limit); d.Allowed || d.RetryAfter != 20*time.Millisecond {
+		t.Errorf("30 too much came off as %+v", d)
+	}
+	c.pass(20 * time.Millisecond)
+	if d := c.limiter(t).Take(t.Context(), 20, limit); !d.Allowed {
+		t.Errorf("%+v", d)
+	}
+}
+
+// TestTold has Redis told of what was taken, by itself and at the end.
+func TestTold(t *testing.T) {
+	onBoth(t, func(t *testing.T, url string) {
+		for name, tell := range map[string]func(*limiter){
+			"soon": func(l *limiter) { eventually(t, "a question", func() bool { return l.asked.Load() == 1 }) },
+			"end":  func(l *limiter) { l.Close() },
+		} {
+			l, other := newLimiter(t, url, zap.NewNop(), time.Now), newLimiter(t, url, zap.NewNop(), time.Now)
+			var limits []kv.Limit
+			for range 250 {
+				limits = append(limits, limitOf(t, 1_000, 1_000*time.Hour))
+				l.Take(t.Context(), 7, limits[len(limits)-1])
 			}
-			c.pass(idle)
-			others := limit.Rate.Count
-			if d := b.Take(t.Context(), others, limit); !d.Allowed {
-				others = d.Remaining
-				if d = b.Take(t.Context(), others, limit); !d.Allowed {
-					t.Errorf("%d were said to remain: %+v", others, d)
+			tell(l)
+			l.Tell() // those that came just after
+			if n := l.asked.Load(); n > 10 {
+				t.Errorf("%s: told with %d questions", name, n)
+			}
+			for _, limit := range limits {
+				if d := other.Take(t.Context(), 600, limit); d.Remaining != 393 {
+					t.Errorf("%s: %+v", name, d)
 				}
 			}
-			own := a.until(t, limit)
-			if others+own > limit.Rate.Count || others < limit.Rate.Count-30 || own > 0 != (idle < hold) {
-				t.Errorf("%d and %d allowed at once", others, own)
-			}
-		})
-	}
+		}
+	})
 }
 
 // TestFewQuestions counts what a limit costs.
@@ -202,14 +234,14 @@ func TestFewQuestions(t *testing.T) {
 		t.Errorf("%d questions for 10,000 calls", n)
 	}
 	l.until(t, limit)
-	asked, allowed := l.asked.Load(), 0
+	asked, allowed := l.asked.Load(), int64(0)
 	for range 20_000 { // a second at twice the rate
 		if l.Take(t.Context(), 1, limit).Allowed {
 			allowed++
 		}
 		c.pass(50 * time.Microsecond)
 	}
-	if n := l.asked.Load() - asked; n > 600 || allowed < 9_900 || allowed > 10_000 {
+	if n := l.asked.Load() - asked; n > allowed+10 || allowed < 9_990 || allowed > 10_000 {
 		t.Errorf("%d questions for 20,000 calls, of which %d of 10,000 were allowed", n, allowed)
 	}
 	small := limitOf(t, 1, time.Hour)
@@ -224,8 +256,8 @@ func TestFewQuestions(t *testing.T) {
 	}
 }
 
-// TestFewAreWasted has many processes with few calls each share a limit that has room for a few more.
-func TestFewAreWasted(t *testing.T) {
+// TestNothingIsWasted has many processes with few calls each share a limit that has room for a few more.
+func TestNothingIsWasted(t *testing.T) {
 	t.Parallel()
 	for _, perSecond := range []float64{10, 50, 200} {
 		t.Run(fmt.Sprint(perSecond), func(t *testing.T) {
@@ -276,26 +308,27 @@ func TestConcurrent(t *testing.T) {
 	}
 }
 
-// TestConcurrentAhead has callers wait for what one of them brings.
-func TestConcurrentAhead(t *testing.T) {
+// TestConcurrentUntold has callers take at the same time what need not be asked for.
+func TestConcurrentUntold(t *testing.T) {
 	t.Parallel()
 	c := newClock(t)
 	l := c.limiter(t)
-	limit, second := limitOf(t, 100_000, time.Second), limitOf(t, 200_000, time.Second)
-	var allowed atomic.Int64
+	limit, second := limitOf(t, 10_000_000, time.Second), limitOf(t, 20_000_000, time.Second)
 	var wg sync.WaitGroup
 	for range 20 {
 		wg.Go(func() {
 			for range 1_000 {
-				if l.Take(t.Context(), 1, limit, second).Allowed {
-					allowed.Add(1)
+				if d := l.Take(t.Context(), 1, limit, second); !d.Allowed {
+					t.Errorf("%+v", d)
 				}
 			}
 		})
 	}
 	wg.Wait()
-	if n := l.asked.Load(); allowed.Load() != 20_000 || n > 200 {
-		t.Errorf("%d of 20,000 allowed with %d questions", allowed.Load(), n)
+	l.Tell()
+	asked := l.asked.Load()
+	if d := l.Take(t.Context(), 5_000_000, limit, second); d.Remaining != 10_000_000-5_020_000 || l.asked.Load() != asked+1 {
+		t.Errorf("%+v", d)
 	}
 }
 
@@ -304,6 +337,7 @@ func TestKeysExpire(t *testing.T) {
 		l := newLimiter(t, url, zap.NewNop(), time.Now)
 		for _, limit := range []kv.Limit{limitOf(t, 10, time.Hour), limitOf(t, 1_000, time.Hour), limitOf(t, 1, time.Second)} {
 			l.Take(t.Context(), 1, limit)
+			l.Tell()
 			per := limit.Rate.Per / time.Duration(limit.Rate.Count)
 			ttl, err := l.client.PTTL(t.Context(), "plinth:rate:"+limit.Key).Result()
 			if err != nil || ttl <= 0 || ttl > per+time.Millisecond {

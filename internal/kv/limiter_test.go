@@ -166,6 +166,11 @@ func TestDecision(t *testing.T) {
 	c.pass(time.Minute)
 	l.want(t, kv.Decision{Allowed: true, Limit: rate, Remaining: 0, Reset: time.Second}, 10, limit)
 
+	// One that need not be asked for.
+	large := limitOf(t, 1_000, time.Second)
+	l.want(t, kv.Decision{Allowed: true, Limit: large.Rate, Remaining: 997, Reset: 3 * ms}, 3, large)
+	l.want(t, kv.Decision{Allowed: true, Limit: large.Rate, Remaining: 995, Reset: 5 * ms}, 2, large)
+
 	// What is more than the rate has is refused for good, less than 1 is 1.
 	c.pass(time.Minute)
 	l.want(t, kv.Decision{Limit: rate, Remaining: 10}, 11, limit)
@@ -208,22 +213,18 @@ func TestWithoutLimits(t *testing.T) {
 // TestBurst has one process use up a limit, and then what comes back of it.
 func TestBurst(t *testing.T) {
 	t.Parallel()
-	for _, count := range []int64{1, 5, 10, 49, 50, 100, 1_000, 100_000} {
+	for _, count := range []int64{1, 5, 10, 99, 100, 1_000, 10_000} {
 		t.Run(fmt.Sprint(count), func(t *testing.T) {
 			t.Parallel()
 			c := newClock(t)
 			l := c.limiter(t)
 			limit := limitOf(t, count, time.Second)
-			least := count
-			if count >= 50 {
-				least -= count / 50
-			}
 			for round := range 3 {
-				if n := l.until(t, limit); n < least || n > count {
+				if n := l.until(t, limit); n != count {
 					t.Errorf("round %d: %d at once", round, n)
 				}
 				c.pass(500 * time.Millisecond)
-				if n := l.until(t, limit); n < count/2-count/50 || n > count-count/2 {
+				if n := l.until(t, limit); n != count/2 {
 					t.Errorf("round %d: %d after half the time", round, n)
 				}
 				c.pass(time.Minute)
@@ -232,14 +233,13 @@ func TestBurst(t *testing.T) {
 	}
 }
 
-// TestBurstOfMany takes different numbers at once, for which the tokens taken ahead are enough or not.
+// TestBurstOfMany takes different numbers at once, some of which have to be asked for.
 func TestBurstOfMany(t *testing.T) {
 	t.Parallel()
 	c := newClock(t)
 	l := c.limiter(t)
 	limit := limitOf(t, 1_000, time.Second)
-	sum := int64(100)
-	l.Take(t.Context(), sum, limit) // From here on what is held makes no burst smaller.
+	sum := int64(0)
 	for range 1_000 {
 		for _, n := range []int64{1, 17, 1, 1, 5} {
 			if l.Take(t.Context(), n, limit).Allowed {
@@ -247,7 +247,7 @@ func TestBurstOfMany(t *testing.T) {
 			}
 		}
 	}
-	if sum > 1_000 || sum < 800 {
+	if sum != 1_000 {
 		t.Errorf("%d at once", sum)
 	}
 }

@@ -23,11 +23,11 @@ func ParseRate(text string) (Rate, error) {
 		return Rate{}, nil
 	}
 	count, period, _ := strings.Cut(text, "/")
-	n, err := strconv.ParseInt(count, 10, 64)
+	n, err := strconv.ParseUint(count, 10, 64)
 	if err != nil || n < 1 || n > maxRateCount || periods[period] == 0 {
 		return Rate{}, fmt.Errorf("%.32q is no rate; it takes a number and the time, such as 100/s, 5000/m or 1000/h", text)
 	}
-	return Rate{n, periods[period]}, nil
+	return Rate{int64(n), periods[period]}, nil
 }
 
 // String is the rate as ParseRate reads it.

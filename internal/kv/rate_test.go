@@ -17,7 +17,7 @@ func TestParseRate(t *testing.T) {
 			t.Errorf("%q: %+v %q %v", text, got, got.String(), err)
 		}
 	}
-	for _, text := range []string{"0/s", "-1/s", "1", "1/", "1/d", "1/s/m", "/s", " 1/s", "1.5/s", "1000000000/s", "x/s"} {
+	for _, text := range []string{"0/s", "-1/s", "+1/s", "1", "1/", "1/d", "1/s/m", "/s", " 1/s", "1.5/s", "1000000000/s", "x/s"} {
 		if got, err := kv.ParseRate(text); err == nil {
 			t.Errorf("%q: %+v", text, got)
 		}

@@ -57,7 +57,7 @@ func (s *Stack) identify(ctx context.Context, r *http.Request) (*auth.Principal,
 		return nil, err
 	}
 	address, _, _ := net.SplitHostPort(r.RemoteAddr)
-	wrong := kv.Limit{Key: "wrong:" + address, Rate: wrongCredentials}
+	wrong := kv.Limit{Key: address, Rate: wrongCredentials}
 	if s.Limiter != nil {
 		if d := s.Limiter.PeekLocal(wrong); !d.Allowed {
 			return nil, errs.New(errs.ResourceExhausted, "too many wrong credentials from this address").Because("RATE_LIMITED").After(d.RetryAfter)
@@ -92,8 +92,7 @@ func (s *Stack) refuse(w http.ResponseWriter, c *call, r *http.Request, err erro
 }
 
 // permit decides whether who calls may call this method. Every RPC passes it, also one that is mounted without Handler.
-func (s *Stack) permit(ctx context.Context, c *call) error {
-	m := s.methods[c.procedure]
+func (s *Stack) permit(ctx context.Context, c *call, m method) error {
 	if m.public {
 		return nil
 	}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"runtime/debug"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -176,7 +177,7 @@ func (c *call) outcome(ctx context.Context, p any, err error) error {
 	wire := wireError(c.err, c.id)
 	c.code = wire.Code()
 	if after := retryAfter(c.err); after > 0 && c.ResponseWriter != nil {
-		c.Header()["Retry-After"] = []string{seconds(after)}
+		c.Header()["Retry-After"] = []string{strconv.FormatInt(wholeSeconds(after), 10)}
 	}
 	return wire
 }

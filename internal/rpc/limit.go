@@ -26,23 +26,23 @@ type Limits struct {
 
 // limitRate takes the call out of every rate that it counts for, or refuses it. The tightest one is told in the headers of
 // draft-ietf-httpapi-ratelimit-headers.
-func (s *Stack) limitRate(ctx context.Context, c *call) error {
-	if s.Limiter == nil || s.methods[c.procedure].public {
+func (s *Stack) limitRate(ctx context.Context, c *call, m method) error {
+	if s.Limiter == nil || m.public {
 		return nil
 	}
 	p := auth.From(ctx)
 	var limits [3]kv.Limit
 	n := 0
-	add := func(kind, whose string, rate kv.Rate) {
+	add := func(kind, whose string, rate kv.Rate, hint *kv.Hint) {
 		if rate.IsLimit() {
-			limits[n] = kv.Limit{Key: kind + ":" + whose, Rate: rate}
+			limits[n] = kv.Limit{Key: kind + ":" + whose, Rate: rate, Hint: hint}
 			n++
 		}
 	}
-	add("tenant", p.Tenant.Name, either(p.Tenant.Rate, s.Limits.Tenant))
-	add("key", p.ID, either(p.Rate, s.Limits.Key))
+	add("tenant", p.Tenant.Name, either(p.Tenant.Rate, s.Limits.Tenant), p.Tenant.RateHint)
+	add("key", p.ID, either(p.Rate, s.Limits.Key), p.RateHint)
 	if rate, ok := s.Limits.Methods[c.procedure]; ok {
-		add("method", p.Tenant.Name+c.procedure, rate)
+		add("method", p.Tenant.Name+c.procedure, rate, nil)
 	}
 	if n == 0 {
 		return nil
@@ -68,15 +68,21 @@ func either(own, general kv.Rate) kv.Rate {
 
 func tellRate(h http.Header, d kv.Decision) {
 	kind, _, _ := strings.Cut(d.Key, ":")
-	name := `"` + kind + `"`
-	h["Ratelimit-Policy"] = []string{name + ";q=" + strconv.FormatInt(d.Limit.Count, 10) + ";w=" + seconds(d.Limit.Per)}
-	h["Ratelimit"] = []string{name + ";r=" + strconv.FormatInt(d.Remaining, 10) + ";t=" + seconds(d.Reset)}
+	values := []string{item(kind, "q", d.Limit.Count, "w", d.Limit.Per), item(kind, "r", d.Remaining, "t", d.Reset)}
+	h["Ratelimit-Policy"], h["Ratelimit"] = values[:1:1], values[1:]
 }
 
-// seconds rounds up: who comes back then is not too early.
-func seconds(d time.Duration) string {
-	return strconv.FormatInt(int64((d+time.Second-1)/time.Second), 10)
+// item is a string with two parameters (RFC 9651).
+func item(name, count string, n int64, seconds string, d time.Duration) string {
+	text := make([]byte, 0, 64)
+	text = append(append(append(text, '"'), name...), `";`...)
+	text = strconv.AppendInt(append(append(text, count...), '='), n, 10)
+	text = strconv.AppendInt(append(append(append(text, ';'), seconds...), '='), wholeSeconds(d), 10)
+	return string(text)
 }
+
+// wholeSeconds rounds up: who comes back then is not too early.
+func wholeSeconds(d time.Duration) int64 { return int64((d + time.Second - 1) / time.Second) }
 
 // The concurrency of unary calls adapts: it grows as long as calls take no longer for it, and shrinks when they do, between
 // these. What is too much waits a moment, as long as not too many wait already, and is shed then.
@@ -102,10 +108,10 @@ func newConcurrency(most int) *concurrency {
 	return c
 }
 
-// begin takes a place for a unary call. The end says whether how long it took tells of the service's load.
-func (c *concurrency) begin(ctx context.Context) (end func(err error), err error) {
+// begin takes a place for a unary call, which is for end.
+func (c *concurrency) begin(ctx context.Context) (permit adaptivelimiter.Permit, err error) {
 	if c.calls == nil {
-		return func(error) {}, nil
+		return nil, nil
 	}
 	permit, free := c.calls.TryAcquirePermit()
 	if !free {
@@ -119,13 +125,19 @@ func (c *concurrency) begin(ctx context.Context) (end func(err error), err error
 			return nil, errOverloaded
 		}
 	}
-	return func(err error) {
-		if err == nil {
-			permit.Record()
-		} else { // Errors are quick, or as slow as a deadline.
-			permit.Drop()
-		}
-	}, nil
+	return permit, nil
+}
+
+// end gives the place back. How long the call took tells of the service's load, unless it failed: errors are quick, or as
+// slow as a deadline.
+func (c *concurrency) end(permit adaptivelimiter.Permit, err error) {
+	switch {
+	case permit == nil:
+	case err == nil:
+		permit.Record()
+	default:
+		permit.Drop()
+	}
 }
 
 var errOverloaded = errs.New(errs.ResourceExhausted, "the service is overloaded; try again in a moment").Because("OVERLOADED").After(time.Second)

@@ -110,20 +110,21 @@ func (s interceptor) WrapUnary(next connect.UnaryFunc) connect.UnaryFunc {
 		c := callFrom(ctx)
 		c.procedure = req.Spec().Procedure
 		defer func() { err = c.outcome(ctx, recover(), err) }()
-		if err := s.enter(ctx, c); err != nil {
+		m, err := s.enter(ctx, c)
+		if err != nil {
 			return nil, err
 		}
 		if err := s.validate(req.Any()); err != nil {
 			return nil, err
 		}
-		if s.methods[c.procedure].public { // Probes must see a server that is busy.
+		if m.public { // Probes must see a server that is busy.
 			return next(ctx, req)
 		}
-		end, err := s.load.begin(ctx)
+		permit, err := s.load.begin(ctx)
 		if err != nil {
 			return nil, err
 		}
-		defer func() { end(err) }()
+		defer func() { s.load.end(permit, err) }()
 		return next(ctx, req)
 	}
 }
@@ -133,7 +134,7 @@ func (s interceptor) WrapStreamingHandler(next connect.StreamingHandlerFunc) con
 		c := callFrom(ctx)
 		c.procedure = conn.Spec().Procedure
 		defer func() { err = c.outcome(ctx, recover(), err) }()
-		if err := s.enter(ctx, c); err != nil {
+		if _, err := s.enter(ctx, c); err != nil {
 			return err
 		}
 		end, err := s.openStream()
@@ -148,11 +149,12 @@ func (s interceptor) WrapStreamingHandler(next connect.StreamingHandlerFunc) con
 }
 
 // enter is what every RPC has to pass, unary or not.
-func (s interceptor) enter(ctx context.Context, c *call) error {
-	if err := s.permit(ctx, c); err != nil {
-		return err
+func (s interceptor) enter(ctx context.Context, c *call) (method, error) {
+	m := s.methods[c.procedure]
+	if err := s.permit(ctx, c, m); err != nil {
+		return m, err
 	}
-	return s.limitRate(ctx, c)
+	return m, s.limitRate(ctx, c, m)
 }
 
 func (s interceptor) WrapStreamingClient(next connect.StreamingClientFunc) connect.StreamingClientFunc {

@@ -2,6 +2,7 @@ package tenant
 
 import (
 	"context"
+	"hash/maphash"
 	"maps"
 	"slices"
 	"sync"
@@ -16,6 +17,8 @@ const (
 	unknownFor = time.Second
 	maxUnknown = 10_000
 	maxAsked   = 10_000 // by one question
+
+	knownShards = 64
 )
 
 // cache is what was looked up for one snapshot. At any time one question to the database is on its way, for everything that
@@ -23,13 +26,39 @@ const (
 type cache[K comparable, V any] struct {
 	read  func(ctx context.Context, keys []K) (map[K]*V, error)
 	now   func() time.Time
-	known sync.Map // K to *V
+	seed  maphash.Seed
+	known [knownShards]known[K, V]
 
 	mu      sync.Mutex
 	asked   *question[K, V] // on its way
 	next    *question[K, V] // asked after that one
 	unknown map[K]struct{}  // what was not there since
 	since   time.Time
+}
+
+// known is a part of what was found. A sync.Map would put each key on the heap for each look.
+type known[K comparable, V any] struct {
+	mu     sync.RWMutex
+	values map[K]*V
+}
+
+func (c *cache[K, V]) shard(key K) *known[K, V] {
+	return &c.known[maphash.Comparable(c.seed, key)%knownShards]
+}
+
+func (k *known[K, V]) load(key K) *V {
+	k.mu.RLock()
+	defer k.mu.RUnlock()
+	return k.values[key]
+}
+
+func (k *known[K, V]) store(key K, v *V) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.values == nil {
+		k.values = map[K]*V{}
+	}
+	k.values[key] = v
 }
 
 // question is for many calls. It goes on when they end.
@@ -42,13 +71,13 @@ type question[K comparable, V any] struct {
 }
 
 func newCache[K comparable, V any](now func() time.Time, read func(context.Context, []K) (map[K]*V, error)) *cache[K, V] {
-	return &cache[K, V]{read: read, now: now}
+	return &cache[K, V]{read: read, now: now, seed: maphash.MakeSeed()}
 }
 
 // get gives what is there for a key, nil for nothing. Errors: Unavailable, and those of ctx.
 func (c *cache[K, V]) get(ctx context.Context, key K) (*V, error) {
-	if v, ok := c.known.Load(key); ok {
-		return v.(*V), nil
+	if v := c.shard(key).load(key); v != nil {
+		return v, nil
 	}
 	c.mu.Lock()
 	v, told := c.told(key)
@@ -71,8 +100,8 @@ func (c *cache[K, V]) get(ctx context.Context, key K) (*V, error) {
 
 // told gives what is known of a key by now.
 func (c *cache[K, V]) told(key K) (v *V, told bool) {
-	if known, ok := c.known.Load(key); ok {
-		return known.(*V), true
+	if v = c.shard(key).load(key); v != nil {
+		return v, true
 	}
 	_, unknown := c.unknown[key]
 	return nil, unknown && c.now().Sub(c.since) < unknownFor
@@ -129,7 +158,7 @@ func (c *cache[K, V]) turn(q *question[K, V], began time.Time) *question[K, V] {
 func (c *cache[K, V]) keep(q *question[K, V], began time.Time) {
 	for key := range q.keys {
 		if v := q.found[key]; v != nil {
-			c.known.Store(key, v)
+			c.shard(key).store(key, v)
 			continue
 		}
 		if began.Sub(c.since) >= unknownFor || len(c.unknown) >= maxUnknown {

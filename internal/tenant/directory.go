@@ -3,6 +3,7 @@ package tenant
 import (
 	"context"
 	"crypto/subtle"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -10,6 +11,7 @@ import (
 
 	"plinth/internal/auth"
 	"plinth/internal/errs"
+	"plinth/internal/kv"
 )
 
 const (
@@ -29,22 +31,51 @@ type snapshot struct {
 }
 
 func (s *Service) newSnapshot(n int64, confirmed time.Duration) *snapshot {
-	snap := &snapshot{n: n, keys: newCache(s.now, s.holders), tenants: newCache(s.now, s.named), over: make(chan struct{})}
+	common := &common{tenants: map[string]auth.Tenant{}, scopes: map[string][]string{}}
+	holders := func(ctx context.Context, hashes []auth.KeyHash) (map[auth.KeyHash]*holder, error) {
+		return s.holders(ctx, hashes, common)
+	}
+	snap := &snapshot{n: n, keys: newCache(s.now, holders), tenants: newCache(s.now, s.named), over: make(chan struct{})}
 	snap.confirmed.Store(int64(confirmed))
 	return snap
 }
 
 // holder is who has a key.
 type holder struct {
-	principal *auth.Principal
-	id        string
+	principal auth.Principal
 	expires   time.Time    // zero is never
 	refused   error        // why it is not let in
 	usedAt    atomic.Int64 // in Unix nanoseconds, as it was noted last
+	hint      kv.Hint      // of the principal's rate
 }
 
-// holders finds who has keys. A key that is made later is found at once all the same: nobody can have asked for it before.
-func (s *Service) holders(ctx context.Context, hashes []auth.KeyHash) (map[auth.KeyHash]*holder, error) {
+const keyPrincipal = "key:"
+
+// id is that of the key.
+func (h *holder) id() string { return h.principal.ID[len(keyPrincipal):] }
+
+// common is what keys of one snapshot have in common. It is there once, for the sake of the garbage collector, which would
+// look at a copy for each key.
+type common struct {
+	tenants map[string]auth.Tenant
+	scopes  map[string][]string // by their words
+}
+
+func (c *common) of(t Tenant, scopes []string) (auth.Tenant, []string) {
+	record, ok := c.tenants[t.Name]
+	if !ok {
+		record = t.record()
+		c.tenants[t.Name] = record
+	}
+	words := strings.Join(scopes, " ")
+	if _, ok := c.scopes[words]; !ok {
+		c.scopes[words] = scopes
+	}
+	return record, c.scopes[words]
+}
+
+// holders finds who has keys, one question at a time. A key that is made later is found at once all the same: nobody can have asked for it before.
+func (s *Service) holders(ctx context.Context, hashes []auth.KeyHash, common *common) (map[auth.KeyHash]*holder, error) {
 	found, err := selectHolders(ctx, s.system, hashes)
 	if err != nil {
 		return nil, err
@@ -52,9 +83,9 @@ func (s *Service) holders(ctx context.Context, hashes []auth.KeyHash) (map[auth.
 	holders := make(map[auth.KeyHash]*holder, len(found))
 	for hash, f := range found {
 		k, t := f.key, f.tenant
-		h := &holder{id: k.ID, expires: k.ExpiresAt, principal: &auth.Principal{
-			ID: "key:" + k.ID, Tenant: t.record(), Scopes: k.Scopes, Rate: k.Rate,
-		}}
+		h := &holder{expires: k.ExpiresAt}
+		record, scopes := common.of(t, k.Scopes)
+		h.principal = auth.Principal{ID: keyPrincipal + k.ID, Tenant: record, Scopes: scopes, Rate: k.Rate, RateHint: &h.hint}
 		switch {
 		case !k.RevokedAt.IsZero():
 			h.refused = errs.New(errs.Unauthenticated, "this API key was revoked; ask an administrator for another")
@@ -150,7 +181,7 @@ func (s *Service) Authenticate(ctx context.Context, token string) (*auth.Princip
 		return nil, err
 	}
 	h, err := snap.keys.get(ctx, hash)
-	now := s.now()
+	now := s.now() // Looking it up may have taken a while.
 	switch {
 	case err != nil:
 		return nil, err
@@ -162,7 +193,7 @@ func (s *Service) Authenticate(ctx context.Context, token string) (*auth.Princip
 		return nil, errs.New(errs.Unauthenticated, "this API key has expired; ask an administrator for another")
 	}
 	s.used.note(h, now)
-	return h.principal, nil
+	return &h.principal, nil
 }
 
 func errDisabled(name string) error {

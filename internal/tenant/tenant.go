@@ -51,7 +51,7 @@ type Tenant struct {
 
 // record is the tenant as principals carry it.
 func (t Tenant) record() auth.Tenant {
-	return auth.Tenant{Name: t.Name, Rate: t.Rate, Quotas: t.Quotas}
+	return auth.Tenant{Name: t.Name, Rate: t.Rate, Quotas: t.Quotas, RateHint: new(kv.Hint)}
 }
 
 // Key is an API key, without the key itself.

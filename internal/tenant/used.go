@@ -23,7 +23,7 @@ type used struct {
 func (u *used) note(h *holder, now time.Time) {
 	last := h.usedAt.Load()
 	if now.UnixNano()-last >= int64(usedEvery) && h.usedAt.CompareAndSwap(last, now.UnixNano()) {
-		u.add(h.id, now)
+		u.add(h.id(), now)
 	}
 }
 
