@@ -284,6 +284,22 @@ func TestTakeLocal(t *testing.T) {
 	}
 }
 
+// TestHint has an entry go that a hint has found.
+func TestHint(t *testing.T) {
+	t.Parallel()
+	c := newClock(t)
+	l := c.limiter(t)
+	limit := limitOf(t, 5, time.Minute)
+	hinted := limit
+	hinted.Hint = new(kv.Hint)
+	l.TakeLocal(1, hinted)
+	c.pass(2 * time.Minute)
+	l.TakeLocal(1, limit) // The sweep comes with it.
+	if !l.TakeLocal(4, hinted).Allowed || l.TakeLocal(1, limit).Allowed || l.TakeLocal(1, hinted).Allowed {
+		t.Error("the hint is for another bucket")
+	}
+}
+
 // TestMemory has clients make up keys.
 func TestMemory(t *testing.T) {
 	t.Parallel()

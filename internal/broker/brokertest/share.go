@@ -27,7 +27,11 @@ func testFair(t *testing.T, open Open) {
 }
 
 func fair(t *testing.T, c, other client, atOnce bool) {
-	const messages, credit = 200, 100
+	const credit = 100
+	messages := 200
+	if atOnce {
+		messages = 1_000 // Until both are under way, on a busy machine, one may have taken hundreds.
+	}
 	queue := Declare(t, c, broker.Queue{})
 	subs := []broker.Subscription{Subscribe(t, c, queue, credit), Subscribe(t, other, queue, credit)}
 	ctx, cancel := context.WithCancel(Patient(t))
