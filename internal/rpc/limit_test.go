@@ -79,6 +79,53 @@ func TestRateLimits(t *testing.T) {
 	}
 }
 
+// Each tenant has its own part of a method's rate, and a tenant's or key's own rate stands above the general one.
+func TestWhoseRate(t *testing.T) {
+	t.Parallel()
+	keys := newKeyring()
+	own := *keys.tokens["publisher"]
+	own.ID, own.Rate = "own", kv.Rate{Count: 2, Per: time.Hour}
+	keys.tokens["own"] = &own
+	f := configured(t, stub{publish: whose}, rpc.Config{
+		Timeout: time.Minute, Authenticate: keys.authenticate, ActFor: keys.actFor, Limiter: newLimiter(t),
+		Limits: rpc.Limits{Key: kv.Rate{Count: 5, Per: time.Hour}, Methods: map[string]kv.Rate{procedure: {Count: 4, Per: time.Hour}}},
+	})
+	allowed := func(options ...connect.ClientOption) (n int) {
+		client := messagev1.NewMessageServiceClient(h2c(), f.url, options...)
+		for range 10 {
+			if _, err := client.Publish(t.Context(), publishing); err == nil {
+				n++
+			}
+		}
+		return n
+	}
+	if n := allowed(bearer("own")); n != 2 {
+		t.Errorf("%d calls of a key that has 2", n)
+	}
+	if n := allowed(bearer("publisher")); n != 2 {
+		t.Errorf("%d calls of a tenant that has 2 of 4 left for the method", n)
+	}
+	if n := allowed(bearer("admin", "X-Tenant", "other")); n != 4 {
+		t.Errorf("%d calls of another tenant, which has 4", n)
+	}
+}
+
+// Wrong credentials are looked up so often from one address, and no more.
+func TestWrongCredentials(t *testing.T) {
+	t.Parallel()
+	keys := newKeyring()
+	f := configured(t, stub{publish: whose}, rpc.Config{
+		Timeout: time.Minute, Authenticate: keys.authenticate, ActFor: keys.actFor, Limiter: newLimiter(t),
+	})
+	statuses := map[int]int{}
+	for range 70 {
+		statuses[f.with(t, "POST", route, "Bearer wrong", good).StatusCode]++
+	}
+	if n := statuses[401]; n < 60 || n > 65 || n+statuses[429] != 70 {
+		t.Errorf("statuses of 70 calls: %v", statuses)
+	}
+}
+
 func TestRateLimitHeaders(t *testing.T) {
 	t.Parallel()
 	keys := newKeyring()
