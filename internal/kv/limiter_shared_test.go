@@ -199,7 +199,7 @@ func TestTold(t *testing.T) {
 				eventually(t, "a question", func() bool { return l.asked.Load() >= 1 })
 				l.Tell() // those that came just after
 			},
-			"end":  func(l *limiter) { l.Close() },
+			"end": func(l *limiter) { l.Close() },
 		} {
 			l, other := newLimiter(t, url, zap.NewNop(), time.Now), newLimiter(t, url, zap.NewNop(), time.Now)
 			var limits []kv.Limit
