@@ -138,19 +138,28 @@ func (b bench) run(ctx context.Context, out io.Writer) error {
 			}
 		}
 	}
-	if b.profile != "" {
-		for _, r := range results {
-			for _, c := range contests {
-				round := func() error { _, err := c.measure(ctx, r.kind, b.calls); return err }
-				if err := c.server.Profile(b.profile, r.kind.Name, round); err != nil {
-					return err
-				}
-			}
-		}
+	if err := b.profiles(ctx, results, contests); err != nil {
+		return err
 	}
 	broken := report(out, results, len(tenancy.keys), b.tenants)
 	if b.check {
 		return broken
+	}
+	return nil
+}
+
+// profiles writes a CPU profile of each server under each kind of client.
+func (b bench) profiles(ctx context.Context, results []result, contests []*contest) error {
+	if b.profile == "" {
+		return nil
+	}
+	for _, r := range results {
+		for _, c := range contests {
+			round := func() error { _, err := c.measure(ctx, r.kind, b.calls); return err }
+			if err := c.server.Profile(b.profile, r.kind.Name, round); err != nil {
+				return err
+			}
+		}
 	}
 	return nil
 }

@@ -74,7 +74,8 @@ func (c *common) of(t Tenant, scopes []string) (auth.Tenant, []string) {
 	return record, c.scopes[words]
 }
 
-// holders finds who has keys, one question at a time. A key that is made later is found at once all the same: nobody can have asked for it before.
+// holders finds who has keys, one question at a time, so that common needs no lock. A key that is made later is found at once
+// all the same: nobody can have asked for it before.
 func (s *Service) holders(ctx context.Context, hashes []auth.KeyHash, common *common) (map[auth.KeyHash]*holder, error) {
 	found, err := selectHolders(ctx, s.system, hashes)
 	if err != nil {
