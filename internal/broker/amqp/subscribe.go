@@ -14,9 +14,11 @@ import (
 	"plinth/internal/errs"
 )
 
-// cancelTimeout bounds the goodbye of a subscription. A busy RabbitMQ takes its time, and what it sends meanwhile is an attempt
-// that nobody sees.
+// cancelTimeout bounds the goodbye of a subscription. A busy RabbitMQ takes its time.
 const cancelTimeout = 3 * time.Second
+
+// consumerTag names the one consumer of a channel.
+const consumerTag = "plinth"
 
 // spareChannels is how many channels of the connection subscriptions leave for all else.
 const spareChannels = 16
@@ -95,8 +97,8 @@ func (s *subscription) Receive(ctx context.Context) (broker.Delivery, error) {
 	}
 }
 
-// Close implements broker.Subscription. From now on nothing can be settled. It waits until the channel is closed, for a moment
-// at most: what RabbitMQ sends to a channel that is going away comes back, but it counts as a delivery.
+// Close implements broker.Subscription. From now on nothing can be settled. It waits until the queue gives the subscription no
+// more, for a moment at most: what it gave comes back, but it counts as a delivery.
 func (s *subscription) Close() {
 	s.end(errClosed)
 	select {
@@ -155,14 +157,18 @@ func (s *subscription) consume(conn *amqp091.Connection) error {
 		closed := channel.NotifyClose(make(chan *amqp091.Error, 1))
 		cancelled := channel.NotifyCancel(make(chan string, 1))
 		const autoAck, exclusive, noLocal, noWait = false, false, false, false
-		deliveries, err := channel.Consume(s.queue, "", autoAck, exclusive, noLocal, noWait, nil)
+		deliveries, err := channel.Consume(s.queue, consumerTag, autoAck, exclusive, noLocal, noWait, nil)
 		if err != nil {
 			return err
 		}
 		if !s.hasStarted() {
 			close(s.started)
 		}
-		return s.forward(channel, deliveries, closed, cancelled)
+		err = s.forward(channel, deliveries, closed, cancelled)
+		// A quorum queue hears of a channel's end only after the channel was told that it is closed, and may give it messages until
+		// then: each would come back with an attempt that nobody saw. It answers to this itself.
+		_ = channel.Cancel(consumerTag, noWait) // What it does not answer to, the end of the channel ends.
+		return err
 	})
 }
 

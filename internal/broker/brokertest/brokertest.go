@@ -28,6 +28,7 @@ func Run(t *testing.T, open Open) {
 		{"a nack redelivers with the next attempt", testNack},
 		{"a second settlement has no effect", testSettleTwice},
 		{"Close gives everything back at once", testClose},
+		{"a closed subscription takes nothing more", testClosed},
 		{"subscriptions share a queue", testShare},
 		{"many publishers lose and double nothing", testManyPublishers},
 		{"a cancelled context ends Publish, Subscribe and Receive", testCancel},

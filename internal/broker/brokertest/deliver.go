@@ -172,6 +172,25 @@ func testClose(t *testing.T, open Open) {
 	WantReady(t, c, queue, 0)
 }
 
+// testClosed publishes to a queue whose subscription has just ended. What went to that subscription would come again, with an
+// attempt that nobody saw.
+func testClosed(t *testing.T, open Open) {
+	const rounds = 100
+	c, other := start(t, open), start(t, open)
+	queue := Declare(t, c, broker.Queue{})
+	for range rounds {
+		Subscribe(t, c, queue, 10).Close()
+		want := Publish(t, other, queue, "seen by nobody yet")[0]
+		sub := Subscribe(t, c, queue, 10)
+		d := Receive(t, sub)
+		if wantMessage(t, d.Message, want); d.Attempt != 1 {
+			t.Fatalf("what was published after Close comes with the attempt %d, want 1", d.Attempt)
+		}
+		Ack(t, d)
+		sub.Close()
+	}
+}
+
 func testShare(t *testing.T, open Open) {
 	const messages = 200
 	c, other := start(t, open), start(t, open)
