@@ -42,7 +42,7 @@ func handlerOf(ctx context.Context, name string) func(*observe.Logs) (http.Handl
 		switch name {
 		case "bare":
 			return cost.Bare(), nil
-		case "full", "again":
+		case "full", "again", "headers":
 			return cost.Full(rpc.Config{Log: logs.Access})
 		case "edge", "crowd":
 			return edge(ctx, logs)
@@ -140,11 +140,8 @@ func (t *tenancy) close() {
 	}
 }
 
-// rotating has a client send one key after the other; none sends none.
+// rotating has a client send one key after the other.
 func rotating(keys []string) []connect.ClientOption {
-	if len(keys) == 0 {
-		return nil
-	}
 	headers := make([]string, len(keys))
 	for i, key := range keys {
 		headers[i] = "Bearer " + key
