@@ -5,8 +5,10 @@ import "time"
 // claim is the part of one Take that concerns one limit.
 type claim struct {
 	*entry
+	kind     string
 	rate     Rate
 	state    state
+	pace     pace // of what is deferred
 	decision Decision
 }
 
@@ -41,16 +43,18 @@ func reserve(now, n int64, claims []claim) (ask bool, d Decision) {
 func (c *claim) reserve(now, n int64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	r, untold := c.rate, c.untold+c.telling
+	r, untold := c.rate, c.untold+c.telling+n
 	c.entry.rate = r
-	level := max(0, c.shared.read(now, r)+float64(untold))
+	level := c.shared.read(now, r)
 	wait := r.wait(level, n)
 	switch {
 	case wait > 0:
 		c.state = refused
-	case untold+n <= r.untold() && level+float64(n) <= float64(r.Count)/2:
+	case untold <= r.untold() && level+float64(n) <= float64(r.Count)/2:
 		c.state = deferred
-		c.take(now, n)
+		if c.take(now, n); 2*untold < r.untold() {
+			c.pace = late
+		}
 		level += float64(n)
 	default:
 		c.state = missing
@@ -61,6 +65,8 @@ func (c *claim) reserve(now, n int64) {
 // take counts n tokens that Redis is to be told of.
 func (c *claim) take(now, n int64) {
 	c.untold += n
+	c.takenAt = now
+	c.shared.add(now, n, c.rate)
 	c.count(now, n, c.rate)
 }
 
@@ -125,7 +131,7 @@ func (c *claim) takeOwn(now, n int64) {
 func (c *claim) decide(level float64, wait time.Duration) {
 	r := c.rate
 	c.decision = Decision{
-		Allowed: wait == 0, Limit: r, Key: c.key(), Remaining: r.remaining(level), RetryAfter: wait, Reset: r.reset(level),
+		Allowed: wait == 0, Limit: r, Kind: c.kind, Remaining: r.remaining(level), RetryAfter: wait, Reset: r.reset(level),
 	}
 }
 

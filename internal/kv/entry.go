@@ -11,37 +11,29 @@ import (
 const (
 	shards      = 64
 	shardLimit  = 100_000 / shards // entries
-	sweepEvery  = 10 * time.Second
+	sweepEvery  = time.Minute
 	evictSample = 8
 )
 
 // entry is what this process knows of one key. Times are those of the Limiter's clock.
 type entry struct {
-	redis  string       // the key there
-	seen   atomic.Int64 // when it was looked up last
-	gone   atomic.Bool  // from the table
-	listed atomic.Bool  // in the teller
+	redis  string             // the key there
+	seen   atomic.Int64       // when it was looked up last
+	gone   atomic.Bool        // from the table
+	listed [paces]atomic.Bool // by the tellers
 
 	mu     sync.Mutex
 	rate   Rate  // at which it was taken last
-	shared meter // what Redis said last: the level may be higher by now, never lower
+	shared meter // what Redis said last, and what is untold: the level may be higher by now, never lower
 	own    meter // what this process was allowed
 	idleAt int64 // when own has drained
 
 	untold  int64 // tokens taken that Redis is to be told of; below 0 where some are given back that it was told of
+	takenAt int64 // the last of them
 	telling int64 // those that it is being told of
 }
 
 func (e *entry) key() string { return e.redis[len(keyPrefix):] }
-
-// peek says whether a token of own can be had.
-func (e *entry) peek(now int64, r Rate) Decision {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	level := e.own.read(now, r)
-	wait := r.wait(level, 1)
-	return Decision{Allowed: wait == 0, Limit: r, Key: e.key(), Remaining: r.remaining(level), RetryAfter: wait, Reset: r.reset(level)}
-}
 
 // count adds n tokens to own.
 func (e *entry) count(now, n int64, r Rate) {
@@ -50,10 +42,10 @@ func (e *entry) count(now, n int64, r Rate) {
 }
 
 // depart gives the bucket to ask for, and what to tell of on this occasion.
-func (e *entry) depart() bucket {
+func (e *entry) depart(now int64) bucket {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	b := bucket{key: e.redis, rate: e.rate, told: e.untold}
+	b := bucket{key: e.redis, rate: e.rate, told: e.untold, ago: time.Duration(max(0, now-e.takenAt))}
 	e.telling += b.told
 	e.untold = 0
 	return b
@@ -67,26 +59,13 @@ func (e *entry) arrive(sent int64, b bucket, answered bool) {
 	e.telling -= b.told
 	if answered {
 		e.shared = meter{level: b.level, at: sent}
+		e.shared.add(sent, e.untold+e.telling, e.rate)
 	}
 }
 
 // Hint remembers where a Limiter has a key, so that it need not be looked up again. The zero Hint is ready to use; it is for
 // one key of one Limiter.
 type Hint struct{ entry atomic.Pointer[entry] }
-
-// find gives the entry of a key.
-func (h *Hint) find(t *table, key string, now int64) *entry {
-	if h == nil {
-		return t.entry(key, now)
-	}
-	if e := h.entry.Load(); e != nil && !e.gone.Load() {
-		e.seen.Store(now)
-		return e
-	}
-	e := t.entry(key, now)
-	h.entry.Store(e)
-	return e
-}
 
 // table holds the entries by their keys, which clients choose: there are at most shards × shardLimit.
 type table struct {
@@ -100,12 +79,18 @@ type shard struct {
 	sweepAt int64
 }
 
-// known gives the entry of a key; nil if there is none.
-func (t *table) known(key string) *entry {
-	s := t.shard(key)
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.entries[key]
+// find gives the entry of a limit.
+func (t *table) find(l *Limit, now int64) *entry {
+	if l.Hint == nil {
+		return t.entry(l.key(), now)
+	}
+	if e := l.Hint.entry.Load(); e != nil && !e.gone.Load() {
+		e.seen.Store(now)
+		return e
+	}
+	e := t.entry(l.key(), now)
+	l.Hint.entry.Store(e)
+	return e
 }
 
 func (t *table) shard(key string) *shard { return &t.shards[maphash.String(t.seed, key)%shards] }

@@ -24,8 +24,9 @@ const (
 	never = time.Duration(math.MaxInt64)
 )
 
-// gcra adds to each bucket in KEYS the tokens that were taken before and not told yet, and then takes n tokens of each, or
-// of none where one of them has too few.
+// gcra adds to each bucket in KEYS the tokens that were taken before and not told yet, at the time when the last of them was
+// taken or that of the last change, whichever is later, and then takes n tokens of each, or of none where one of them has too
+// few.
 //
 // A bucket is written as its level, which is how many of its tokens are used, and the time of that in microseconds. The
 // level drains at the rate, and n tokens are taken only if it stays at or below the rate's count: GCRA, whose theoretical
@@ -33,18 +34,18 @@ const (
 // expires when it has drained.
 //
 // ARGV: n, and for all buckets in one text, since numbers one by one cost the client more than all the rest: the count, the
-// microseconds of the rate, and the tokens that are told, below 0 where some are given back. The reply: 1 or 0 for taken, and
-// in one text the level of each bucket.
+// microseconds of the rate, the tokens that are told, below 0 where some are given back, and how many microseconds ago the last
+// of them was taken. The reply: 1 or 0 for taken, and in one text the level of each bucket.
 const gcra = `
 local time = redis.call('TIME')
 local now = time[1] * 1e6 + time[2]
 local n, slack, taken = tonumber(ARGV[1]), 1e-6, 1
 local buckets, values = {}, redis.call('MGET', unpack(KEYS))
-for count, per, told in string.gmatch(ARGV[2], '(%S+) (%S+) (%S+)') do
+for count, per, told, ago in string.gmatch(ARGV[2], '(%S+) (%S+) (%S+) (%S+)') do
 	local drain = count / per
-	local level, at = string.match(values[#buckets + 1] or '', '^(%S+) (%S+)$')
-	level = level and math.max(0, level - math.max(0, now - at) * drain) or 0
-	level = math.max(0, level + told)
+	local level, at = string.match(values[#buckets + 1] or '0 0', '^(%S+) (%S+)$')
+	level = math.max(0, math.max(0, level - (math.max(0, now - at) - ago) * drain) + told)
+	level = math.max(0, level - ago * drain)
 	if n > 0 and level + n - count > slack then taken = 0 end
 	table.insert(buckets, {level = level, drain = drain, told = told ~= '0'})
 end
@@ -65,20 +66,22 @@ return {taken, table.concat(levels, ' ')}
 type bucket struct {
 	key   string
 	rate  Rate
-	told  int64   // tokens that were taken before
-	level float64 // afterwards
+	told  int64         // tokens that were taken before
+	ago   time.Duration // how long before, the last of them
+	level float64       // afterwards
 }
 
 // ask runs gcra. An error is Redis being away: one that ctx's end would bring does not count, so only the values of ctx are
 // used.
 func (l *Limiter) ask(ctx context.Context, n int64, buckets []bucket) (taken bool, err error) {
 	keys := make([]string, len(buckets))
-	rates := make([]byte, 0, 24*len(buckets))
+	rates := make([]byte, 0, 32*len(buckets))
 	for i, b := range buckets {
 		keys[i] = b.key
 		rates = append(strconv.AppendInt(rates, b.rate.Count, 10), ' ')
 		rates = append(strconv.AppendInt(rates, b.rate.Per.Microseconds(), 10), ' ')
 		rates = append(strconv.AppendInt(rates, b.told, 10), ' ')
+		rates = append(strconv.AppendInt(rates, b.ago.Microseconds(), 10), ' ')
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), l.patience)
 	defer cancel()

@@ -6,7 +6,12 @@ import "time"
 func (l *Limiter) SetPatience(d time.Duration) { l.patience = d }
 
 // Tell tells Redis at once.
-func (l *Limiter) Tell() { l.tell() }
+func (l *Limiter) Tell() { l.Close() }
+
+// SetPaces has the limiter tell Redis sooner or later.
+func (l *Limiter) SetPaces(soonAfter, lateAfter time.Duration) {
+	l.tellers[soon].after, l.tellers[late].after = soonAfter, lateAfter
+}
 
 // Entries is how many keys are remembered.
 func (l *Limiter) Entries() (n int) {

@@ -17,20 +17,23 @@ const (
 
 // Limit is one rate and whom it is for.
 type Limit struct {
-	// Key names the bucket, such as tenant:acme; in Redis it is plinth:rate:tenant:acme. Whoever makes it of what a client
-	// sends bounds its length.
-	Key  string
-	Rate Rate
-	Hint *Hint // of the key; nil for none
+	// Kind and Name are the bucket's, such as tenant and acme; in Redis it is plinth:rate:tenant:acme. Whoever makes a name of
+	// what a client sends bounds its length.
+	Kind, Name string
+	Rate       Rate
+	Hint       *Hint // of the name; nil for none
 }
+
+// key is the bucket's.
+func (l *Limit) key() string { return l.Kind + ":" + l.Name }
 
 // Decision is what became of a Take.
 type Decision struct {
 	Allowed bool
 	// Limit is the rate that decided: the one that refuses, for longest if there are more, or that has the least share of its
-	// Count left. Zero is no limit. Key is whose it is.
+	// Count left. Zero is no limit. Kind is the limit's.
 	Limit Rate
-	Key   string
+	Kind  string
 	// Remaining is how many tokens it has left, as far as this process knows.
 	Remaining int64
 	// RetryAfter is how long to wait before as many may be taken, where they are refused. 0 is that no wait helps, since
@@ -43,10 +46,10 @@ type Decision struct {
 // Limiter keeps to rates in all processes that share a Redis: Rate.Count tokens at once, and then one each Per/Count.
 //
 // A rate of which half is left or more is not asked for: each process takes up to a hundredth of Rate.Count by itself, and
-// tells Redis 10 ms later, for many keys at once. The other half is asked for token by token, and so is a rate whose Count is
-// below 100, which makes these exact: in no time W are more allowed than Count + W × Count/Per, by all processes together. For
-// the others it is a hundredth of Count more, at the most, for each process that takes at the same moment; what is too much
-// comes off what is allowed next.
+// tells Redis afterwards, of many keys at once: 10 ms later, or within 10 s while it took less than half of that. The other half
+// is asked for token by token, and so is a rate whose Count is below 100, which makes these exact: in no time W are more allowed
+// than Count + W × Count/Per, by all processes together. For the others it is a hundredth of Count more, at the most, for each
+// process; what is too much comes off what is allowed next.
 //
 // What Redis says is remembered: a call that cannot be allowed yet, whoever else takes or not, is refused without asking.
 //
@@ -68,7 +71,7 @@ type Limiter struct {
 	probe    atomic.Int64 // when to try again while it is away
 	table    table
 
-	teller teller
+	tellers [paces]teller
 }
 
 // NewLimiter makes a limiter on a Redis. Nothing is asked of it before the first Take.
@@ -76,6 +79,7 @@ func NewLimiter(client *redis.Client, log *zap.Logger, now func() time.Time) *Li
 	return &Limiter{
 		client: client, script: redis.NewScript(gcra), log: log, now: now,
 		start: now(), patience: patience, table: table{seed: maphash.MakeSeed()},
+		tellers: [paces]teller{soon: {after: tellSoon}, late: {after: tellLate}},
 	}
 }
 
@@ -96,31 +100,9 @@ func (l *Limiter) Take(ctx context.Context, n int64, limits ...Limit) Decision {
 	}
 	for i := range claims {
 		if claims[i].state == deferred {
-			l.tellLater(claims[i].entry)
+			l.tellLater(claims[i].entry, claims[i].pace)
 		}
 	}
-	return d
-}
-
-// TakeLocal takes n tokens of a limit that holds for this process alone, without Redis. Its keys are not those of Take.
-// n below 1 counts as 1, and n above the limit's Count is always refused.
-func (l *Limiter) TakeLocal(n int64, limit Limit) Decision {
-	var one [1]claim
-	now := l.clock()
-	return takeOwn(now, max(n, 1), l.claims(one[:0], now, []Limit{limit}))
-}
-
-// PeekLocal is TakeLocal without taking: it says whether a token could be had.
-func (l *Limiter) PeekLocal(limit Limit) Decision {
-	now := l.clock()
-	d := Decision{Allowed: true, Key: limit.Key}
-	if !limit.Rate.IsLimit() {
-		return d
-	}
-	if e := l.table.known(limit.Key); e != nil {
-		return e.peek(now, limit.Rate)
-	}
-	d.Limit, d.Remaining = limit.Rate, limit.Rate.Count
 	return d
 }
 
@@ -130,7 +112,7 @@ func (l *Limiter) clock() int64 { return int64(l.now().Sub(l.start)) }
 func (l *Limiter) claims(claims []claim, now int64, limits []Limit) []claim {
 	for _, limit := range limits {
 		if limit.Rate.IsLimit() {
-			claims = append(claims, claim{entry: limit.Hint.find(&l.table, limit.Key, now), rate: limit.Rate})
+			claims = append(claims, claim{kind: limit.Kind, rate: limit.Rate, entry: l.table.find(&limit, now)})
 		}
 	}
 	return claims
@@ -141,7 +123,7 @@ func (l *Limiter) fetch(ctx context.Context, now, n int64, claims []claim) Decis
 	buckets := make([]bucket, 0, len(claims))
 	for i := range claims {
 		if c := &claims[i]; c.state == missing {
-			buckets = append(buckets, c.depart())
+			buckets = append(buckets, c.depart(now))
 		}
 	}
 	taken, err := l.ask(ctx, n, buckets)

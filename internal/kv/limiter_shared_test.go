@@ -220,6 +220,84 @@ func TestTold(t *testing.T) {
 	})
 }
 
+// TestPaces has Redis told late of next to nothing, and soon of more.
+func TestPaces(t *testing.T) {
+	t.Parallel()
+	c := newClock(t)
+	knows := func(limit kv.Limit) func() bool {
+		return func() bool { return c.Exists("plinth:rate:" + limit.Kind + ":" + limit.Name) }
+	}
+	l, limit := c.limiter(t), limitOf(t, 1_000, time.Hour)
+	l.SetPaces(time.Millisecond, time.Hour)
+	l.Take(t.Context(), 4, limit)
+	time.Sleep(50 * time.Millisecond)
+	if knows(limit)() || l.asked.Load() != 0 {
+		t.Error("Redis is told of 4 tokens at once")
+	}
+	l.Take(t.Context(), 1, limit)
+	eventually(t, "Redis is told of 5 tokens", knows(limit))
+	if d := c.limiter(t).Take(t.Context(), 600, limit); d.Remaining != 395 {
+		t.Errorf("%+v", d)
+	}
+
+	l, limit = c.limiter(t), limitOf(t, 1_000, time.Hour)
+	l.SetPaces(time.Hour, time.Millisecond)
+	l.Take(t.Context(), 1, limit)
+	eventually(t, "Redis is told of one token", knows(limit))
+}
+
+// TestToldLate has Redis told of tokens some of which have come back meanwhile.
+func TestToldLate(t *testing.T) {
+	t.Parallel()
+	c := newClock(t)
+	l, other := c.limiter(t), c.limiter(t)
+	limit := limitOf(t, 1_000, time.Second)
+	l.Take(t.Context(), 1, limit)
+	l.Take(t.Context(), 3, limit)
+	c.pass(3 * time.Millisecond)
+	if d := l.Take(t.Context(), 1_000, limit); d.Allowed || d.RetryAfter != time.Millisecond {
+		t.Errorf("with one of 4 not back yet: %+v", d)
+	}
+	c.pass(time.Millisecond)
+	if d := l.Take(t.Context(), 1_000, limit); !d.Allowed {
+		t.Errorf("with all 4 back: %+v", d)
+	}
+	c.pass(time.Second)
+	l.Take(t.Context(), 4, limit)
+	c.pass(time.Millisecond)
+	other.Take(t.Context(), 601, limit)
+	c.pass(100 * time.Millisecond)
+	l.Tell() // of 4, which come back after the 601
+	if d := other.Take(t.Context(), 400, limit); !d.Allowed || d.Remaining != 95 {
+		t.Errorf("%+v", d)
+	}
+}
+
+// TestTakenMeanwhile takes tokens while Redis is told of others, and asked for more: all of them count at once.
+func TestTakenMeanwhile(t *testing.T) {
+	t.Parallel()
+	c := newClock(t)
+	l := c.limiter(t)
+	limit := limitOf(t, 1_000, 1_000*time.Hour)
+	take := func(n, remaining int64) {
+		t.Helper()
+		if d := l.Take(t.Context(), n, limit); d.Remaining != remaining {
+			t.Errorf("%d remain after %d more, want %d", d.Remaining, n, remaining)
+		}
+	}
+	take(4, 996)
+	var first atomic.Bool
+	l.before = func() {
+		if !first.Swap(true) {
+			take(20, 980) // asks, and Redis does not know of the 4 yet
+			take(1, 975)
+			take(2, 973)
+		}
+	}
+	l.Tell()
+	take(1, 972)
+}
+
 // TestFewQuestions counts what a limit costs.
 func TestFewQuestions(t *testing.T) {
 	t.Parallel()
@@ -341,7 +419,7 @@ func TestKeysExpire(t *testing.T) {
 			l.Take(t.Context(), 1, limit)
 			l.Tell()
 			per := limit.Rate.Per / time.Duration(limit.Rate.Count)
-			ttl, err := l.client.PTTL(t.Context(), "plinth:rate:"+limit.Key).Result()
+			ttl, err := l.client.PTTL(t.Context(), "plinth:rate:"+limit.Kind+":"+limit.Name).Result()
 			if err != nil || ttl <= 0 || ttl > per+time.Millisecond {
 				t.Errorf("%+v: %v %v", limit.Rate, ttl, err)
 			}

@@ -50,6 +50,14 @@ func (c *clock) limiter(t *testing.T) *limiter {
 	return newLimiter(t, "redis://"+c.Addr(), zap.NewNop(), c.now)
 }
 
+// alone is a limiter that has lost its Redis.
+func (c *clock) alone(t *testing.T) *limiter {
+	l := c.limiter(t)
+	c.Close()
+	l.Take(t.Context(), 1, limitOf(t, 1, time.Nanosecond))
+	return l
+}
+
 // limiter counts how often it asks Redis, and leaves nothing behind there.
 type limiter struct {
 	*kv.Limiter
@@ -130,15 +138,15 @@ func realRedis(t testing.TB) string {
 
 // limitOf is a limit of the test's own.
 func limitOf(t testing.TB, count int64, per time.Duration) kv.Limit {
-	return kv.Limit{Key: fmt.Sprintf("%s:%x", t.Name(), rand.Uint64()), Rate: kv.Rate{Count: count, Per: per}}
+	return kv.Limit{Kind: fmt.Sprintf("%x", rand.Uint64()), Name: t.Name(), Rate: kv.Rate{Count: count, Per: per}}
 }
 
-// want takes, and compares the decision. Its key is that of the limit with the same rate.
+// want takes, and compares the decision. Its kind is that of the limit with the same rate.
 func (l *limiter) want(t *testing.T, want kv.Decision, n int64, limits ...kv.Limit) {
 	t.Helper()
 	for _, limit := range limits {
 		if limit.Rate == want.Limit && limit.Rate.IsLimit() {
-			want.Key = limit.Key
+			want.Kind = limit.Kind
 		}
 	}
 	if got := l.Take(t.Context(), n, limits...); got != want {
@@ -201,10 +209,7 @@ func TestWithoutLimits(t *testing.T) {
 	t.Parallel()
 	l := newClock(t).limiter(t)
 	l.want(t, kv.Decision{Allowed: true}, 1)
-	l.want(t, kv.Decision{Allowed: true}, 1e9, kv.Limit{Key: "a"}, kv.Limit{Key: "b", Rate: kv.Rate{Per: time.Second}})
-	if d := l.TakeLocal(1, kv.Limit{Key: "a"}); d != (kv.Decision{Allowed: true}) {
-		t.Errorf("%+v", d)
-	}
+	l.want(t, kv.Decision{Allowed: true}, 1e9, kv.Limit{Name: "a"}, kv.Limit{Name: "b", Rate: kv.Rate{Per: time.Second}})
 	if l.asked.Load() != 0 || l.Entries() != 0 {
 		t.Errorf("%d questions, %d entries", l.asked.Load(), l.Entries())
 	}
@@ -252,35 +257,20 @@ func TestBurstOfMany(t *testing.T) {
 	}
 }
 
-func TestTakeLocal(t *testing.T) {
+// TestAlone is about a process whose Redis is away.
+func TestAlone(t *testing.T) {
 	t.Parallel()
 	c := newClock(t)
-	l := c.limiter(t)
+	l := c.alone(t)
 	limit := limitOf(t, 1_000, time.Second)
 	for round := range 2 {
-		var d kv.Decision
 		for i := range limit.Rate.Count {
-			if d = l.TakeLocal(1, limit); !d.Allowed || d.Remaining != 999-i {
+			if d := l.Take(t.Context(), 1, limit); !d.Allowed || d.Remaining != 999-i {
 				t.Fatalf("round %d: %d %+v", round, i, d)
 			}
 		}
-		full := kv.Decision{Limit: limit.Rate, Key: limit.Key, RetryAfter: time.Millisecond, Reset: time.Second}
-		if d = l.TakeLocal(1, limit); d != full {
-			t.Fatalf("round %d: %+v", round, d)
-		}
-		if d = l.PeekLocal(limit); d != full {
-			t.Fatalf("round %d: %+v", round, d)
-		}
-		c.pass(time.Millisecond)
-		for range 3 { // Looking takes nothing.
-			if d = l.PeekLocal(limit); !d.Allowed || d.Remaining != 1 {
-				t.Fatalf("round %d: %+v", round, d)
-			}
-		}
-		c.pass(time.Second)
-	}
-	if l.asked.Load() != 0 {
-		t.Errorf("%d questions", l.asked.Load())
+		l.want(t, kv.Decision{Limit: limit.Rate, RetryAfter: time.Millisecond, Reset: time.Second}, 1, limit)
+		c.pass(time.Minute)
 	}
 }
 
@@ -288,14 +278,14 @@ func TestTakeLocal(t *testing.T) {
 func TestHint(t *testing.T) {
 	t.Parallel()
 	c := newClock(t)
-	l := c.limiter(t)
+	l := c.alone(t)
 	limit := limitOf(t, 5, time.Minute)
 	hinted := limit
 	hinted.Hint = new(kv.Hint)
-	l.TakeLocal(1, hinted)
+	l.Take(t.Context(), 1, hinted)
 	c.pass(2 * time.Minute)
-	l.TakeLocal(1, limit) // The sweep comes with it.
-	if !l.TakeLocal(4, hinted).Allowed || l.TakeLocal(1, limit).Allowed || l.TakeLocal(1, hinted).Allowed {
+	l.Take(t.Context(), 1, limit) // The sweep comes with it.
+	if !l.Take(t.Context(), 4, hinted).Allowed || l.Take(t.Context(), 1, limit).Allowed || l.Take(t.Context(), 1, hinted).Allowed {
 		t.Error("the hint is for another bucket")
 	}
 }
@@ -304,21 +294,21 @@ func TestHint(t *testing.T) {
 func TestMemory(t *testing.T) {
 	t.Parallel()
 	c := newClock(t)
-	l := c.limiter(t)
+	l := c.alone(t)
 	busy := limitOf(t, 5, time.Hour)
-	l.TakeLocal(5, busy)
+	l.Take(t.Context(), 5, busy)
 	for i := range 150_000 {
-		l.TakeLocal(1, kv.Limit{Key: fmt.Sprint(i), Rate: kv.Rate{Count: 10, Per: time.Minute}})
+		l.Take(t.Context(), 1, kv.Limit{Name: fmt.Sprint(i), Rate: kv.Rate{Count: 10, Per: time.Minute}})
 	}
 	if n := l.Entries(); n > 100_000 || n < 90_000 {
 		t.Errorf("%d entries", n)
 	}
-	if l.TakeLocal(1, busy).Allowed {
+	if l.Take(t.Context(), 1, busy).Allowed {
 		t.Error("the busiest is forgotten")
 	}
 	c.pass(time.Minute)
 	for i := range 2_000 {
-		l.TakeLocal(1, kv.Limit{Key: fmt.Sprint("late", i), Rate: busy.Rate})
+		l.Take(t.Context(), 1, kv.Limit{Name: fmt.Sprint("late", i), Rate: busy.Rate})
 	}
 	if n := l.Entries(); n != 2_001 {
 		t.Errorf("%d entries when the others are idle", n)

@@ -82,7 +82,7 @@ func (s *Service) limitRate(ctx context.Context, n int) error {
 	if most == 0 || s.limiter == nil {
 		return nil
 	}
-	d := s.limiter.Take(ctx, int64(n), kv.Limit{Key: "messages:" + auth.TenantOf(ctx), Rate: kv.Rate{Count: most, Per: time.Second}})
+	d := s.limiter.Take(ctx, int64(n), kv.Limit{Kind: "messages", Name: auth.TenantOf(ctx), Rate: kv.Rate{Count: most, Per: time.Second}})
 	switch {
 	case d.Allowed:
 		return nil

@@ -2,7 +2,6 @@ package rpc
 
 import (
 	"context"
-	"net"
 	"net/http"
 	"strings"
 	"time"
@@ -11,7 +10,6 @@ import (
 
 	"plinth/internal/auth"
 	"plinth/internal/errs"
-	"plinth/internal/kv"
 )
 
 // tenantHeader names the tenant that an administrator acts for.
@@ -19,9 +17,6 @@ const tenantHeader = "X-Tenant"
 
 // recheck is how often a stream's credential is looked at again. What it cannot do any longer must end within a second.
 const recheck = 500 * time.Millisecond
-
-// wrongCredentials is how many credentials that turn out wrong an address may try: looking them up costs more than refusing.
-var wrongCredentials = kv.Rate{Count: 60, Per: time.Minute}
 
 // admit finds out who calls before anything of the body is read, for every path that is not for everybody: the RPCs that are
 // not public, and the REST routes. What they may do is decided in front of the RPC (see interceptor), which is where a REST
@@ -56,17 +51,7 @@ func (s *Stack) identify(ctx context.Context, r *http.Request) (*auth.Principal,
 	if err != nil {
 		return nil, err
 	}
-	address, _, _ := net.SplitHostPort(r.RemoteAddr)
-	wrong := kv.Limit{Key: address, Rate: wrongCredentials}
-	if s.Limiter != nil {
-		if d := s.Limiter.PeekLocal(wrong); !d.Allowed {
-			return nil, errs.New(errs.ResourceExhausted, "too many wrong credentials from this address").Because("RATE_LIMITED").After(d.RetryAfter)
-		}
-	}
 	p, err := s.Authenticate(ctx, token)
-	if errs.Is(err, errs.Unauthenticated) && s.Limiter != nil {
-		s.Limiter.TakeLocal(1, wrong)
-	}
 	if err != nil {
 		return nil, err
 	}

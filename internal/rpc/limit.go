@@ -4,7 +4,6 @@ import (
 	"context"
 	"net/http"
 	"strconv"
-	"strings"
 	"sync/atomic"
 	"time"
 
@@ -35,7 +34,7 @@ func (s *Stack) limitRate(ctx context.Context, c *call, m method) error {
 	n := 0
 	add := func(kind, whose string, rate kv.Rate, hint *kv.Hint) {
 		if rate.IsLimit() {
-			limits[n] = kv.Limit{Key: kind + ":" + whose, Rate: rate, Hint: hint}
+			limits[n] = kv.Limit{Kind: kind, Name: whose, Rate: rate, Hint: hint}
 			n++
 		}
 	}
@@ -54,9 +53,8 @@ func (s *Stack) limitRate(ctx context.Context, c *call, m method) error {
 	if d.Allowed {
 		return nil
 	}
-	kind, _, _ := strings.Cut(d.Key, ":")
 	return errs.New(errs.ResourceExhausted, "the rate limit of the %s is %s; try again in %v",
-		kind, d.Limit, d.RetryAfter.Round(time.Millisecond)).Because("RATE_LIMITED").After(d.RetryAfter)
+		d.Kind, d.Limit, d.RetryAfter.Round(time.Millisecond)).Because("RATE_LIMITED").After(d.RetryAfter)
 }
 
 func either(own, general kv.Rate) kv.Rate {
@@ -67,18 +65,18 @@ func either(own, general kv.Rate) kv.Rate {
 }
 
 func tellRate(h http.Header, d kv.Decision) {
-	kind, _, _ := strings.Cut(d.Key, ":")
-	values := []string{item(kind, "q", d.Limit.Count, "w", d.Limit.Per), item(kind, "r", d.Remaining, "t", d.Reset)}
+	text := appendItem(make([]byte, 0, 128), d.Kind, "q", d.Limit.Count, "w", d.Limit.Per)
+	end := len(text)
+	both := string(appendItem(text, d.Kind, "r", d.Remaining, "t", d.Reset))
+	values := []string{both[:end], both[end:]}
 	h["Ratelimit-Policy"], h["Ratelimit"] = values[:1:1], values[1:]
 }
 
-// item is a string with two parameters (RFC 9651).
-func item(name, count string, n int64, seconds string, d time.Duration) string {
-	text := make([]byte, 0, 64)
+// appendItem appends a string with two parameters (RFC 9651).
+func appendItem(text []byte, name, count string, n int64, seconds string, d time.Duration) []byte {
 	text = append(append(append(text, '"'), name...), `";`...)
 	text = strconv.AppendInt(append(append(text, count...), '='), n, 10)
-	text = strconv.AppendInt(append(append(append(text, ';'), seconds...), '='), wholeSeconds(d), 10)
-	return string(text)
+	return strconv.AppendInt(append(append(append(text, ';'), seconds...), '='), wholeSeconds(d), 10)
 }
 
 // wholeSeconds rounds up: who comes back then is not too early.
