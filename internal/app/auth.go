@@ -34,5 +34,6 @@ func (c *Config) adminKey() (auth.KeyHash, error) {
 	if c.AuthAdminKey == "" {
 		return auth.KeyHash{}, nil
 	}
-	return auth.HashKey(string(c.AuthAdminKey))
+	key := string(c.AuthAdminKey)
+	return auth.HashKey(key), auth.CheckKey(key)
 }

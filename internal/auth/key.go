@@ -52,14 +52,20 @@ func checksum(random []byte) (digits [keyChecksum]byte) {
 // IsKey says whether a token is meant to be an API key.
 func IsKey(token string) bool { return strings.HasPrefix(token, KeyPrefix) }
 
-// HashKey checks the form of a key and gives what is kept of it. Errors: Unauthenticated.
-func HashKey(key string) (KeyHash, error) {
+// CheckKey finds typing errors, and what is no key at all. Errors: Unauthenticated.
+func CheckKey(key string) error {
 	text := []byte(key)
 	rest, found := bytes.CutPrefix(text, []byte(KeyPrefix))
 	if !found || len(rest) != keyRandom+keyChecksum || checksum(rest[:keyRandom]) != [keyChecksum]byte(rest[keyRandom:]) {
-		return KeyHash{}, errs.New(errs.Unauthenticated, "this is no API key: it is incomplete or has a typing error")
+		return errs.New(errs.Unauthenticated, "this is no API key: it is incomplete or has a typing error")
 	}
-	return sha256.Sum256(text), nil
+	return nil
+}
+
+// HashKey gives what is kept of a key.
+func HashKey(key string) KeyHash {
+	var room [64]byte // Keys have room in it, so that it need not be made for each call.
+	return sha256.Sum256(append(room[:0], key...))
 }
 
 // ShownKey is the part of a key by which people tell it from others.

@@ -18,16 +18,16 @@ const (
 	maxUnknown = 10_000
 	maxAsked   = 10_000 // by one question
 
-	knownShards = 64
+	cacheShards = 64
 )
 
 // cache is what was looked up for one snapshot. At any time one question to the database is on its way, for everything that
 // calls asked for meanwhile: whatever they make up, they take one connection, and nothing is asked for twice.
 type cache[K comparable, V any] struct {
-	read  func(ctx context.Context, keys []K) (map[K]*V, error)
-	now   func() time.Time
-	seed  maphash.Seed
-	known [knownShards]known[K, V]
+	read   func(ctx context.Context, keys []K) (map[K]*V, error)
+	now    func() time.Time
+	seed   maphash.Seed
+	shards [cacheShards]shard[K, V]
 
 	mu      sync.Mutex
 	asked   *question[K, V] // on its way
@@ -36,29 +36,29 @@ type cache[K comparable, V any] struct {
 	since   time.Time
 }
 
-// known is a part of what was found. A sync.Map would put each key on the heap for each look.
-type known[K comparable, V any] struct {
+// shard is a part of what was found. A sync.Map would put each key on the heap for each look.
+type shard[K comparable, V any] struct {
 	mu     sync.RWMutex
 	values map[K]*V
 }
 
-func (c *cache[K, V]) shard(key K) *known[K, V] {
-	return &c.known[maphash.Comparable(c.seed, key)%knownShards]
+func (c *cache[K, V]) shard(key K) *shard[K, V] {
+	return &c.shards[maphash.Comparable(c.seed, key)%cacheShards]
 }
 
-func (k *known[K, V]) load(key K) *V {
-	k.mu.RLock()
-	defer k.mu.RUnlock()
-	return k.values[key]
+func (s *shard[K, V]) load(key K) *V {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.values[key]
 }
 
-func (k *known[K, V]) store(key K, v *V) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	if k.values == nil {
-		k.values = map[K]*V{}
+func (s *shard[K, V]) store(key K, v *V) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.values == nil {
+		s.values = map[K]*V{}
 	}
-	k.values[key] = v
+	s.values[key] = v
 }
 
 // question is for many calls. It goes on when they end.
@@ -74,9 +74,12 @@ func newCache[K comparable, V any](now func() time.Time, read func(context.Conte
 	return &cache[K, V]{read: read, now: now, seed: maphash.MakeSeed()}
 }
 
+// known gives what was found for a key, nil where that is nothing so far.
+func (c *cache[K, V]) known(key K) *V { return c.shard(key).load(key) }
+
 // get gives what is there for a key, nil for nothing. Errors: Unavailable, and those of ctx.
 func (c *cache[K, V]) get(ctx context.Context, key K) (*V, error) {
-	if v := c.shard(key).load(key); v != nil {
+	if v := c.known(key); v != nil {
 		return v, nil
 	}
 	c.mu.Lock()
@@ -100,7 +103,7 @@ func (c *cache[K, V]) get(ctx context.Context, key K) (*V, error) {
 
 // told gives what is known of a key by now.
 func (c *cache[K, V]) told(key K) (v *V, told bool) {
-	if v = c.shard(key).load(key); v != nil {
+	if v = c.known(key); v != nil {
 		return v, true
 	}
 	_, unknown := c.unknown[key]

@@ -31,8 +31,8 @@ func TestUnknownKeysAreBounded(t *testing.T) {
 	if n := len(keys.unknown); n == 0 || n > maxUnknown {
 		t.Errorf("%d unknown keys are remembered", n)
 	}
-	for i := range keys.known {
-		if n := len(keys.known[i].values); n != 0 {
+	for i := range keys.shards {
+		if n := len(keys.shards[i].values); n != 0 {
 			t.Errorf("%d keys are known", n)
 		}
 	}
@@ -125,6 +125,20 @@ func TestTooManyLookups(t *testing.T) {
 	}
 }
 
+// A typing error is told without a question.
+func TestTypingError(t *testing.T) {
+	t.Parallel()
+	p := newProcess(t, pgtest.New(t), 4)
+	_, release, reads := p.held(t)
+	release()
+	for _, key := range []string{"", "plinth_", "plinth_0123456789ABCDEFGHIJKLMNOPQRSTUV1ggZdl", auth.NewKey() + "0"} {
+		p.is(t, key, errs.Unauthenticated)
+	}
+	if n := reads.Load(); n != 0 {
+		t.Errorf("%d lookups", n)
+	}
+}
+
 // Ten thousand keys are each their own, and forgetting all of them costs no statement for each.
 func TestManyKeys(t *testing.T) {
 	t.Parallel()
@@ -133,7 +147,7 @@ func TestManyKeys(t *testing.T) {
 	secrets, hashes := make([]string, many), make([][]byte, many)
 	for i := range secrets {
 		secrets[i] = auth.NewKey()
-		hash, _ := auth.HashKey(secrets[i])
+		hash := auth.HashKey(secrets[i])
 		hashes[i] = hash[:]
 	}
 	var ids []string

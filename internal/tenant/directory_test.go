@@ -246,11 +246,7 @@ func TestAdministratorOfTheConfiguration(t *testing.T) {
 	}
 	t.Cleanup(db.Close)
 	secret := auth.NewKey()
-	hash, err := auth.HashKey(secret)
-	if err != nil {
-		t.Fatal(err)
-	}
-	s := tenant.New(db, zap.NewNop(), scopes, hash)
+	s := tenant.New(db, zap.NewNop(), scopes, auth.HashKey(secret))
 	p, err := s.Authenticate(t.Context(), secret)
 	if err != nil || p.ID != "admin" || !p.IsAdmin() || p.Tenant.Name != auth.DefaultTenant {
 		t.Errorf("got %+v, %v", p, err)
