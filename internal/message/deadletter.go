@@ -2,15 +2,14 @@ package message
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/base64"
 	"encoding/binary"
-	"fmt"
+	"errors"
 	"time"
 
 	"github.com/google/uuid"
 
 	"plinth/internal/auth"
+	"plinth/internal/resource"
 )
 
 // maxPageBytes ends a page of dead letters early, so that a reply stays within what clients take.
@@ -41,9 +40,8 @@ type Filter struct {
 	FailedBefore time.Time // the last failure was earlier
 }
 
-// list names what is listed.
-func (f Filter) list(ctx context.Context, queue QueueName) []any {
-	return []any{"dead letters", auth.TenantOf(ctx), queue.name, f.Reason, f.FailedAfter.UnixMicro(), f.FailedBefore.UnixMicro()}
+func (f Filter) list(ctx context.Context, queue QueueName) resource.List {
+	return resource.ListOf("dead letters", auth.TenantOf(ctx), queue.name, f.Reason, f.FailedAfter.UnixMicro(), f.FailedBefore.UnixMicro())
 }
 
 // DeadLetters lists the dead letters of a queue, the latest failure first, in pages of size at most (0 is 100, more than
@@ -52,17 +50,18 @@ func (f Filter) list(ctx context.Context, queue QueueName) []any {
 func (s *Service) DeadLetters(ctx context.Context, queue QueueName, filter Filter, size int, token string) (
 	letters []DeadLetter, next string, err error,
 ) {
-	after, err := parsePosition(token, filter.list(ctx, queue)...)
+	list := filter.list(ctx, queue)
+	after, err := resource.Position(list, token, parsePosition)
 	if err != nil {
 		return nil, "", err
 	}
 	if _, err := selectQueue(ctx, s.db, queue); err != nil {
 		return nil, "", err
 	}
-	letters, more, err := selectDeadLetters(ctx, s.db, queue, filter, after, pageSize(size))
+	letters, more, err := selectDeadLetters(ctx, s.db, queue, filter, after, resource.PageSize(size))
 	if err == nil && more {
 		last := letters[len(letters)-1]
-		next = position{last.LastFailedAt, uuid.MustParse(last.ID)}.token(filter.list(ctx, queue)...)
+		next = list.Token(position{last.LastFailedAt, uuid.MustParse(last.ID)}.String())
 	}
 	return letters, next, err
 }
@@ -76,33 +75,21 @@ func (s *Service) DeadLetter(ctx context.Context, id string) (DeadLetter, error)
 	return selectDeadLetter(ctx, s.db, id)
 }
 
-// position is a place in a list, the latest first. The zero one is its beginning.
+// position is a place among the dead letters of a queue. The zero one is their beginning, the latest failure.
 type position struct {
-	lastFailedAt time.Time // zero in lists that are in the order of their ids
+	lastFailedAt time.Time
 	id           uuid.UUID
 }
 
-// token names a position in a list: the time in microseconds, the id, and a part of the digest of what is listed.
-func (p position) token(list ...any) string {
-	b := binary.BigEndian.AppendUint64(nil, uint64(p.lastFailedAt.UnixMicro()))
-	b = append(b, p.id[:]...)
-	return base64.RawURLEncoding.EncodeToString(append(b, digest(list)...))
+// String is the time in microseconds, and the id.
+func (p position) String() string {
+	return string(append(binary.BigEndian.AppendUint64(nil, uint64(p.lastFailedAt.UnixMicro())), p.id[:]...))
 }
 
-func parsePosition(token string, list ...any) (p position, err error) {
-	if token == "" {
-		return p, nil
+func parsePosition(text string) (p position, err error) {
+	if len(text) != 8+len(p.id) {
+		return p, errors.New("a position has another length")
 	}
-	b, err := base64.RawURLEncoding.DecodeString(token)
-	if err != nil || len(b) != 32 || string(b[24:]) != string(digest(list)) {
-		return p, errPageToken
-	}
-	p.lastFailedAt = time.UnixMicro(int64(binary.BigEndian.Uint64(b)))
-	return p, p.id.UnmarshalBinary(b[8:24])
-}
-
-// digest tells lists from each other.
-func digest(list []any) []byte {
-	sum := sha256.Sum256(fmt.Appendf(nil, "%#v", list))
-	return sum[:8]
+	p.lastFailedAt = time.UnixMicro(int64(binary.BigEndian.Uint64([]byte(text[:8]))))
+	return p, p.id.UnmarshalBinary([]byte(text[8:]))
 }

@@ -12,6 +12,7 @@ import (
 
 	"plinth/internal/auth"
 	"plinth/internal/errs"
+	"plinth/internal/resource"
 )
 
 // Sizes of operations.
@@ -236,22 +237,22 @@ func (s *Service) DeadLetterOperation(ctx context.Context, id string) (Operation
 func (s *Service) DeadLetterOperations(ctx context.Context, queue QueueName, size int, token string) (
 	operations []Operation, next string, err error,
 ) {
-	list := []any{"operations", auth.TenantOf(ctx), queue.name}
-	after, err := parsePosition(token, list...)
+	list := resource.ListOf("operations", auth.TenantOf(ctx), queue.name)
+	after, err := resource.Position(list, token, uuid.Parse)
 	if err != nil {
 		return nil, "", err
 	}
 	if token == "" {
-		after.id = uuid.Max
+		after = uuid.Max
 	}
 	if _, err := selectQueue(ctx, s.db, queue); err != nil {
 		return nil, "", err
 	}
-	size = pageSize(size)
-	operations, err = selectOperations(ctx, s.db, queue, after.id.String(), size+1)
+	size = resource.PageSize(size)
+	operations, err = selectOperations(ctx, s.db, queue, after.String(), size+1)
 	if len(operations) > size {
 		operations = operations[:size]
-		next = position{id: uuid.MustParse(operations[size-1].ID)}.token(list...)
+		next = list.Token(operations[size-1].ID)
 	}
 	return operations, next, err
 }

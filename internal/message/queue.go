@@ -3,7 +3,6 @@ package message
 import (
 	"cmp"
 	"context"
-	"encoding/base64"
 	"errors"
 	"slices"
 	"time"
@@ -14,12 +13,7 @@ import (
 	"plinth/internal/broker"
 	"plinth/internal/errs"
 	"plinth/internal/pg"
-)
-
-// Page sizes of lists.
-const (
-	defaultPage = 100
-	maxPage     = 1000
+	"plinth/internal/resource"
 )
 
 // Queue is a named place for messages.
@@ -169,30 +163,18 @@ func (s *Service) Queue(ctx context.Context, name QueueName) (Queue, error) {
 // Queues lists queues by name, size of them at most (0 is 100, more than 1,000 are 1,000), from the page that token
 // names. next is empty on the last page. Errors: InvalidArgument for a token that Queues did not give.
 func (s *Service) Queues(ctx context.Context, size int, token string) (queues []Queue, next string, err error) {
-	after, err := base64.RawURLEncoding.DecodeString(token)
-	if err == nil && token != "" {
-		_, err = ParseQueueName(string(after))
-	}
+	list := resource.ListOf("queues", auth.TenantOf(ctx))
+	after, err := resource.Position(list, token, ParseQueueName)
 	if err != nil {
-		return nil, "", errPageToken
+		return nil, "", err
 	}
-	size = pageSize(size)
-	queues, err = selectQueues(ctx, s.db, string(after), size+1)
+	size = resource.PageSize(size)
+	queues, err = selectQueues(ctx, s.db, after.name, size+1)
 	if len(queues) > size {
 		queues = queues[:size]
-		next = base64.RawURLEncoding.EncodeToString([]byte(queues[size-1].Name.String()))
+		next = list.Token(queues[size-1].Name.String())
 	}
 	return queues, next, err
-}
-
-var errPageToken = errs.New(errs.InvalidArgument,
-	"page_token: not a token of this list; use next_page_token of the page before, with the same filter")
-
-func pageSize(asked int) int {
-	if asked <= 0 {
-		return defaultPage
-	}
-	return min(asked, maxPage)
 }
 
 // UpdateQueue changes a queue's policy, at once for all messages that are in it. change gets the policy as it is;

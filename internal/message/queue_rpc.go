@@ -8,7 +8,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	messagev1 "plinth/api/plinth/message/v1"
-	"plinth/internal/errs"
+	"plinth/internal/resource"
 )
 
 func (r *RPC) CreateQueue(ctx context.Context, req *messagev1.CreateQueueRequest) (*messagev1.Queue, error) {
@@ -112,39 +112,17 @@ func policyFromProto(req policyRequest) Policy {
 	return p
 }
 
-// changeFromProto copies the fields that the mask names; without one, those that have a value.
 func changeFromProto(req *messagev1.UpdateQueueRequest) (func(*Policy), error) {
 	wanted := policyFromProto(req)
-	fields := map[string]struct {
-		set  bool
-		copy func(*Policy)
-	}{
-		"max_attempts":          {req.GetMaxAttempts() != 0, func(p *Policy) { p.MaxAttempts = wanted.MaxAttempts }},
-		"min_backoff":           {req.MinBackoff != nil, func(p *Policy) { p.MinBackoff = wanted.MinBackoff }},
-		"max_backoff":           {req.MaxBackoff != nil, func(p *Policy) { p.MaxBackoff = wanted.MaxBackoff }},
-		"message_ttl":           {req.MessageTtl != nil, func(p *Policy) { p.MessageTTL = wanted.MessageTTL }},
-		"max_length":            {req.GetMaxLength() != 0, func(p *Policy) { p.MaxLength = wanted.MaxLength }},
-		"dead_letter_retention": {req.DeadLetterRetention != nil, func(p *Policy) { p.DeadLetterRetention = wanted.DeadLetterRetention }},
-		"bindings":              {len(req.Bindings) > 0, func(p *Policy) { p.Bindings = wanted.Bindings }},
-	}
-	paths := req.GetUpdateMask().GetPaths()
-	if len(paths) == 0 {
-		for name, field := range fields {
-			if field.set {
-				paths = append(paths, name)
-			}
-		}
-	}
-	for _, path := range paths {
-		if fields[path].copy == nil {
-			return nil, errs.New(errs.InvalidArgument, "update_mask: %.64q is no field of a queue that can be changed", path)
-		}
-	}
-	return func(p *Policy) {
-		for _, path := range paths {
-			fields[path].copy(p)
-		}
-	}, nil
+	return resource.Change("queue", req.GetUpdateMask().GetPaths(), map[string]resource.Field[Policy]{
+		"max_attempts":          {Set: req.GetMaxAttempts() != 0, Copy: func(p *Policy) { p.MaxAttempts = wanted.MaxAttempts }},
+		"min_backoff":           {Set: req.MinBackoff != nil, Copy: func(p *Policy) { p.MinBackoff = wanted.MinBackoff }},
+		"max_backoff":           {Set: req.MaxBackoff != nil, Copy: func(p *Policy) { p.MaxBackoff = wanted.MaxBackoff }},
+		"message_ttl":           {Set: req.MessageTtl != nil, Copy: func(p *Policy) { p.MessageTTL = wanted.MessageTTL }},
+		"max_length":            {Set: req.GetMaxLength() != 0, Copy: func(p *Policy) { p.MaxLength = wanted.MaxLength }},
+		"dead_letter_retention": {Set: req.DeadLetterRetention != nil, Copy: func(p *Policy) { p.DeadLetterRetention = wanted.DeadLetterRetention }},
+		"bindings":              {Set: len(req.Bindings) > 0, Copy: func(p *Policy) { p.Bindings = wanted.Bindings }},
+	})
 }
 
 func queueOrError(q Queue, err error) (*messagev1.Queue, error) {

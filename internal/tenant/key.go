@@ -2,8 +2,6 @@ package tenant
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/base64"
 	"time"
 
 	"github.com/google/uuid"
@@ -11,6 +9,7 @@ import (
 
 	"plinth/internal/auth"
 	"plinth/internal/errs"
+	"plinth/internal/resource"
 )
 
 const maxKeyLife = 10 * 365 * 24 * time.Hour
@@ -44,16 +43,12 @@ func (s *Service) CreateKey(ctx context.Context, k Key) (secret string, _ Key, e
 		return "", Key{}, err
 	}
 	secret = auth.NewKey()
-	hash, err := auth.HashKey(secret)
-	if err != nil {
-		return "", Key{}, err
-	}
 	k.ID, k.Prefix = id.String(), auth.ShownKey(secret)
 	err = s.system.InTx(ctx, func(tx pgx.Tx) error {
 		if err := keepTenant(ctx, tx, k.Tenant); err != nil {
 			return err
 		}
-		k, err = insertKey(ctx, tx, k, hash)
+		k, err = insertKey(ctx, tx, k, auth.HashKey(secret))
 		return err
 	})
 	if err != nil {
@@ -73,31 +68,24 @@ func (s *Service) Key(ctx context.Context, id string) (Key, error) {
 // Keys lists the keys of a tenant, of all where it is empty, the latest first, in pages as Tenants does. Errors:
 // InvalidArgument for a token that Keys did not give for this tenant.
 func (s *Service) Keys(ctx context.Context, tenant string, size int, token string) (keys []Key, next string, err error) {
-	before := uuid.Max
-	if token != "" {
-		b, err := base64.RawURLEncoding.DecodeString(token)
-		if err != nil || len(b) != 16+8 || string(b[16:]) != digest(tenant) {
-			return nil, "", errPageToken
-		}
-		before = uuid.UUID(b[:16])
+	list := resource.ListOf("keys", tenant)
+	before, err := resource.Position(list, token, uuid.Parse)
+	if err != nil {
+		return nil, "", err
+	}
+	if token == "" {
+		before = uuid.Max
 	}
 	if tenant != "" && checkName(tenant) != nil { // Nobody has that name, nor keys.
 		return nil, "", nil
 	}
-	size = pageSize(size)
+	size = resource.PageSize(size)
 	keys, err = selectKeys(ctx, s.system, tenant, before.String(), size+1)
 	if len(keys) > size {
 		keys = keys[:size]
-		last := uuid.MustParse(keys[size-1].ID)
-		next = base64.RawURLEncoding.EncodeToString(append(last[:], digest(tenant)...))
+		next = list.Token(keys[size-1].ID)
 	}
 	return keys, next, err
-}
-
-// digest tells lists from each other.
-func digest(tenant string) string {
-	sum := sha256.Sum256([]byte("keys of " + tenant))
-	return string(sum[:8])
 }
 
 // RevokeKey ends a key for good; one that is revoked stays as it is. Errors: NotFound.

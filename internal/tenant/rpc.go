@@ -9,6 +9,7 @@ import (
 	tenantv1 "plinth/api/plinth/tenant/v1"
 	"plinth/internal/errs"
 	"plinth/internal/kv"
+	"plinth/internal/resource"
 )
 
 // RPC is TenantService on the wire.
@@ -60,39 +61,17 @@ func (r *RPC) DeleteTenant(ctx context.Context, req *tenantv1.DeleteTenantReques
 	return &tenantv1.DeleteTenantResponse{}, r.service.DeleteTenant(ctx, req.GetName())
 }
 
-// changeFromProto copies the fields that the mask names; without one, those that have a value.
 func changeFromProto(req *tenantv1.UpdateTenantRequest) (func(*Tenant), error) {
 	rate, err := rateFromProto(req.GetRateLimit())
 	if err != nil {
 		return nil, err
 	}
-	fields := map[string]struct {
-		set  bool
-		copy func(*Tenant)
-	}{
-		"display_name": {req.GetDisplayName() != "", func(t *Tenant) { t.DisplayName = req.GetDisplayName() }},
-		"disabled":     {req.GetDisabled(), func(t *Tenant) { t.Disabled = req.GetDisabled() }},
-		"rate_limit":   {rate.IsLimit(), func(t *Tenant) { t.Rate = rate }},
-		"quotas":       {len(req.GetQuotas()) > 0, func(t *Tenant) { t.Quotas = req.GetQuotas() }},
-	}
-	paths := req.GetUpdateMask().GetPaths()
-	if len(paths) == 0 {
-		for name, field := range fields {
-			if field.set {
-				paths = append(paths, name)
-			}
-		}
-	}
-	for _, path := range paths {
-		if fields[path].copy == nil {
-			return nil, errs.New(errs.InvalidArgument, "update_mask: %.64q is no field of a tenant that can be changed", path)
-		}
-	}
-	return func(t *Tenant) {
-		for _, path := range paths {
-			fields[path].copy(t)
-		}
-	}, nil
+	return resource.Change("tenant", req.GetUpdateMask().GetPaths(), map[string]resource.Field[Tenant]{
+		"display_name": {Set: req.GetDisplayName() != "", Copy: func(t *Tenant) { t.DisplayName = req.GetDisplayName() }},
+		"disabled":     {Set: req.GetDisabled(), Copy: func(t *Tenant) { t.Disabled = req.GetDisabled() }},
+		"rate_limit":   {Set: rate.IsLimit(), Copy: func(t *Tenant) { t.Rate = rate }},
+		"quotas":       {Set: len(req.GetQuotas()) > 0, Copy: func(t *Tenant) { t.Quotas = req.GetQuotas() }},
+	})
 }
 
 func rateFromProto(text string) (kv.Rate, error) {

@@ -2,7 +2,6 @@ package tenant
 
 import (
 	"context"
-	"encoding/base64"
 	"fmt"
 	"maps"
 	"slices"
@@ -18,6 +17,7 @@ import (
 	"plinth/internal/auth"
 	"plinth/internal/errs"
 	"plinth/internal/pg"
+	"plinth/internal/resource"
 )
 
 // Service holds the rules of tenants and their keys. Its Run must run.
@@ -143,15 +143,16 @@ func (s *Service) Tenant(ctx context.Context, name string) (Tenant, error) {
 // Tenants lists tenants by name, size of them at most (0 is 100, more than 1,000 are 1,000), from the page that token names.
 // next is empty on the last page. Errors: InvalidArgument for a token that Tenants did not give.
 func (s *Service) Tenants(ctx context.Context, size int, token string) (tenants []Tenant, next string, err error) {
-	after, err := base64.RawURLEncoding.DecodeString(token)
-	if err != nil || token != "" && checkName(string(after)) != nil {
-		return nil, "", errPageToken
+	list := resource.ListOf("tenants")
+	after, err := resource.Position(list, token, func(name string) (string, error) { return name, checkName(name) })
+	if err != nil {
+		return nil, "", err
 	}
-	size = pageSize(size)
-	tenants, err = selectTenants(ctx, s.system, string(after), size+1)
+	size = resource.PageSize(size)
+	tenants, err = selectTenants(ctx, s.system, after, size+1)
 	if len(tenants) > size {
 		tenants = tenants[:size]
-		next = base64.RawURLEncoding.EncodeToString([]byte(tenants[size-1].Name))
+		next = list.Token(tenants[size-1].Name)
 	}
 	return tenants, next, err
 }

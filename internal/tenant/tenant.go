@@ -12,12 +12,6 @@ import (
 	"plinth/internal/kv"
 )
 
-// Page sizes of lists.
-const (
-	defaultPage = 100
-	maxPage     = 1000
-)
-
 var namePattern = regexp.MustCompile(`^[a-z][a-z0-9-]{0,62}$`)
 
 // checkName wants 1 to 63 lower-case letters, digits and '-', the first one a letter. No dot is allowed, which ends the
@@ -83,16 +77,6 @@ func (s *Service) checkScopes(k Key) error {
 	}
 	return nil
 }
-
-func pageSize(asked int) int {
-	if asked <= 0 {
-		return defaultPage
-	}
-	return min(asked, maxPage)
-}
-
-var errPageToken = errs.New(errs.InvalidArgument,
-	"page_token: not a token of this list; use next_page_token of the page before, with the same filter")
 
 func errNoTenant(name string) error {
 	return errs.New(errs.NotFound, "tenant: %.64q does not exist; create it with CreateTenant", name)
