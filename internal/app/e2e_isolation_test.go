@@ -132,12 +132,12 @@ var intrusions = map[protoreflect.Name]func(*testing.T, *owned, messagev1.Messag
 		}
 	},
 	"ListQueues": func(t *testing.T, a *owned, b messagev1.MessageServiceClient) {
-		for _, token := range []string{"", a.queuePage} {
-			res, err := b.ListQueues(t.Context(), &messagev1.ListQueuesRequest{PageToken: token})
-			if err != nil || strings.Contains(res.String(), secretQueue) {
-				t.Errorf("got %v, %v", res, err)
-			}
+		res, err := b.ListQueues(t.Context(), &messagev1.ListQueuesRequest{})
+		if err != nil || strings.Contains(res.String(), secretQueue) {
+			t.Errorf("got %v, %v", res, err)
 		}
+		_, err = b.ListQueues(t.Context(), &messagev1.ListQueuesRequest{PageToken: a.queuePage})
+		wantCode(t, err, connect.CodeInvalidArgument)
 	},
 	"UpdateQueue": func(t *testing.T, _ *owned, b messagev1.MessageServiceClient) {
 		_, err := b.UpdateQueue(t.Context(), &messagev1.UpdateQueueRequest{Name: secretQueue, MaxAttempts: 9})

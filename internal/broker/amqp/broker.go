@@ -3,8 +3,8 @@ package amqp
 import (
 	"context"
 	"errors"
+	"math"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	amqp091 "github.com/rabbitmq/amqp091-go"
@@ -24,14 +24,19 @@ var (
 
 // Broker is a broker.Broker on RabbitMQ.
 type Broker struct {
+	url        string
+	channelMax uint16 // of each connection, if the server allows so many
 	logger     *zap.Logger
 	life       context.Context // ends with Run
 	end        context.CancelCauseFunc
 	publishing *link
-	consuming  *link
+	consuming  *link // the first of consumers
 	publisher  *publisher
+	links      sync.WaitGroup
 
-	subscriptions atomic.Int64 // how many there are, those that end and begin among them
+	mu        sync.Mutex
+	running   bool
+	consumers []*link
 }
 
 var _ broker.Broker = (*Broker)(nil)
@@ -44,25 +49,40 @@ func New(url string, logger *zap.Logger) (*Broker, error) {
 			"malformed AMQP URL, want amqp://user:password@host:port/vhost with reserved characters percent-encoded")
 	}
 	life, end := context.WithCancelCause(context.Background())
-	return &Broker{
+	b := &Broker{
+		url:        url,
+		channelMax: math.MaxUint16,
 		logger:     logger,
 		life:       life,
 		end:        end,
-		publishing: newLink(url, logger.With(zap.String("connection", "publishing")), life),
-		consuming:  newLink(url, logger.With(zap.String("connection", "consuming")), life),
+		publishing: newLink(url, logger.With(zap.String("connection", "publishing")), life, math.MaxUint16),
 		publisher:  newPublisher(logger),
-	}, nil
+	}
+	b.consuming = b.newConsumer()
+	b.consumers = []*link{b.consuming}
+	return b, nil
 }
 
 // Run implements broker.Broker. It is called once.
 func (b *Broker) Run(ctx context.Context) error {
-	var links sync.WaitGroup
-	links.Go(func() { b.publishing.run(ctx, b.publisher.serve) })
-	links.Go(func() { b.consuming.run(ctx, awaitClose) })
+	b.mu.Lock()
+	b.running = true
+	b.start(b.publishing, b.publisher.serve)
+	for _, l := range b.consumers {
+		b.start(l, awaitClose)
+	}
+	b.mu.Unlock()
 	<-ctx.Done()
 	b.end(errStopped)
-	links.Wait()
+	b.mu.Lock()
+	b.running = false
+	b.mu.Unlock()
+	b.links.Wait()
 	return nil
+}
+
+func (b *Broker) start(l *link, serve func(*amqp091.Connection, *socket) error) {
+	b.links.Go(func() { l.run(b.life, serve) })
 }
 
 // Ping implements broker.Broker: it asks nothing of the server, whose silence ends a connection.

@@ -58,5 +58,6 @@
 // its queue.
 //
 // RabbitMQ counts a delivery that ends with its channel as it counts one that is given back, be it that Receive gave it or
-// that it waited behind others within the credit. A connection has room for the server's channel_max, less a few channels for all else.
+// that it waited behind others within the credit. A connection has room for the server's channel_max, less a few channels for
+// all else; where that is not enough there are more connections.
 package amqp

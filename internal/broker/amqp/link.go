@@ -2,7 +2,6 @@ package amqp
 
 import (
 	"context"
-	"math"
 	"math/rand/v2"
 	"net"
 	"sync"
@@ -30,15 +29,16 @@ type link struct {
 	logger *zap.Logger
 	life   context.Context // the Broker's
 
-	channelMax uint16 // of the client; the server has one of its own, 2,047 unless it is configured
+	channelMax    uint16 // of the client; the server has one of its own
+	subscriptions int    // that have a place here; the Broker's mu guards it
 
 	mu      sync.Mutex
 	conn    *amqp091.Connection // nil while there is none
 	changed chan struct{}       // closed when conn changes
 }
 
-func newLink(url string, logger *zap.Logger, life context.Context) *link {
-	return &link{url: url, logger: logger, life: life, channelMax: math.MaxUint16, changed: make(chan struct{})}
+func newLink(url string, logger *zap.Logger, life context.Context, channelMax uint16) *link {
+	return &link{url: url, logger: logger, life: life, channelMax: channelMax, changed: make(chan struct{})}
 }
 
 // run keeps the link until ctx ends. Each connection is given to serve; when serve returns, it is closed.

@@ -131,42 +131,66 @@ func TestThousandSubscriptions(t *testing.T) {
 	}
 }
 
-// TestTooManySubscriptions has more subscriptions than one connection may have channels.
-func TestTooManySubscriptions(t *testing.T) {
+// TestManyConnections has more subscriptions than connections have channels, which the client finds out when it is connected.
+func TestManyConnections(t *testing.T) {
 	t.Parallel()
 	p, url := newProxy(t, serverURL(t))
-	b := newBroker(t, url)
-	const room = 5
-	b.consuming.channelMax = room + spareChannels
-	brokertest.Serve(t, b)
-	queue := brokertest.Declare(t, b, broker.Queue{})
-	var subs []broker.Subscription
-	for range room {
-		subs = append(subs, brokertest.Subscribe(t, b, queue, 1))
-	}
-	for range 2 * spareChannels {
-		if _, err := b.Subscribe(brokertest.Patient(t), queue, 1); !errs.Is(err, errs.ResourceExhausted) {
-			t.Fatalf("Subscribe: %v, want errs.ResourceExhausted", err)
+	other, b := newBroker(t, url), newBroker(t, url)
+	brokertest.Serve(t, other)
+	queue := brokertest.Declare(t, other, broker.Queue{})
+	const room, subscriptions = 5, 12
+	b.channelMax, b.consuming.channelMax = room+spareChannels, room+spareChannels
+	subs := make([]broker.Subscription, subscriptions)
+	all := func(what string) {
+		t.Helper()
+		for range subs {
+			brokertest.Eventually(t, "publishing works", func() bool {
+				return b.Publish(t.Context(), broker.Address{Queue: queue}, message()) == nil
+			})
+		}
+		var got []broker.Delivery
+		for _, sub := range subs { // Each holds one, so each gets one.
+			got = append(got, brokertest.Receive(t, sub))
+		}
+		for _, d := range got {
+			brokertest.Ack(t, d)
+		}
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		for i, l := range b.consumers {
+			if l.subscriptions > room {
+				t.Errorf("%s: connection %d has %d subscriptions", what, i+1, l.subscriptions)
+			}
+		}
+		if n := len(b.consumers); n != 3 {
+			t.Errorf("%s: %d connections", what, n)
 		}
 	}
-
-	// The others live on, through a cut as well, and there is room for all else.
-	brokertest.WantReady(t, b, queue, 0)
-	p.cut()
-	for range room {
-		brokertest.Eventually(t, "publishing works again", func() bool {
-			return b.Publish(t.Context(), broker.Address{Queue: queue}, message()) == nil
+	var subscribing sync.WaitGroup
+	for i := range subs {
+		subscribing.Go(func() {
+			var err error
+			if subs[i], err = b.Subscribe(brokertest.Patient(t), queue, 1); err != nil {
+				t.Error(err)
+			}
 		})
 	}
-	for _, sub := range subs {
-		brokertest.Ack(t, brokertest.Receive(t, sub))
-	}
-	subs[0].Close()
-	brokertest.Eventually(t, "there is room for another", func() bool {
-		sub, err := b.Subscribe(brokertest.Patient(t), queue, 1)
-		if err == nil {
-			sub.Close()
-		}
-		return err == nil
+	brokertest.Eventually(t, "all wait for the connection", func() bool {
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		return b.consuming.subscriptions == subscriptions
 	})
+	brokertest.Serve(t, b)
+	subscribing.Wait()
+	all("at first")
+	brokertest.WantReady(t, b, queue, 0) // There is room for all else.
+	p.cut()
+	all("after a cut")
+	for i := range subs {
+		subs[i].Close()
+	}
+	for i := range subs {
+		subs[i] = brokertest.Subscribe(t, b, queue, 1)
+	}
+	all("of new ones")
 }

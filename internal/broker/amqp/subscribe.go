@@ -20,18 +20,12 @@ const cancelTimeout = 3 * time.Second
 // consumerTag names the one consumer of a channel.
 const consumerTag = "plinth"
 
-// spareChannels is how many channels of the connection subscriptions leave for all else.
-const spareChannels = 16
-
 var (
-	errClosed            = errs.New(errs.Canceled, "the subscription is closed")
-	errManySubscriptions = errs.New(errs.ResourceExhausted,
-		"too many subscriptions: RabbitMQ's channel_max allows no more on one connection")
-	errStale = errs.New(errs.Unavailable, "the delivery was lost with its connection or subscription, and comes again")
+	errClosed = errs.New(errs.Canceled, "the subscription is closed")
+	errStale  = errs.New(errs.Unavailable, "the delivery was lost with its connection or subscription, and comes again")
 )
 
-// Subscribe implements broker.Broker. Credit is at least 1; above 65,535 it counts as that. More subscriptions than the
-// connection has channels for, which is the server's channel_max, are errs.ResourceExhausted.
+// Subscribe implements broker.Broker. Credit is at least 1; above 65,535 it counts as that.
 func (b *Broker) Subscribe(ctx context.Context, queue string, credit int) (broker.Subscription, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
@@ -45,18 +39,15 @@ func (b *Broker) Subscribe(ctx context.Context, queue string, credit int) (broke
 	s := &subscription{
 		queue:      queue,
 		credit:     min(credit, math.MaxUint16),
-		link:       b.consuming,
+		broker:     b,
+		link:       b.place(),
 		logger:     b.logger,
-		number:     b.subscriptions.Add(1),
 		deliveries: make(chan broker.Delivery),
 		started:    make(chan struct{}),
 		stopped:    make(chan struct{}),
 	}
 	s.life, s.end = context.WithCancelCause(b.life)
-	go func() {
-		defer b.subscriptions.Add(-1)
-		s.run()
-	}()
+	go s.run()
 	select {
 	case <-s.started:
 		return s, nil
@@ -72,9 +63,9 @@ func (b *Broker) Subscribe(ctx context.Context, queue string, credit int) (broke
 type subscription struct {
 	queue      string
 	credit     int
-	link       *link
+	broker     *Broker
+	link       *link // for the goroutine of run alone
 	logger     *zap.Logger
-	number     int64           // of the subscriptions at its start, itself included
 	life       context.Context // its cause tells why the subscription has ended
 	end        context.CancelCauseFunc
 	deliveries chan broker.Delivery
@@ -110,15 +101,20 @@ func (s *subscription) Close() {
 // run consumes until the subscription ends.
 func (s *subscription) run() {
 	defer close(s.stopped)
+	defer func() { s.broker.leave(s.link) }()
 	for attempt := 0; s.life.Err() == nil; attempt++ {
 		conn, err := s.link.wait(s.life)
 		if err != nil {
 			return // The subscription has ended; wait has no other error.
 		}
+		if link := s.broker.move(s.link); link != s.link {
+			s.link = link
+			continue
+		}
 		began := time.Now()
 		err = classify(s.consume(conn))
 		switch {
-		case errors.Is(err, broker.ErrNoQueue), errors.Is(err, errManySubscriptions):
+		case errors.Is(err, broker.ErrNoQueue):
 			s.end(err)
 		case s.life.Err() != nil:
 		case conn.IsClosed():
@@ -147,9 +143,6 @@ func (s *subscription) hasStarted() bool {
 // consume receives over one channel, until that is lost or the subscription ends. Its error is never nil, but where the
 // subscription has ended.
 func (s *subscription) consume(conn *amqp091.Connection) error {
-	if !s.hasStarted() && s.number > int64(conn.Config.ChannelMax)-spareChannels {
-		return errManySubscriptions
-	}
 	return onChannel(conn, func(channel *amqp091.Channel) error {
 		if err := channel.Qos(s.credit, 0, false); err != nil {
 			return err
