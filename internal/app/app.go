@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"slices"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -29,13 +30,13 @@ type App struct {
 	logs *observe.Logs
 	log  *zap.Logger
 
-	db       *pg.DB
-	brokerDB *pg.DB // nil unless the broker is Postgres
-	broker   broker.Broker
-	redis    *redis.Client
-	bucket   *blob.Bucket // nil without S3_BUCKET
-	metrics  *observe.Metrics
-	limiter  *kv.Limiter
+	pools   []*pg.DB
+	db      *pg.DB // the first of them
+	broker  broker.Broker
+	redis   *redis.Client
+	bucket  *blob.Bucket // nil without S3_BUCKET
+	metrics *observe.Metrics
+	limiter *kv.Limiter
 
 	tenants  *tenant.Service
 	messages *message.Service
@@ -67,6 +68,9 @@ func Run(ctx context.Context, cfg Config) error {
 	return a.run(ctx)
 }
 
+// directoryConns is how many connections see who calls.
+const directoryConns = 2
+
 func build(ctx context.Context, cfg Config, logs *observe.Logs) (_ *App, err error) {
 	a := &App{cfg: cfg, logs: logs, log: logs.Main}
 	a.draining, a.drain = context.WithCancel(context.WithoutCancel(ctx))
@@ -82,9 +86,8 @@ func build(ctx context.Context, cfg Config, logs *observe.Logs) (_ *App, err err
 	if cfg.Broker == postgresBroker {
 		brokerConns = max(1, cfg.DatabaseMaxConns/2)
 	}
-	url := string(cfg.DatabaseURL)
-	if a.db, err = pg.Open(ctx, pg.Config{URL: url, MaxConns: max(1, cfg.DatabaseMaxConns-brokerConns)}); err != nil {
-		return nil, wrong("DATABASE_URL", err)
+	if a.db, err = a.open(ctx, max(1, cfg.DatabaseMaxConns-brokerConns)); err != nil {
+		return nil, err
 	}
 	switch cfg.Broker {
 	case rabbitMQ:
@@ -92,10 +95,11 @@ func build(ctx context.Context, cfg Config, logs *observe.Logs) (_ *App, err err
 			return nil, wrong("AMQP_URL", err)
 		}
 	case postgresBroker:
-		if a.brokerDB, err = pg.Open(ctx, pg.Config{URL: url, MaxConns: brokerConns}); err != nil {
-			return nil, wrong("DATABASE_URL", err)
+		own, err := a.open(ctx, brokerConns)
+		if err != nil {
+			return nil, err
 		}
-		a.broker = postgres.New(a.brokerDB, url, a.log)
+		a.broker = postgres.New(own, string(cfg.DatabaseURL), a.log)
 	}
 	kv.LogTo(a.log)
 	if a.redis, err = kv.Open(string(cfg.RedisURL)); err != nil {
@@ -116,8 +120,12 @@ func build(ctx context.Context, cfg Config, logs *observe.Logs) (_ *App, err err
 	if err != nil {
 		return nil, err
 	}
-	a.tenants = tenant.New(a.db, a.log, rpc.Scopes(), admin)
-	a.messages = message.New(a.db, url, a.broker, a.log, a.limiter, message.Limits{
+	directory, err := a.open(ctx, directoryConns)
+	if err != nil {
+		return nil, err
+	}
+	a.tenants = tenant.New(a.db, directory, a.log, rpc.Scopes(), admin)
+	a.messages = message.New(a.db, string(cfg.DatabaseURL), a.broker, a.log, a.limiter, message.Limits{
 		AutoCreate: cfg.MessageAutoCreateQueues,
 		Queues:     cfg.MessageMaxQueues, Waiting: cfg.MessageMaxWaiting, PerSecond: cfg.MessageMaxPerSecond,
 	})
@@ -130,6 +138,16 @@ func build(ctx context.Context, cfg Config, logs *observe.Logs) (_ *App, err err
 		}
 	}
 	return a, nil
+}
+
+// open makes a pool of connections to PostgreSQL.
+func (a *App) open(ctx context.Context, conns int32) (*pg.DB, error) {
+	db, err := pg.Open(ctx, pg.Config{URL: string(a.cfg.DatabaseURL), MaxConns: conns})
+	if err != nil {
+		return nil, wrong("DATABASE_URL", err)
+	}
+	a.pools = append(a.pools, db)
+	return db, nil
 }
 
 // mount makes the handler of the one port.
@@ -170,10 +188,7 @@ func (a *App) close() {
 	if a.redis != nil {
 		_ = a.redis.Close()
 	}
-	if a.brokerDB != nil {
-		a.brokerDB.Close()
-	}
-	if a.db != nil {
-		a.db.Close()
+	for _, db := range slices.Backward(a.pools) {
+		db.Close()
 	}
 }

@@ -67,10 +67,10 @@ type Config struct {
 	RateLimitMethods []string `env:"RATE_LIMIT_METHODS" help:"most calls of a tenant to single methods, e.g. plinth.message.v1.MessageService/Publish=100/s,..."`
 
 	DatabaseURL      Secret `env:"DATABASE_URL,required" help:"PostgreSQL, e.g. postgres://user:password@host:5432/database"`
-	DatabaseMaxConns int32  `env:"DATABASE_MAX_CONNS" envDefault:"16" help:"most connections of the pool; beside it each process has up to three for the relay, and listens on one or two"`
+	DatabaseMaxConns int32  `env:"DATABASE_MAX_CONNS" envDefault:"16" help:"most connections of the pool; beside it each process has up to three for the relay and two to see who calls, and listens on one or two"`
 	DatabaseMigrate  bool   `env:"DATABASE_MIGRATE" envDefault:"true" help:"true: migrate the schema at the start; false: wait until somebody has"`
 
-	RedisURL Secret `env:"REDIS_URL,required" help:"Redis, e.g. redis://user:password@host:6379/0"`
+	RedisURL Secret `env:"REDIS_URL,required" help:"Redis, e.g. redis://user:password@host:6379/0, where 0 is the database; services that share a Redis take one each"`
 
 	Broker  string `env:"BROKER" envDefault:"rabbitmq" help:"what carries the messages: rabbitmq or postgres"`
 	AMQPURL Secret `env:"AMQP_URL" help:"RabbitMQ, e.g. amqp://user:password@host:5672/vhost; required with BROKER=rabbitmq"`

@@ -6,6 +6,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
+
 	"plinth/internal/auth"
 	"plinth/internal/errs"
 	"plinth/internal/pg/pgtest"
@@ -122,6 +124,26 @@ func TestTooManyLookups(t *testing.T) {
 	close(release)
 	if v, err := c.get(t.Context(), 0); v != nil || err != nil {
 		t.Error(v, err)
+	}
+}
+
+// Whoever holds all connections holds up no call that needs none.
+func TestConnectionsOfItsOwn(t *testing.T) {
+	t.Parallel()
+	p := newProcess(t, pgtest.New(t), 1)
+	secret, _ := p.key(t, time.Time{})
+	err := p.db.InTx(t.Context(), func(pgx.Tx) error {
+		for range 3 {
+			p.pass(time.Minute) // What is known is too old.
+			p.is(t, secret, 0)
+			if _, err := p.ActFor(t.Context(), &auth.Principal{}, auth.DefaultTenant); err != nil {
+				t.Error(err)
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Error(err)
 	}
 }
 

@@ -143,7 +143,7 @@ func TestDeleteTenantWaits(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(small.Close)
-	deleting := tenant.New(small, zap.NewNop(), scopes, auth.KeyHash{})
+	deleting := tenant.New(small, small, zap.NewNop(), scopes, auth.KeyHash{})
 	q := queues(0)
 	deleting.Register(q)
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)

@@ -77,7 +77,7 @@ func (c *common) of(t Tenant, scopes []string) (auth.Tenant, []string) {
 // holders finds who has keys, one question at a time, so that common needs no lock. A key that is made later is found at once
 // all the same: nobody can have asked for it before.
 func (s *Service) holders(ctx context.Context, hashes []auth.KeyHash, common *common) (map[auth.KeyHash]*holder, error) {
-	found, err := selectHolders(ctx, s.system, hashes)
+	found, err := selectHolders(ctx, s.directory, hashes)
 	if err != nil {
 		return nil, err
 	}
@@ -99,7 +99,7 @@ func (s *Service) holders(ctx context.Context, hashes []auth.KeyHash, common *co
 }
 
 func (s *Service) named(ctx context.Context, names []string) (map[string]*Tenant, error) {
-	return selectNamed(ctx, s.system, names)
+	return selectNamed(ctx, s.directory, names)
 }
 
 // follow asks for changes until ctx ends.
@@ -146,7 +146,7 @@ func (s *Service) ask(ctx context.Context) error {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), askLimit)
 		defer cancel()
 		began := s.elapsed()
-		n, err := selectChanges(ctx, s.system)
+		n, err := selectChanges(ctx, s.directory)
 		if err != nil {
 			return nil, unavailable(err)
 		}

@@ -36,12 +36,16 @@ type process struct {
 
 func newProcess(t testing.TB, url string, conns int32) process {
 	t.Helper()
-	db, err := pg.Open(context.Background(), pg.Config{URL: url, MaxConns: conns})
-	if err != nil {
-		t.Fatal(err)
+	var pools [2]*pg.DB
+	for i := range pools {
+		var err error
+		if pools[i], err = pg.Open(context.Background(), pg.Config{URL: url, MaxConns: conns}); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(pools[i].Close)
 	}
-	t.Cleanup(db.Close)
-	s := New(db, zap.NewNop(), []string{"queues.read"}, auth.KeyHash{})
+	db := pools[0]
+	s := New(db, pools[1], zap.NewNop(), []string{"queues.read"}, auth.KeyHash{})
 	c := &clock{start: time.Now()}
 	s.now, s.start = c.read, c.start
 	s.snapshot.Store(s.newSnapshot(-1, -time.Hour))
@@ -99,6 +103,7 @@ func TestHowLongAnAnswerHolds(t *testing.T) {
 	secret, _ := p.key(t, time.Time{})
 	p.is(t, secret, 0)
 	p.db.Close() // PostgreSQL cannot be asked any longer.
+	p.directory.Close()
 	p.pass(maxStale)
 	p.is(t, secret, 0)
 	p.pass(1)

@@ -22,14 +22,15 @@ import (
 
 // Service holds the rules of tenants and their keys. Its Run must run.
 type Service struct {
-	db      *pg.DB // for what a tenant has
-	system  *pg.DB
-	log     *zap.Logger
-	now     func() time.Time
-	scopes  []string // that methods name
-	domains []string // "queues.*" and so on
-	admin   auth.KeyHash
-	quotas  []*Quota
+	db        *pg.DB // for what a tenant has
+	system    *pg.DB
+	directory *pg.DB // for who calls
+	log       *zap.Logger
+	now       func() time.Time
+	scopes    []string // that methods name
+	domains   []string // "queues.*" and so on
+	admin     auth.KeyHash
+	quotas    []*Quota
 
 	snapshot atomic.Pointer[snapshot]
 	start    time.Time
@@ -38,10 +39,14 @@ type Service struct {
 	used     used
 }
 
-// New makes the service. scopes are those that methods name; admin is what is kept of the administrator's key that the
-// configuration has, zero for none.
-func New(db *pg.DB, log *zap.Logger, scopes []string, admin auth.KeyHash) *Service {
-	s := &Service{db: db, system: db.System(), log: log, now: time.Now, scopes: scopes, admin: admin, start: time.Now()}
+// New makes the service. directory is a pool of its own to see who calls: whoever holds the connections of db then holds up those
+// who need them, and not every call. scopes are those that methods name; admin is what is kept of the administrator's key that
+// the configuration has, zero for none.
+func New(db, directory *pg.DB, log *zap.Logger, scopes []string, admin auth.KeyHash) *Service {
+	s := &Service{
+		db: db, system: db.System(), directory: directory.System(), log: log,
+		now: time.Now, scopes: scopes, admin: admin, start: time.Now(),
+	}
 	for _, scope := range scopes {
 		if domain, _, found := strings.Cut(scope, "."); found && !slices.Contains(s.domains, domain+".*") {
 			s.domains = append(s.domains, domain+".*")
