@@ -28,12 +28,14 @@ func TestFailureWhilePostgresIsAway(t *testing.T) {
 	tried := make(chan message.Message, 10)
 	handler := message.HandleBytes("tasks", func(_ context.Context, m message.Message) error {
 		tried <- m
-		if m.Attempt == 1 {
+		if m.Attempt == 1 && string(m.Body) != "first" {
 			return errors.New("not yet")
 		}
 		return nil
 	})
 	f.worker(t, time.Second, handler)
+	f.publish(t, q, "first")
+	<-tried
 	back := f.away(t)
 	id := f.publish(t, q, "a")
 	<-tried
@@ -53,9 +55,16 @@ func TestStopWhilePostgresIsAway(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t, false)
 	q := f.queueOf(t, "tasks", quick)
-	stop := f.worker(t, 10*time.Millisecond, message.HandleBytes("tasks", func(context.Context, message.Message) error {
+	begun := make(chan struct{}, 1)
+	stop := f.worker(t, 10*time.Millisecond, message.HandleBytes("tasks", func(_ context.Context, m message.Message) error {
+		if string(m.Body) == "first" {
+			begun <- struct{}{}
+			return nil
+		}
 		return errors.New("not yet")
 	}))
+	f.publish(t, q, "first")
+	<-begun
 	back := f.away(t)
 	id := f.publish(t, q, "a")
 	f.line(t, "failed message cannot be moved, trying again")

@@ -14,8 +14,8 @@ const (
 
 // turn is what makes subscriptions of one queue take turns, in all processes. All hear of a message at about the same
 // time, but one may always hear first. So who finds nothing, when it begins or is woken, hints to the others that it is
-// there; and who heard such a hint lately lets the others go first after a claim of its own. Nobody waits where nobody
-// else is, and nobody waits whom its own credit limits.
+// there; and who heard such a hint lately lets the others go first after a claim of its own. It may take a second until they
+// know of each other. Nobody waits where nobody else is, and nobody waits whom its own credit limits.
 type turn struct {
 	woken  bool      // the next claim is the first, or comes of a wake
 	served bool      // the last claim got something, and its credit allowed for more
