@@ -28,7 +28,11 @@ func testFair(t *testing.T, open Open) {
 }
 
 func fair(t *testing.T, c, other client, atOnce bool) {
-	const credit, messages, first = 100, 200, "first"
+	const credit, first = 100, "first"
+	messages := 200
+	if atOnce {
+		messages = 1_000
+	}
 	queue := Declare(t, c, broker.Queue{})
 	subs := []broker.Subscription{Subscribe(t, c, queue, credit), Subscribe(t, other, queue, credit)}
 	ctx, cancel := context.WithCancel(Patient(t))
