@@ -5,6 +5,8 @@ import (
 	"context"
 	"errors"
 	"maps"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -221,4 +223,30 @@ func wantMessage(t testing.TB, got, want broker.Message) {
 	if !maps.Equal(got.Headers, want.Headers) {
 		t.Errorf("headers are %q, want %q", got.Headers, want.Headers)
 	}
+}
+
+// Take handles what a subscription of its own gets, one message after the other, until the test is over, and counts it.
+func Take(t testing.TB, b broker.Broker, queue string, credit int, handling time.Duration) *atomic.Int64 {
+	t.Helper()
+	sub := Subscribe(t, b, queue, credit)
+	var taken atomic.Int64
+	var taking sync.WaitGroup
+	taking.Go(func() {
+		for {
+			d, err := sub.Receive(context.Background())
+			if err != nil {
+				return // It is closed.
+			}
+			time.Sleep(handling)
+			if err := d.Ack(context.Background()); err != nil {
+				t.Errorf("Ack: %v", err)
+			}
+			taken.Add(1)
+		}
+	})
+	t.Cleanup(func() {
+		sub.Close()
+		taking.Wait()
+	})
+	return &taken
 }

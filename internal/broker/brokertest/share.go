@@ -1,16 +1,16 @@
 package brokertest
 
 import (
-	"context"
 	"fmt"
-	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"plinth/internal/broker"
 )
 
-// testFair has two subscriptions with the same credit and handlers that take no time: neither may take nearly all.
+// testFair has two subscriptions with the same credit: neither may take nearly all, be it that messages come one by one
+// and are handled at once, or that many wait and are handled one by one.
 func testFair(t *testing.T, open Open) {
 	for _, where := range []string{"of one client", "of two clients"} {
 		for _, how := range []string{"one after the other", "at once"} {
@@ -28,65 +28,40 @@ func testFair(t *testing.T, open Open) {
 }
 
 func fair(t *testing.T, c, other client, atOnce bool) {
-	const credit, first = 100, "first"
-	messages := 200
+	messages, size, handling := 200, 1, time.Duration(0)
 	if atOnce {
-		messages = 1_000
+		messages, size, handling = 1_000, 1_000, time.Millisecond
 	}
 	queue := Declare(t, c, broker.Queue{})
-	subs := []broker.Subscription{Subscribe(t, c, queue, credit), Subscribe(t, other, queue, credit)}
-	ctx, cancel := context.WithCancel(Patient(t))
-	defer cancel()
-	var all tally
-	var parts [2]int
-	var receivers sync.WaitGroup
-	for i, sub := range subs {
-		receivers.Go(func() {
-			for {
-				d, err := sub.Receive(ctx)
-				if err != nil {
-					return
-				}
-				if err := d.Ack(context.WithoutCancel(ctx)); err != nil {
-					t.Errorf("Ack: %v", err)
-				}
-				if string(d.Body) == first {
-					continue
-				}
-				parts[i]++
-				if all.add(d.ID) == messages {
-					cancel()
-				}
-			}
-		})
-	}
-	publishing := Patient(t) // The last message may be received before it is confirmed.
-	// They may take a second to learn of each other, and longer on a busy machine.
-	for end := time.Now().Add(2 * time.Second); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
-		if err := c.Publish(publishing, broker.Address{Queue: queue}, Message(first)); err != nil {
-			t.Errorf("Publish: %v", err)
+	parts := []*atomic.Int64{Take(t, c, queue, 100, handling), Take(t, other, queue, 100, handling)}
+	publish := func(n int) {
+		t.Helper()
+		batch := make([]broker.Publication, n)
+		for i := range batch {
+			batch[i] = broker.Publication{To: broker.Address{Queue: queue}, Message: Message("a part")}
 		}
-	}
-	batch := make([]broker.Publication, messages)
-	for i := range batch {
-		batch[i] = broker.Publication{To: broker.Address{Queue: queue}, Message: Message(fmt.Sprint(i))}
-		if !atOnce {
-			if err := c.Publish(publishing, batch[i].To, batch[i].Message); err != nil {
-				t.Errorf("Publish: %v", err)
-			}
-		}
-	}
-	if atOnce {
-		for _, err := range c.PublishBatch(publishing, batch) {
+		for _, err := range c.PublishBatch(Patient(t), batch) {
 			if err != nil {
-				t.Errorf("PublishBatch: %v", err)
+				t.Fatalf("PublishBatch: %v", err)
 			}
 		}
 	}
-	receivers.Wait()
-	all.wantOnce(t, messages)
-	if min(parts[0], parts[1]) < messages/4 {
-		t.Errorf("the subscriptions got %d and %d messages, want at least a quarter each", parts[0], parts[1])
+	extra := int64(0) // until both have begun
+	Eventually(t, "both get messages", func() bool {
+		publish(1)
+		extra++
+		return parts[0].Load() > 0 && parts[1].Load() > 0
+	})
+	all := func() int64 { return parts[0].Load() + parts[1].Load() }
+	Eventually(t, "all that came first is handled", func() bool { return all() == extra })
+	before := []int64{parts[0].Load(), parts[1].Load()}
+	for range messages / size {
+		publish(size)
+	}
+	Eventually(t, "all is handled", func() bool { return all() == extra+int64(messages) })
+	one, two := parts[0].Load()-before[0], parts[1].Load()-before[1]
+	if min(one, two) < int64(messages)/4 {
+		t.Errorf("the subscriptions got %d and %d messages, want at least a quarter each", one, two)
 	}
 }
 
