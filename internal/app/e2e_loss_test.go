@@ -20,6 +20,7 @@ const (
 	messages   = 5000 // that are answered, at the least
 	publishers = 8
 	recovery   = 15 * time.Second // after which the service takes messages again, at the latest
+	settling   = 2 * time.Second  // within which RabbitMQ has the name of a new queue on disk
 )
 
 // The queues of the storm: one that is published to by name, and two that get copies of what goes to a topic.
@@ -99,6 +100,9 @@ func (s *storm) makeQueues() {
 		if _, err := grpcClient(s.t, s.url.Load().(string)).CreateQueue(s.t.Context(), req); err != nil {
 			s.t.Fatal(err)
 		}
+	}
+	if s.rabbitmq != nil {
+		<-time.After(settling) // A queue that is younger does not survive the end of its only node.
 	}
 }
 

@@ -45,6 +45,11 @@
 // with a MaxLength refuses what is over it (x-overflow is reject-publish); once it was full, RabbitMQ takes messages again
 // when a fifth of it is empty.
 //
+// RabbitMQ writes the name of a new queue to disk up to a second after it has answered the declaration (dets, with an
+// auto_save of 500 ms). A node that is killed before then comes back with a queue that never elects a leader: what it had
+// confirmed is lost, and it confirms nothing any more. Only a queue with other members elsewhere is safe from that. It takes
+// deleting it, which is answered late, and declaring it anew.
+//
 // # Topics
 //
 // All share one durable topic exchange, plinth.topics, which each connection for publishing and each Bind declares. The
