@@ -53,12 +53,12 @@ func fair(t *testing.T, c, other client, atOnce bool) {
 		return parts[0].Load() > 0 && parts[1].Load() > 0
 	})
 	all := func() int64 { return parts[0].Load() + parts[1].Load() }
-	Eventually(t, "all that came first is handled", func() bool { return all() == extra })
+	Eventually(t, "all that came first is handled", func() bool { return all() >= extra })
 	before := []int64{parts[0].Load(), parts[1].Load()}
 	for range messages / size {
 		publish(size)
 	}
-	Eventually(t, "all is handled", func() bool { return all() == extra+int64(messages) })
+	Eventually(t, "all is handled", func() bool { return all() >= extra+int64(messages) })
 	one, two := parts[0].Load()-before[0], parts[1].Load()-before[1]
 	if min(one, two) < int64(messages)/4 {
 		t.Errorf("the subscriptions got %d and %d messages, want at least a quarter each", one, two)

@@ -31,7 +31,7 @@ func TestFarSubscriptionGetsItsPart(t *testing.T) {
 		publish(t, near, queue, "next")
 		time.Sleep(pace)
 	}
-	brokertest.Eventually(t, "all are handled", func() bool { return farPart.Load()+nearPart.Load() == 1+messages })
+	brokertest.Eventually(t, "all are handled", func() bool { return farPart.Load()+nearPart.Load() >= 1+messages })
 	if got := farPart.Load(); got < messages/3 {
 		t.Errorf("the far subscription got %d of %d messages, want a third at least", got, messages)
 	}
