@@ -2,12 +2,12 @@ package postgres
 
 import (
 	"context"
-	"maps"
 	"math/rand/v2"
 	"slices"
 	"sync"
 	"time"
 
+	"github.com/google/uuid"
 	"go.uber.org/zap"
 
 	"plinth/internal/broker"
@@ -25,6 +25,7 @@ const (
 
 // Broker implements broker.Broker on PostgreSQL. Its tables are part of the schema that pg.Migrate makes.
 type Broker struct {
+	id       string // of this process, to the others
 	db       *pg.DB
 	url      string
 	logger   *zap.Logger
@@ -37,8 +38,8 @@ type Broker struct {
 	listening chan struct{} // closed when Run listens for the first time
 	ended     chan struct{} // closed when Run has ended
 
-	mu   sync.Mutex
-	subs map[*subscription]struct{}
+	mu    sync.Mutex
+	lines map[int64]*line // by queue
 }
 
 // New makes a Broker. url is for the connection that listens for notifications, which no pooler in transaction mode may
@@ -46,12 +47,13 @@ type Broker struct {
 func New(db *pg.DB, url string, logger *zap.Logger) *Broker {
 	db = db.System()
 	b := &Broker{
+		id:       uuid.NewString(),
 		db:       db,
 		url:      url,
 		logger:   logger,
 		lease:    lease,
 		notifier: pg.NewNotifier(db),
-		subs:     map[*subscription]struct{}{},
+		lines:    map[int64]*line{},
 
 		listening: make(chan struct{}),
 		ended:     make(chan struct{}),
@@ -145,8 +147,13 @@ func (b *Broker) subscribe(queue int64, credit int) (broker.Subscription, error)
 		return nil, errEnded()
 	default:
 	}
-	s := newSubscription(b, queue, credit)
-	b.subs[s] = struct{}{}
+	l := b.lines[queue]
+	if l == nil {
+		l = &line{}
+		b.lines[queue] = l
+	}
+	s := newSubscription(b, l, queue, credit)
+	l.subs = append(l.subs, s)
 	go s.run()
 	return s, nil
 }
@@ -165,16 +172,27 @@ func (b *Broker) endSubscriptions() {
 	}
 }
 
+// forget takes a subscription that has ended out of its line. What it was woken for is for the next one, also that the queue is
+// deleted.
 func (b *Broker) forget(s *subscription) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	delete(b.subs, s)
+	l := s.line
+	l.subs = slices.DeleteFunc(l.subs, func(other *subscription) bool { return other == s })
+	if next := l.next(); next != nil {
+		signal(next.woken)
+	} else {
+		delete(b.lines, s.queue)
+	}
 }
 
-func (b *Broker) subscriptions() []*subscription {
+func (b *Broker) subscriptions() (all []*subscription) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return slices.Collect(maps.Keys(b.subs))
+	for _, l := range b.lines {
+		all = append(all, l.subs...)
+	}
+	return all
 }
 
 // every runs f at an interval until ctx ends. A run that has begun is finished.

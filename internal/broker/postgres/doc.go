@@ -29,6 +29,6 @@
 //
 // Publishes and acks of many callers share one statement each. It counts a queue with a MaxLength, up to that many rows,
 // before it adds to it: one process alone never passes the limit, several may, each by one batch. Subscriptions are woken
-// by a notification after a commit, and by a poll each second, which also finds the leases that ran out. Those of one
-// queue take turns (see turn).
+// by a notification after a commit, and by a poll each second, which also finds the leases that ran out: one of each queue in
+// each process, in turn (see line). Processes take turns as well (see turn).
 package postgres

@@ -10,27 +10,26 @@ import (
 // notify wakes the subscriptions of a queue, in this process and all others, once what it is about is committed.
 func (b *Broker) notify(queue int64) { b.notifier.Notify(channel, strconv.FormatInt(queue, 10)) }
 
-// wake wakes the subscriptions that a notification is for: all of them where it names no queue. One that names a
-// subscription beside the queue is a hint of that one to the others.
+// wake takes in a notification. One that names no queue is about all of them; one that names a process beside the queue is a
+// hint of that one to the others.
 func (b *Broker) wake(payload string) {
-	queue, from, hint := strings.Cut(payload, " ")
-	for _, s := range b.subscriptions() {
-		switch {
-		case payload != "" && queue != strconv.FormatInt(s.queue, 10) || hint && from == s.id:
-		case hint:
-			s.hear()
-		default:
-			signal(s.woken)
+	queue, from, isHint := strings.Cut(payload, " ")
+	id, _ := strconv.ParseInt(queue, 10, 64)
+	switch {
+	case payload == "":
+		for _, queue := range b.queues() {
+			b.wakeNext(queue)
 		}
+	case !isHint:
+		b.wakeNext(id)
+	case from != b.id:
+		b.hear(id)
 	}
 }
 
 // poll finds what no notification told: leases that ran out, and notifications that were lost.
 func (b *Broker) poll(ctx context.Context) {
-	var watched []int64
-	for _, s := range b.subscriptions() {
-		watched = append(watched, s.queue)
-	}
+	watched := b.queues()
 	if len(watched) == 0 {
 		return
 	}
@@ -38,8 +37,8 @@ func (b *Broker) poll(ctx context.Context) {
 	if err != nil {
 		return // Listen logs it, and the next poll comes.
 	}
-	for _, id := range queues {
-		b.wake(strconv.FormatInt(id, 10))
+	for _, queue := range queues {
+		b.wakeNext(queue)
 	}
 }
 

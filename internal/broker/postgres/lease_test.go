@@ -187,7 +187,7 @@ func TestClaimInDoubtIsGivenBack(t *testing.T) {
 	if _, err := claimMessages(patient(t), b.db, id, 1, lost, lease); err != nil {
 		t.Fatal(err)
 	}
-	sub := newSubscription(b, id, 1)
+	sub := newSubscription(b, &line{}, id, 1)
 	sub.doubt = lost
 	go sub.run()
 	t.Cleanup(sub.Close)

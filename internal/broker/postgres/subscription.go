@@ -17,7 +17,7 @@ import (
 // subscription claims what its credit allows and buffers it for Receive.
 type subscription struct {
 	b      *Broker
-	id     string
+	line   *line
 	queue  int64
 	credit int
 
@@ -31,15 +31,14 @@ type subscription struct {
 	err    error
 	held   map[*delivery]struct{} // all that is outstanding, the buffer included
 	buffer []*delivery
-	heard  time.Time // the last hint of another subscription of the queue
 
 	// doubt is the lease of a claim that failed on this side and may have succeeded in the database.
 	doubt string
 }
 
-func newSubscription(b *Broker, queue int64, credit int) *subscription {
+func newSubscription(b *Broker, l *line, queue int64, credit int) *subscription {
 	return &subscription{
-		b: b, id: uuid.NewString(), queue: queue, credit: credit,
+		b: b, line: l, queue: queue, credit: credit,
 		woken:   make(chan struct{}, 1),
 		freed:   make(chan struct{}, 1),
 		arrived: make(chan struct{}, 1),
@@ -133,8 +132,7 @@ func (s *subscription) end(err error) {
 func (s *subscription) run() {
 	defer close(s.stopped)
 	defer s.b.forget(s)
-	turn := turn{woken: true}
-	for {
+	for woken := true; ; {
 		asked, got, err := s.claim()
 		var retry <-chan time.Time
 		var freed <-chan struct{}
@@ -145,23 +143,25 @@ func (s *subscription) run() {
 			retry = time.After(retryDelay())
 		case got == asked: // The queue may hold more.
 			freed = s.freed
+			if got > 0 {
+				s.b.wakeNext(s.queue)
+			}
 		}
-		if turn.lost(asked, got) {
-			s.b.hint(s)
+		if s.line.turn.took(woken, asked, got) {
+			s.b.hint(s.queue)
 		}
+		woken = false
 		select {
 		case <-s.over:
 			s.b.giveBack(s.drop())
 			_ = s.resolveDoubt()
 			return
 		case <-s.woken:
-			turn.woken = true
+			woken = true
 		case <-freed:
 		case <-retry:
 		}
-		if turn.served && s.isShared() {
-			s.yield()
-		}
+		s.yield()
 	}
 }
 

@@ -26,7 +26,12 @@ func TestFarSubscriptionGetsItsPart(t *testing.T) {
 	publish(t, near, queue, "first")
 	brokertest.Eventually(t, "the far subscription has begun", func() bool { return farPart.Load() == 1 })
 	nearPart := brokertest.Take(t, near, queue, 100, 0)
-	brokertest.Eventually(t, "the near subscription knows of the far one", near.subscriptions()[0].isShared)
+	turn := &near.subscriptions()[0].line.turn
+	brokertest.Eventually(t, "the near subscription knows of the far one", func() bool {
+		turn.mu.Lock()
+		defer turn.mu.Unlock()
+		return turn.isShared()
+	})
 	for range messages {
 		publish(t, near, queue, "next")
 		time.Sleep(pace)
