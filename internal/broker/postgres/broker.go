@@ -179,9 +179,8 @@ func (b *Broker) forget(s *subscription) {
 	defer b.mu.Unlock()
 	l := s.line
 	l.subs = slices.DeleteFunc(l.subs, func(other *subscription) bool { return other == s })
-	if next := l.next(); next != nil {
-		signal(next.woken)
-	} else {
+	l.wakeNext(true)
+	if len(l.subs) == 0 {
 		delete(b.lines, s.queue)
 	}
 }

@@ -18,16 +18,17 @@ func (b *Broker) wake(payload string) {
 	switch {
 	case payload == "":
 		for _, queue := range b.queues() {
-			b.wakeNext(queue)
+			b.wakeNext(queue, true)
 		}
 	case !isHint:
-		b.wakeNext(id)
+		b.wakeNext(id, false)
 	case from != b.id:
 		b.hear(id)
 	}
 }
 
-// poll finds what no notification told: leases that ran out, and notifications that were lost.
+// poll finds what no notification told: leases that ran out, notifications that were lost, and that the queue of subscriptions
+// without credit is deleted.
 func (b *Broker) poll(ctx context.Context) {
 	watched := b.queues()
 	if len(watched) == 0 {
@@ -38,7 +39,7 @@ func (b *Broker) poll(ctx context.Context) {
 		return // Listen logs it, and the next poll comes.
 	}
 	for _, queue := range queues {
-		b.wakeNext(queue)
+		b.wakeNext(queue, true)
 	}
 }
 

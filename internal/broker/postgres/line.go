@@ -14,24 +14,33 @@ type line struct {
 	turn turn
 }
 
-// next takes who is to be woken: the first that has credit. Who has none claims by itself as soon as it has; only if nobody
-// has any, the first is to look whether the queue is still there.
-func (l *line) next() *subscription {
-	if len(l.subs) == 0 {
+// next takes who is to be woken: the first that has credit. Who has none claims by itself as soon as it has. anybody takes the
+// first of all where none has credit, to look whether the queue is still there.
+func (l *line) next(anybody bool) *subscription {
+	n := slices.IndexFunc(l.subs, func(s *subscription) bool { return s.free() > 0 })
+	if n < 0 && anybody && len(l.subs) > 0 {
+		n = 0
+	}
+	if n < 0 {
 		return nil
 	}
-	n := max(0, slices.IndexFunc(l.subs, func(s *subscription) bool { return s.free() > 0 }))
 	s := l.subs[n]
 	l.subs = append(slices.Delete(l.subs, n, n+1), s)
 	return s
 }
 
 // wakeNext wakes the next subscription of a queue.
-func (b *Broker) wakeNext(queue int64) {
+func (b *Broker) wakeNext(queue int64, anybody bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if l := b.lines[queue]; l != nil {
-		signal(l.next().woken)
+		l.wakeNext(anybody)
+	}
+}
+
+func (l *line) wakeNext(anybody bool) {
+	if s := l.next(anybody); s != nil {
+		signal(s.woken)
 	}
 }
 

@@ -43,7 +43,9 @@ func TestOneIsWoken(t *testing.T) {
 	b.forget(subs[2])
 	woken("the end of one", 1)
 	b.forget(subs[1])
-	woken("nobody with credit, where the queue may be deleted", 0)
+	woken("the end of the last one with credit: the queue may be deleted", 0)
+	b.wake("7")
+	woken("a notification where nobody has credit")
 	b.forget(subs[0])
 	if len(b.lines) != 0 {
 		t.Error("the line of nobody is kept")

@@ -144,7 +144,7 @@ func (s *subscription) run() {
 		case got == asked: // The queue may hold more.
 			freed = s.freed
 			if got > 0 {
-				s.b.wakeNext(s.queue)
+				s.b.wakeNext(s.queue, false)
 			}
 		}
 		if s.line.turn.took(woken, asked, got) {
