@@ -52,7 +52,7 @@ func handlerOf(ctx context.Context, name string) func(*observe.Logs) (http.Handl
 	}
 }
 
-// edge is the stack with all that internal/app gives it.
+// edge is the stack with who may call, and how much, as internal/app has it.
 func edge(ctx context.Context, logs *observe.Logs) (http.Handler, error) {
 	db, err := pg.Open(ctx, pg.Config{URL: os.Getenv(databaseVariable), MaxConns: 4})
 	if err != nil {
