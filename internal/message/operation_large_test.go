@@ -3,7 +3,6 @@ package message_test
 import (
 	"context"
 	"math/rand/v2"
-	"sync"
 	"testing"
 	"time"
 
@@ -190,21 +189,14 @@ func TestOperationsDoNotHoldEachOtherUp(t *testing.T) {
 	f.letters(t, q, 1001)
 	f.letters(t, other, 1001)
 	stuck, _ := f.redrive(t, q, all, 0)
-	op, _ := f.redrive(t, other, all, 0)
+	f.redrive(t, other, all, 0)
 	f.schema(t, `CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RAISE EXCEPTION ''no''; END'`)
 	f.schema(t, `CREATE TRIGGER refuse BEFORE INSERT ON message_waiting FOR EACH ROW WHEN (NEW.queue = 'orders') EXECUTE FUNCTION refuse()`)
-	var workers sync.WaitGroup
-	for range 2 {
-		workers.Go(func() {
-			for range 100 { // Each of them may find nothing but the stuck one, or what the other is at.
-				_, _ = f.StepAll(within(t))
-				if f.operation(t, op.ID).State == message.Done {
-					return
-				}
-			}
-		})
+	for range 10 { // One worker: of two, one might find the other at what is stuck, and pass it by.
+		if _, err := f.StepAll(within(t)); err == nil {
+			t.Error("no error")
+		}
 	}
-	workers.Wait()
 	f.holds(t, q, 1001, 0)
 	f.holds(t, other, 0, 1001)
 	if got := f.operation(t, stuck.ID); got.State != message.Running || got.Done != 0 {
