@@ -3,6 +3,7 @@ package message_test
 import (
 	"context"
 	"math/rand/v2"
+	"sync"
 	"testing"
 	"time"
 
@@ -200,6 +201,31 @@ func TestOperationsDoNotHoldEachOtherUp(t *testing.T) {
 	f.holds(t, q, 1001, 0)
 	f.holds(t, other, 0, 1001)
 	if got := f.operation(t, stuck.ID); got.State != message.Running || got.Done != 0 {
+		t.Errorf("%+v", got)
+	}
+}
+
+// TestWorkersAtOneOperation has several at the same one: nothing is done twice.
+func TestWorkersAtOneOperation(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t, false)
+	q := f.queue(t, "orders")
+	f.letters(t, q, 1001)
+	op, _ := f.redrive(t, q, all, 0)
+	var workers sync.WaitGroup
+	for range 4 {
+		workers.Go(func() {
+			for f.operation(t, op.ID).State == message.Running && t.Context().Err() == nil {
+				if _, err := f.StepAll(within(t)); err != nil {
+					t.Error(err)
+					return
+				}
+			}
+		})
+	}
+	workers.Wait()
+	f.holds(t, q, 0, 1001)
+	if got := f.operation(t, op.ID); got.State != message.Done || got.Done != 1001 || got.Skipped != 0 {
 		t.Errorf("%+v", got)
 	}
 }

@@ -1,6 +1,7 @@
 package postgres
 
 import (
+	"context"
 	"net/url"
 	"strings"
 	"testing"
@@ -54,7 +55,10 @@ func fromAfar(t *testing.T, databaseURL string) string {
 	if err := p.Start(); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(p.Stop)
+	t.Cleanup(func() {
+		p.Toxics.ResetToxics(context.Background()) // They would keep goroutines.
+		p.Stop()
+	})
 	for _, way := range []string{"upstream", "downstream"} {
 		toxic := strings.NewReader(`{"name": "` + way + `", "type": "latency", "stream": "` + way + `", "attributes": {"latency": 1}}`)
 		if _, err := p.Toxics.AddToxicJson(toxic); err != nil {
