@@ -12,9 +12,6 @@ import (
 	"plinth/internal/resource"
 )
 
-// maxPageBytes ends a page of dead letters early, so that a reply stays within what clients take.
-const maxPageBytes = 2 << 20
-
 // DeadLetter is a message that is tried no more and kept for people.
 type DeadLetter struct {
 	ID            string // UUID, of the dead letter

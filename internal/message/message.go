@@ -17,6 +17,9 @@ import (
 // within the 4 MiB that gRPC clients take.
 const MaxBytes = 3 << 20
 
+// maxPageBytes ends a page of a list early, so that a reply stays within the same.
+const maxPageBytes = 2 << 20
+
 var (
 	queueName  = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$`)
 	topicName  = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$`)

@@ -1,8 +1,13 @@
 package message
 
 import (
+	"fmt"
+	"strings"
 	"testing"
 
+	"google.golang.org/protobuf/encoding/protojson"
+
+	messagev1 "plinth/api/plinth/message/v1"
 	"plinth/internal/broker"
 )
 
@@ -15,5 +20,38 @@ func TestTenantHeaderIsFree(t *testing.T) {
 	d.Headers = map[string]string{tenantHeader: "default", attemptsHeader: "2", "traceparent": "t"}
 	if m := fromBroker(d); len(m.headers) != 1 || m.headers["traceparent"] != "t" || len(d.Headers) != 3 {
 		t.Errorf("headers %v of %v", m.headers, d.Headers)
+	}
+}
+
+// TestPagesOfQueues has the largest queues that there can be: the reply must be one that clients take, which is 4 MiB.
+func TestPagesOfQueues(t *testing.T) {
+	large := Queue{Name: QueueName{strings.Repeat("q", 128)}, Policy: DefaultPolicy}
+	for i := range 100 {
+		large.Bindings = append(large.Bindings, Binding{strings.Repeat("t", 64), fmt.Sprintf("%0120d", i)})
+	}
+	small := Queue{Name: large.Name, Policy: DefaultPolicy}
+	for _, test := range []struct {
+		of              Queue
+		there, size     int
+		atLeast, atMost int
+	}{
+		{small, 1001, 1000, 1000, 1000}, {small, 1000, 1000, 1000, 1000}, {small, 5, 1000, 5, 5}, {small, 0, 1000, 0, 0},
+		{large, 1001, 1000, 90, 200}, {large, 1, 1, 1, 1}, {large, 2, 1, 1, 1},
+	} {
+		var queues []Queue
+		for range test.there {
+			queues = append(queues, test.of)
+		}
+		n := pageLength(queues, test.size)
+		if n < test.atLeast || n > test.atMost {
+			t.Errorf("%d in a page of %d", n, test.size)
+		}
+		reply := &messagev1.ListQueuesResponse{}
+		for _, q := range queues[:n] {
+			reply.Queues = append(reply.Queues, queueToProto(q))
+		}
+		if data, err := protojson.Marshal(reply); err != nil || len(data) > 3<<20 {
+			t.Errorf("a reply of %d bytes: %v", len(data), err)
+		}
 	}
 }

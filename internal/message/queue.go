@@ -36,6 +36,9 @@ type Policy struct {
 	Bindings               []Binding
 }
 
+// bindingCost is what a binding has in a reply beside its topic and pattern, in bytes.
+const bindingCost = 32
+
 // Binding ties a queue to a topic. Pattern is words with dots between them; "*" stands for one word, "#" for any number.
 type Binding struct{ Topic, Pattern string }
 
@@ -160,8 +163,8 @@ func (s *Service) Queue(ctx context.Context, name QueueName) (Queue, error) {
 	return q, err
 }
 
-// Queues lists queues by name, size of them at most (0 is 100, more than 1,000 are 1,000), from the page that token
-// names. next is empty on the last page. Errors: InvalidArgument for a token that Queues did not give.
+// Queues lists queues by name, size of them at most (0 is 100, more than 1,000 are 1,000) and about 2 MiB, from the page
+// that token names. next is empty on the last page. Errors: InvalidArgument for a token that Queues did not give.
 func (s *Service) Queues(ctx context.Context, size int, token string) (queues []Queue, next string, err error) {
 	list := resource.ListOf("queues", auth.TenantOf(ctx))
 	after, err := resource.Position(list, token, ParseQueueName)
@@ -170,11 +173,25 @@ func (s *Service) Queues(ctx context.Context, size int, token string) (queues []
 	}
 	size = resource.PageSize(size)
 	queues, err = selectQueues(ctx, s.db, after.name, size+1)
-	if len(queues) > size {
-		queues = queues[:size]
-		next = list.Token(queues[size-1].Name.String())
+	if n := pageLength(queues, size); n < len(queues) {
+		queues = queues[:n]
+		next = list.Token(queues[n-1].Name.String())
 	}
 	return queues, next, err
+}
+
+// pageLength is how many of the queues are in a page. Their bindings are what can be large.
+func pageLength(queues []Queue, size int) int {
+	bytes := 0
+	for n, q := range queues {
+		for _, b := range q.Bindings {
+			bytes += bindingCost + len(b.Topic) + len(b.Pattern)
+		}
+		if n == size || n > 0 && bytes > maxPageBytes {
+			return n
+		}
+	}
+	return len(queues)
 }
 
 // UpdateQueue changes a queue's policy, at once for all messages that are in it. change gets the policy as it is;

@@ -36,7 +36,7 @@ func TestUnaryDeadline(t *testing.T) {
 func TestSlowBody(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t, stub{publish: answer}, 50*time.Millisecond)
-	for _, path := range []string{procedure, route} {
+	for _, path := range []string{procedure, route, "/api/v1/queues/orders:pause"} {
 		for name, client := range map[string]*http.Client{"h1": f.http, "h2": h2c()} {
 			body, feed := io.Pipe()
 			req, _ := http.NewRequest("POST", f.url+path, body)

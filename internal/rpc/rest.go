@@ -1,8 +1,12 @@
 package rpc
 
 import (
+	"compress/gzip"
+	"fmt"
+	"io"
 	"net/http"
 
+	"connectrpc.com/connect"
 	"connectrpc.com/vanguard"
 )
 
@@ -21,8 +25,39 @@ func REST(services []Service) (http.Handler, error) {
 	var transcoded []*vanguard.Service
 	for _, s := range services {
 		transcoded = append(transcoded, vanguard.NewService(s.Path, s.Handler,
-			vanguard.WithMaxMessageBufferBytes(MaxMessageBytes),
+			vanguard.WithMaxMessageBufferBytes(maxJSONBytes),
 			vanguard.WithRESTUnmarshalOptions(vanguard.RESTUnmarshalOptions{DiscardUnknownQueryParams: true})))
 	}
-	return vanguard.NewTranscoder(transcoded)
+	transcoder, err := vanguard.NewTranscoder(transcoded, vanguard.WithCompression(vanguard.CompressionGzip,
+		func() connect.Compressor { return gzip.NewWriter(io.Discard) }, func() connect.Decompressor { return &unpacker{} }))
+	if err != nil {
+		return nil, err
+	}
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		r.Body = http.MaxBytesReader(w, r.Body, MaxMessageBytes)
+		transcoder.ServeHTTP(w, r)
+	}), nil
+}
+
+// maxJSONBytes is room for the JSON of a reply, where bytes are base64 and letters may be escaped.
+const maxJSONBytes = 2 * MaxMessageBytes
+
+// unpacker reads gzip, and no more of it than a message may have: the transcoding has a limit for what comes over the wire
+// alone, and a thousand times as much may be in it.
+type unpacker struct {
+	gzip.Reader
+	left int
+}
+
+func (u *unpacker) Reset(r io.Reader) error {
+	u.left = MaxMessageBytes
+	return u.Reader.Reset(r)
+}
+
+func (u *unpacker) Read(p []byte) (int, error) {
+	n, err := u.Reader.Read(p)
+	if u.left -= n; u.left < 0 {
+		return 0, connect.NewError(connect.CodeResourceExhausted, fmt.Errorf("the message is larger than %d bytes once it is unpacked", MaxMessageBytes))
+	}
+	return n, err
 }

@@ -19,11 +19,12 @@ import (
 	"plinth/internal/rpc"
 )
 
-// stub is a service whose Publish does what the test says.
+// stub is a service of which the test says what it does.
 type stub struct {
 	messagev1.UnimplementedMessageServiceHandler
 	publish func(ctx context.Context, req *messagev1.PublishRequest) (*messagev1.PublishResponse, error)
 	consume func(ctx context.Context, stream *connect.BidiStream[messagev1.ConsumeRequest, messagev1.ConsumeResponse]) error
+	get     func(ctx context.Context, req *messagev1.GetMessageRequest) (*messagev1.WaitingMessage, error)
 }
 
 func (s stub) Publish(ctx context.Context, req *messagev1.PublishRequest) (*messagev1.PublishResponse, error) {
@@ -32,6 +33,13 @@ func (s stub) Publish(ctx context.Context, req *messagev1.PublishRequest) (*mess
 
 func (s stub) Consume(ctx context.Context, stream *connect.BidiStream[messagev1.ConsumeRequest, messagev1.ConsumeResponse]) error {
 	return s.consume(ctx, stream)
+}
+
+func (s stub) GetMessage(ctx context.Context, req *messagev1.GetMessageRequest) (*messagev1.WaitingMessage, error) {
+	if s.get == nil {
+		return s.UnimplementedMessageServiceHandler.GetMessage(ctx, req)
+	}
+	return s.get(ctx, req)
 }
 
 // fixture is the production stack around a stub.
@@ -124,6 +132,11 @@ func (f fixture) do(t *testing.T, method, path, contentType, body string) (*http
 	if contentType != "" {
 		req.Header.Set("Content-Type", contentType)
 	}
+	return f.send(t, req)
+}
+
+func (f fixture) send(t *testing.T, req *http.Request) (*http.Response, wireBody) {
+	t.Helper()
 	res, err := f.http.Do(req)
 	if err != nil {
 		t.Fatal(err)
@@ -136,7 +149,7 @@ func (f fixture) do(t *testing.T, method, path, contentType, body string) (*http
 	var b wireBody
 	if res.StatusCode >= 400 {
 		if err := json.Unmarshal(data, &b); err != nil {
-			t.Fatalf("%s %s: %q is not the error shape: %v", method, path, data, err)
+			t.Fatalf("%s %s: %q is not the error shape: %v", req.Method, req.URL.Path, data, err)
 		}
 	}
 	return res, b

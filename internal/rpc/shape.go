@@ -101,6 +101,9 @@ func (c *call) plainBody() *body {
 	case http.StatusUnsupportedMediaType:
 		b.Code = connect.CodeInvalidArgument.String()
 		b.Message = "this content type is not supported: send application/json, application/proto, application/grpc or application/grpc-web"
+		if c.isREST() {
+			b.Message = "this content type or encoding is not supported: send application/json, as it is or in gzip"
+		}
 	case http.StatusHTTPVersionNotSupported:
 		b.Code = connect.CodeUnimplemented.String()
 		b.Message = "this call streams both ways and needs HTTP/2"
@@ -137,15 +140,20 @@ func (c *call) speaksConnect() bool {
 func (c *call) noProtocol() bool { return c.status == http.StatusUnsupportedMediaType && !c.isREST() }
 
 // fieldPattern finds the field in protojson's complaint about a value.
-var fieldPattern = regexp.MustCompile(`\bfield "?([A-Za-z0-9_.]+)`)
+var fieldPattern = regexp.MustCompile(`\bfield "?(?:[A-Za-z0-9_]+\.)*([A-Za-z0-9_]+)`)
 
 // beforeRPC completes an error that was made outside of the interceptor: its details, and its part of the log line.
 func (c *call) beforeRPC(b *body) {
 	// What stands before protojson's text names Go types; the no-break space in its prefix says that nobody should lean on it.
-	if _, text, found := strings.Cut(strings.ReplaceAll(b.Message, "\u00a0", " "), "proto: "); found {
-		b.Message = "the body does not parse: " + text
-	}
+	_, text, unparsed := strings.Cut(strings.ReplaceAll(b.Message, "\u00a0", " "), "proto: ")
 	_ = c.code.UnmarshalText([]byte(b.Code)) // An unknown name leaves the code of the HTTP status.
+	if !unparsed && c.isREST() && c.code == connect.CodeUnknown {
+		text, unparsed = b.Message, true // The transcoding could make no message of the request, and takes that for its own fault.
+	}
+	if unparsed {
+		b.Message = "the request does not parse: " + text
+		c.code, b.Code, c.status = connect.CodeInvalidArgument, connect.CodeInvalidArgument.String(), http.StatusBadRequest
+	}
 	if c.err == nil {
 		c.err = errors.New(b.Message)
 	}

@@ -120,8 +120,8 @@ type MessageServiceClient interface {
 	CreateQueue(context.Context, *CreateQueueRequest) (*Queue, error)
 	// GetQueue describes one queue, with its depth and rates. Errors: `not_found`.
 	GetQueue(context.Context, *GetQueueRequest) (*Queue, error)
-	// ListQueues lists the queues by name, in pages. The queues come without depth, rates and counts. Errors:
-	// `invalid_argument` for a page token that this service did not make.
+	// ListQueues lists the queues by name, in pages. The queues come without depth, rates and counts. A page ends early when
+	// it has 2 MiB. Errors: `invalid_argument` for a page token that this service did not make.
 	ListQueues(context.Context, *ListQueuesRequest) (*ListQueuesResponse, error)
 	// UpdateQueue changes a queue's policy, at once and for the messages that are in it too. Errors: `not_found`;
 	// `failed_precondition` for another `message_ttl` or `max_length`, which are fixed when the queue is created.
@@ -523,8 +523,8 @@ type MessageServiceHandler interface {
 	CreateQueue(context.Context, *CreateQueueRequest) (*Queue, error)
 	// GetQueue describes one queue, with its depth and rates. Errors: `not_found`.
 	GetQueue(context.Context, *GetQueueRequest) (*Queue, error)
-	// ListQueues lists the queues by name, in pages. The queues come without depth, rates and counts. Errors:
-	// `invalid_argument` for a page token that this service did not make.
+	// ListQueues lists the queues by name, in pages. The queues come without depth, rates and counts. A page ends early when
+	// it has 2 MiB. Errors: `invalid_argument` for a page token that this service did not make.
 	ListQueues(context.Context, *ListQueuesRequest) (*ListQueuesResponse, error)
 	// UpdateQueue changes a queue's policy, at once and for the messages that are in it too. Errors: `not_found`;
 	// `failed_precondition` for another `message_ttl` or `max_length`, which are fixed when the queue is created.

@@ -1894,8 +1894,8 @@ export declare const MessageService: GenService<{
     output: typeof QueueSchema;
   },
   /**
-   * ListQueues lists the queues by name, in pages. The queues come without depth, rates and counts. Errors:
-   * `invalid_argument` for a page token that this service did not make.
+   * ListQueues lists the queues by name, in pages. The queues come without depth, rates and counts. A page ends early when
+   * it has 2 MiB. Errors: `invalid_argument` for a page token that this service did not make.
    *
    * @generated from rpc plinth.message.v1.MessageService.ListQueues
    */
