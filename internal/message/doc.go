@@ -30,9 +30,10 @@
 // What happens when
 //   - the broker is away: Publish answers unavailable, and the message may or may not be kept; with an idempotency key it
 //     is kept in Postgres all the same. The relay and the consumers wait and go on by themselves.
-//   - Postgres is away: publishing to known queues and consuming go on. Everything that waits, and everything that changes
-//     queues, answers unavailable. A failed message keeps its place until it can be moved, and one that a stream's client
-//     gave back stays outstanding for another ack deadline.
+//   - Postgres is away: publishing to known queues and consuming go on, for whom nobody has to look up (package auth): the
+//     service itself, and streams that are open. Everything that waits, and everything that changes queues, answers
+//     unavailable. A failed message keeps its place until it can be moved, and one that a stream's client gave back stays
+//     outstanding for another ack deadline.
 //   - an attempt fails: one transaction reads the queue's policy and moves the message to message_waiting or dead_letters, and
 //     then its delivery is acknowledged. A crash between the two moves it once more, into the same row.
 //   - a process dies: what was outstanding there is delivered again, and counts as an attempt. A handler's message that comes
