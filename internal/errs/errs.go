@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"time"
+	"unicode/utf8"
 )
 
 // Kind is what went wrong, in the terms of the RPC status codes that callers know.
@@ -90,3 +91,14 @@ func KindOf(err error) Kind {
 
 // Is says whether err is of the kind.
 func Is(err error, kind Kind) bool { return err != nil && KindOf(err) == kind }
+
+// Shortened cuts a text to most bytes, never within a character.
+func Shortened(text string, most int) string {
+	if len(text) <= most {
+		return text
+	}
+	for most > 0 && !utf8.RuneStart(text[most]) {
+		most--
+	}
+	return text[:most]
+}

@@ -40,3 +40,15 @@ func TestCauseIsForTheLogOnly(t *testing.T) {
 		t.Errorf("the log does not get the cause: %q", err.Error())
 	}
 }
+
+func TestShortened(t *testing.T) {
+	for _, test := range []struct {
+		text string
+		most int
+		want string
+	}{{"abc", 3, "abc"}, {"abcd", 3, "abc"}, {"aé", 2, "a"}, {"aé", 3, "aé"}, {"世界", 5, "世"}, {"\x80\x80", 1, ""}, {"", 0, ""}} {
+		if got := errs.Shortened(test.text, test.most); got != test.want {
+			t.Errorf("%d of %q are %q, want %q", test.most, test.text, got, test.want)
+		}
+	}
+}

@@ -6,7 +6,6 @@ import (
 	"math/rand/v2"
 	"strings"
 	"time"
-	"unicode/utf8"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
@@ -64,7 +63,7 @@ func (s *Service) fail(ctx context.Context, queue QueueName, failures ...*failur
 func (f *failure) deadLetter(queue QueueName, now time.Time) DeadLetter {
 	m := f.message
 	return DeadLetter{
-		ID: uuid.Must(uuid.NewV7()).String(), Queue: queue, MessageID: f.id(), Reason: shortened(f.reason), Attempts: m.Attempt,
+		ID: uuid.Must(uuid.NewV7()).String(), Queue: queue, MessageID: f.id(), Reason: errs.Shortened(f.reason, maxReason), Attempts: m.Attempt,
 		FirstFailedAt: f.first(now), LastFailedAt: now, Attributes: m.Attributes, Body: m.Body, headers: m.headers,
 	}
 }
@@ -76,7 +75,7 @@ func (f *failure) next(queue owned, policy Policy, now time.Time) waiting {
 		f.due = *f.delay
 	}
 	return waiting{
-		tenant: queue.tenant, id: f.id(), to: ToQueue(queue.queue), due: f.due, attempts: m.Attempt, reason: shortened(f.reason),
+		tenant: queue.tenant, id: f.id(), to: ToQueue(queue.queue), due: f.due, attempts: m.Attempt, reason: errs.Shortened(f.reason, maxReason),
 		firstFailedAt: f.first(now), headers: m.headers, attributes: m.Attributes, body: m.Body,
 	}
 }
@@ -116,18 +115,6 @@ func cutShort(m Message) *failure {
 		reason += beforeThat + known
 	}
 	return &failure{message: m, reason: reason}
-}
-
-// shortened cuts a reason to maxReason, never within a character.
-func shortened(reason string) string {
-	if len(reason) <= maxReason {
-		return reason
-	}
-	end := maxReason
-	for end > 0 && !utf8.RuneStart(reason[end]) {
-		end--
-	}
-	return reason[:end]
 }
 
 // backoff doubles from shortest with each attempt after the first, up to longest, less a random part of up to a half, so

@@ -219,7 +219,7 @@ func (r *relay) bury(ctx context.Context, tx pgx.Tx, m *waiting, why error) erro
 		m.firstFailedAt = now
 	}
 	return insertDeadLetter(ctx, tx, DeadLetter{
-		ID: uuid.Must(uuid.NewV7()).String(), Queue: m.to.queue, MessageID: m.id, Reason: shortened(why.Error()), Attempts: m.attempts,
+		ID: uuid.Must(uuid.NewV7()).String(), Queue: m.to.queue, MessageID: m.id, Reason: errs.Shortened(why.Error(), maxReason), Attempts: m.attempts,
 		FirstFailedAt: m.firstFailedAt, LastFailedAt: now, Attributes: m.attributes, Body: m.body, headers: m.headers,
 	})
 }

@@ -42,6 +42,9 @@ const unavailableRetry = time.Second
 func wireError(err error, requestID string) *connect.Error {
 	var wire *connect.Error
 	if errors.As(err, &wire) {
+		if text := wire.Message(); len(text) > maxFault { // A message of a stream does not parse.
+			return connect.NewError(wire.Code(), errors.New(errs.Shortened(text, maxFault)))
+		}
 		return wire
 	}
 	var invalid *invalidError

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/http"
 	"strings"
 	"testing"
 	"time"
@@ -74,6 +75,45 @@ func TestOneErrorShape(t *testing.T) {
 				if !strings.Contains(bad, "field:"+test.field+" ") && !strings.Contains(bad, "field:"+test.field+"]") {
 					t.Errorf("no violation of %s in %s", test.field, bad)
 				}
+			}
+		})
+	}
+}
+
+// What is wrong with a request is told in brief, however much of it is wrong, to the caller and in the log.
+func TestFaultsAreToldInBrief(t *testing.T) {
+	t.Parallel()
+	large := strings.Repeat("a", 1<<20)
+	key := `{"queue":"q","message":"","attributes":{"` + large + `":""}}`
+	envelope := "\x00\x00\x10\x00\x02" + `"` + large + `"`
+	for _, test := range []struct{ name, path, contentType, body, told string }{
+		{"no object", procedure, "application/json", `"` + large + `"`, "invalid_argument"},
+		{"no object, REST", route, "application/json", `"` + large + `"`, "invalid_argument"},
+		{"no object, stream", "/plinth.message.v1.MessageService/Consume", "application/connect+json", envelope, "invalid_argument"},
+		{"key of a map", procedure, "application/json", key, `"field":"attributes[\"aaa`},
+		{"key of a map, REST", route, "application/json", key, `"field":"attributes[\"aaa`},
+		{"path", "/" + large[:60000], "application/json", "", "openapi"},
+		{"path, REST", "/api/v1/" + large[:60000], "application/json", "", "openapi"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			f := newFixture(t, stub{consume: func(_ context.Context, stream *connect.BidiStream[messagev1.ConsumeRequest, messagev1.ConsumeResponse]) error {
+				_, err := stream.Receive()
+				return err
+			}}, time.Minute)
+			req, _ := http.NewRequest("POST", f.url+test.path, strings.NewReader(test.body))
+			req.Header.Set("Content-Type", test.contentType)
+			res, err := h2c().Do(req)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer res.Body.Close()
+			data, _ := io.ReadAll(res.Body)
+			if len(data) > 8<<10 || !strings.Contains(string(data), test.told) {
+				t.Errorf("%d bytes are told: %.300q", len(data), data)
+			}
+			if line := fmt.Sprint(f.line(t)); len(line) > 20<<10 {
+				t.Errorf("%d bytes are logged", len(line))
 			}
 		})
 	}

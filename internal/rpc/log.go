@@ -7,6 +7,8 @@ import (
 	"connectrpc.com/connect"
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
+
+	"plinth/internal/errs"
 )
 
 // logCall writes the one line of a request: at debug for the probes, which ask every second and whose answer has lines of
@@ -24,10 +26,13 @@ func (s *Stack) logCall(c *call) {
 	}
 }
 
+// maxLogged is the most of an error that is logged, in bytes: a stack has room.
+const maxLogged = 16 << 10
+
 // MarshalLogObject gives the fields of the call's log line.
 func (c *call) MarshalLogObject(line zapcore.ObjectEncoder) error {
 	line.AddString("method", c.method)
-	line.AddString("path", c.path)
+	line.AddString("path", errs.Shortened(c.path, maxFault))
 	line.AddString("protocol", protocol(c))
 	line.AddString("code", codeName(c.code))
 	line.AddInt64("status", int64(c.status))
@@ -45,7 +50,7 @@ func (c *call) MarshalLogObject(line zapcore.ObjectEncoder) error {
 		line.AddString("trace_id", c.trace)
 	}
 	if c.err != nil {
-		line.AddString("error", c.err.Error())
+		line.AddString("error", errs.Shortened(c.err.Error(), maxLogged))
 	}
 	return nil
 }

@@ -14,6 +14,8 @@ import (
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
+
+	"plinth/internal/errs"
 )
 
 // body is the one shape of an error on every JSON surface: Connect's own
@@ -94,7 +96,7 @@ func (c *call) plainBody() *body {
 	switch c.status {
 	case http.StatusNotFound:
 		b.Code = connect.CodeNotFound.String()
-		b.Message = "no such path: " + c.path + "; GET /openapi.yaml lists them"
+		b.Message = "no such path: " + errs.Shortened(c.path, maxField) + "; GET /openapi.yaml lists them"
 	case http.StatusMethodNotAllowed:
 		b.Code = connect.CodeUnimplemented.String()
 		b.Message = "method " + c.method + " is not allowed here; allowed: " + c.Header().Get("Allow")
@@ -142,6 +144,9 @@ func (c *call) noProtocol() bool { return c.status == http.StatusUnsupportedMedi
 // fieldPattern finds the field in protojson's complaint about a value.
 var fieldPattern = regexp.MustCompile(`\bfield "?(?:[A-Za-z0-9_]+\.)*([A-Za-z0-9_]+)`)
 
+// maxFault is how much is told of why a request does not parse, in bytes: what was not expected there may be all of it.
+const maxFault = 1 << 10
+
 // beforeRPC completes an error that was made outside of the interceptor: its details, and its part of the log line.
 func (c *call) beforeRPC(b *body) {
 	// What stands before protojson's text names Go types; the no-break space in its prefix says that nobody should lean on it.
@@ -151,7 +156,7 @@ func (c *call) beforeRPC(b *body) {
 		text, unparsed = b.Message, true // The transcoding could make no message of the request, and takes that for its own fault.
 	}
 	if unparsed {
-		b.Message = "the request does not parse: " + text
+		b.Message = "the request does not parse: " + errs.Shortened(text, maxFault)
 		c.code, b.Code, c.status = connect.CodeInvalidArgument, connect.CodeInvalidArgument.String(), http.StatusBadRequest
 	}
 	if c.err == nil {
@@ -180,7 +185,7 @@ func (c *call) unknownProcedure() {
 	c.status, c.failure = 0, nil
 	c.Header().Del("Content-Type")
 	c.Header().Del("Content-Length")
-	wire := connect.NewError(connect.CodeUnimplemented, errors.New("no such procedure: "+c.path))
+	wire := connect.NewError(connect.CodeUnimplemented, errors.New("no such procedure: "+errs.Shortened(c.path, maxField)))
 	c.code, c.err = wire.Code(), wire
 	_ = connect.NewErrorWriter().Write(c, c.request, wire)
 }

@@ -9,10 +9,15 @@ import (
 	"connectrpc.com/connect"
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/protobuf/proto"
+
+	"plinth/internal/errs"
 )
 
-// maxViolations bounds how much of a message's faults is told, since a client chooses how many there are.
-const maxViolations = 16
+// Bounds of what is told of a message's faults, since a client chooses how many there are, and the keys of its maps.
+const (
+	maxViolations = 16
+	maxField      = 200 // bytes
+)
 
 // validate is Validate for whatever a handler takes.
 func (s *Stack) validate(message any) error {
@@ -36,11 +41,13 @@ func (s *Stack) Validate(message proto.Message) error {
 	bad := &errdetails.BadRequest{}
 	var texts []string
 	for _, v := range invalid.Violations[:min(len(invalid.Violations), maxViolations)] {
-		text := v.Proto.GetMessage()
-		if field := protovalidate.FieldPathString(v.Proto.GetField()); field != "" {
-			text = field + ": " + text
+		field, text := protovalidate.FieldPathString(v.Proto.GetField()), v.Proto.GetMessage()
+		told := violation(text)
+		if field != "" {
+			told = &errdetails.BadRequest_FieldViolation{Field: errs.Shortened(field, maxField), Description: text}
+			text = told.Field + ": " + text
 		}
-		bad.FieldViolations = append(bad.FieldViolations, violation(text))
+		bad.FieldViolations = append(bad.FieldViolations, told)
 		texts = append(texts, text)
 	}
 	return &invalidError{strings.Join(texts, "; "), bad}
