@@ -51,15 +51,20 @@ func (e *entry) depart(now int64) bucket {
 	return b
 }
 
-// arrive keeps what Redis answered. It was asked at sent, and that is how old the answer is taken to be. Without an answer
-// nobody knows whether it was told; it counts as told, so that nothing is held against callers twice.
+// arrive keeps what Redis answered, unless more is known already: answers may come in another order than they were given.
+// It was asked at sent, and that is how old the answer is taken to be. Without an answer nobody knows whether it was told; it
+// counts as told, so that nothing is held against callers twice.
 func (e *entry) arrive(sent int64, b bucket, answered bool) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.telling -= b.told
-	if answered {
-		e.shared = meter{level: b.level, at: sent}
-		e.shared.add(sent, e.untold+e.telling, e.rate)
+	if !answered {
+		return
+	}
+	answer := meter{level: b.level, at: sent}
+	answer.add(sent, e.untold+e.telling, e.rate)
+	if at := max(sent, e.shared.at); answer.read(at, e.rate) > e.shared.read(at, e.rate) {
+		e.shared = answer
 	}
 }
 

@@ -1,6 +1,9 @@
 package kv
 
-import "time"
+import (
+	"testing"
+	"time"
+)
 
 // SetPatience has the limiter wait longer for Redis, where a test on a busy machine is not about that.
 func (l *Limiter) SetPatience(d time.Duration) { l.patience = d }
@@ -22,4 +25,17 @@ func (l *Limiter) Entries() (n int) {
 		s.mu.Unlock()
 	}
 	return n
+}
+
+// TestAnswersOutOfOrder has the older of two answers arrive last: it must not make this process believe that there is more left.
+func TestAnswersOutOfOrder(t *testing.T) {
+	e := &entry{rate: Rate{100, time.Hour}, untold: 1, takenAt: 1}
+	first, second := e.depart(2), e.depart(3)
+	second.level = 90
+	e.arrive(3, second, true)
+	first.level = 40
+	e.arrive(2, first, true)
+	if level := e.shared.read(4, e.rate); level < 89 {
+		t.Errorf("after the level 90, and an answer of 40 that was given before, it is taken to be %v", level)
+	}
 }

@@ -37,7 +37,8 @@
 //   - an attempt fails: one transaction reads the queue's policy and moves the message to message_waiting or dead_letters, and
 //     then its delivery is acknowledged. A crash between the two moves it once more, into the same row.
 //   - a process dies: what was outstanding there is delivered again, and counts as an attempt. A handler's message that comes
-//     again so waits for the back-off first: one that kills its process neither loops nor drags others along.
+//     again so waits for the back-off first. If that was not its first failure, it is handled while no other such message is in
+//     the same process: one that kills its process neither loops nor drags the same others along each time.
 //   - a handler is cut off by the end of the process: the message is given back, and no failure is recorded.
 //   - the relay dies: what it had claimed is unclaimed by the end of its transaction. What the broker had confirmed
 //     meanwhile is published twice; handlers with a transaction have the effect once (message_handled).

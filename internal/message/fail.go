@@ -60,6 +60,29 @@ func (s *Service) fail(ctx context.Context, queue QueueName, failures ...*failur
 	})
 }
 
+// postponedBy is how many attempts further on the back-off is of a suspect that has to wait for another one.
+const postponedBy = 3
+
+// postpone has a message wait whose attempt has not begun. It is to be acknowledged then.
+func (s *Service) postpone(ctx context.Context, queue QueueName, m Message) error {
+	ctx, cancel := context.WithTimeout(ctx, settleTimeout)
+	defer cancel()
+	return s.db.InTx(ctx, func(tx pgx.Tx) error {
+		policy, now, err := lockPolicy(ctx, tx, queue)
+		if errs.Is(err, errs.NotFound) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		delay := backoff(m.Attempt+postponedBy, policy.MinBackoff, policy.MaxBackoff)
+		m.Attempt--
+		f := &failure{message: m, reason: m.reason, delay: &delay}
+		s.wakeRelay(tx)
+		return insertWaiting(ctx, tx, f.next(owned{auth.TenantOf(ctx), queue}, policy, now))
+	})
+}
+
 func (f *failure) deadLetter(queue QueueName, now time.Time) DeadLetter {
 	m := f.message
 	return DeadLetter{
@@ -100,15 +123,23 @@ const otherTenant = "the message belongs to another tenant"
 
 // Reasons of attempts that nobody settled.
 const (
-	unsettled  = "delivered %d times without being settled"
-	beforeThat = "; before that: "
+	cutShortPrefix = "delivered "
+	unsettled      = cutShortPrefix + "%d times without being settled"
+	beforeThat     = "; before that: "
 )
+
+// wasCutShort says whether nobody settled the attempt before this one.
+func wasCutShort(m Message) bool { return strings.HasPrefix(m.reason, cutShortPrefix) }
+
+// isSuspect says whether a message was cut short, and not for the first time that it failed: a lost connection is no longer
+// likely. It, or what was handled beside it, may have ended the process.
+func isSuspect(m Message) bool { return m.Attempt > 2 && wasCutShort(m) }
 
 // cutShort is the failure of the attempts before this delivery of m, which the broker counted and nobody settled.
 func cutShort(m Message) *failure {
 	m.Attempt--
 	reason, known := fmt.Sprintf(unsettled, m.Attempt), m.reason
-	if strings.HasPrefix(known, "delivered ") { // The same was said of fewer deliveries.
+	if wasCutShort(m) { // The same was said of fewer deliveries.
 		_, known, _ = strings.Cut(known, beforeThat)
 	}
 	if known != "" {

@@ -3,6 +3,7 @@ package message_test
 import (
 	"context"
 	"errors"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -125,4 +126,43 @@ func TestWhatIsCounted(t *testing.T) {
 	if delivered != 3 || acknowledged != 2 {
 		t.Errorf("%d delivered, %d acknowledged", delivered, acknowledged)
 	}
+}
+
+// TestSuspectsAreHandledAlone has two messages end with the same processes, as far as anybody can tell: the one that did it must
+// not have the other with it again.
+func TestSuspectsAreHandledAlone(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t, false)
+	q := f.queueOf(t, "tasks", quick)
+	f.publish(t, q, "one")
+	f.publish(t, q, "other")
+	for range 2 {
+		sub, err := f.broker.Subscribe(within(t), "default.tasks", 2)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for range 2 {
+			if _, err := sub.Receive(within(t)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		sub.Close()
+	}
+	var running atomic.Int32
+	handled := make(chan message.Message, 10)
+	f.worker(t, time.Second, message.HandleBytes("tasks", func(_ context.Context, m message.Message) error {
+		if n := running.Add(1); n > 1 {
+			t.Errorf("%d are handled at a time", n)
+		}
+		<-time.After(300 * time.Millisecond)
+		running.Add(-1)
+		handled <- m
+		return nil
+	}, message.Concurrency(8)))
+	first, second := <-handled, <-handled
+	if first.ID == second.ID || first.Attempt != 3 || second.Attempt != 3 {
+		t.Errorf("attempt %d of %s, then %d of %s", first.Attempt, first.Body, second.Attempt, second.Body)
+	}
+	f.line(t, "message waits for another that was cut short too")
+	f.gone(t, q)
 }

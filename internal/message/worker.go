@@ -25,6 +25,9 @@ const (
 	maxReconnect = 4 * time.Second
 )
 
+// makeWay is how long a suspect waits before it is handled, so that others which came with it are postponed by then.
+const makeWay = 500 * time.Millisecond
+
 // lookOutEvery is how often a worker looks for queues of its handlers that are new.
 const lookOutEvery = time.Second
 
@@ -37,6 +40,7 @@ type Worker struct {
 	tenants  Tenants
 	opening  chan struct{} // has a token for each queue that is being subscribed to, so that calls have connections left
 	present  *queueSet     // the queues of the handlers that are there
+	suspect  sync.Mutex    // held while a message is handled that may have ended a process
 }
 
 // NewWorker makes a worker. lines is for the one line of a message; there may be many, so it should be buffered. When the
@@ -171,6 +175,15 @@ func (w *Worker) handle(ctx context.Context, h Handler, queue owned, d broker.De
 	if d.Attempt > 1 && w.setAside(ctx, queue, d, m) {
 		return false
 	}
+	if isSuspect(m) {
+		if w.suspect.TryLock() {
+			defer w.suspect.Unlock()
+			pause(ctx, makeWay)
+		} else if w.postpone(ctx, queue, m) {
+			w.settle(d.Ack, queue, d.ID)
+			return false
+		}
+	}
 	line := &line{queue: queue, message: m, start: time.Now()}
 	err := w.call(ctx, h, m)
 	if err == nil {
@@ -199,6 +212,16 @@ func (w *Worker) setAside(ctx context.Context, queue owned, d broker.Delivery, m
 	}
 	w.lines.Warn("message came again", zap.Inline(&line{queue: queue, message: m, failure: f}))
 	w.settle(d.Ack, queue, d.ID)
+	return true
+}
+
+// postpone has a suspect wait while another one is handled, which may end the process once more: then it is not the same
+// messages again that end with it. It is false while Postgres is away; then they are handled beside each other.
+func (w *Worker) postpone(ctx context.Context, queue owned, m Message) bool {
+	if w.service.postpone(ctx, queue.queue, m) != nil {
+		return false
+	}
+	w.lines.Info("message waits for another that was cut short too", zap.Inline(&line{queue: queue, message: m}))
 	return true
 }
 
