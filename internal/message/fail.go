@@ -22,6 +22,7 @@ type failure struct {
 	message   Message // its Attempt is the one that failed
 	reason    string
 	permanent bool           // no retry mends it
+	postponed bool           // it has not begun, and does not count
 	delay     *time.Duration // before the next attempt; nil is the queue's back-off
 
 	dead bool          // it is a dead letter
@@ -44,7 +45,7 @@ func (s *Service) fail(ctx context.Context, queue QueueName, failures ...*failur
 		}
 		var again []waiting
 		for _, f := range failures {
-			if f.dead = f.permanent || f.message.Attempt >= policy.MaxAttempts; f.dead {
+			if f.dead = !f.postponed && (f.permanent || f.message.Attempt >= policy.MaxAttempts); f.dead {
 				if err := insertDeadLetter(ctx, tx, f.deadLetter(queue, now)); err != nil {
 					return err
 				}
@@ -60,29 +61,6 @@ func (s *Service) fail(ctx context.Context, queue QueueName, failures ...*failur
 	})
 }
 
-// postponedBy is how many attempts further on the back-off is of a suspect that has to wait for another one.
-const postponedBy = 3
-
-// postpone has a message wait whose attempt has not begun. It is to be acknowledged then.
-func (s *Service) postpone(ctx context.Context, queue QueueName, m Message) error {
-	ctx, cancel := context.WithTimeout(ctx, settleTimeout)
-	defer cancel()
-	return s.db.InTx(ctx, func(tx pgx.Tx) error {
-		policy, now, err := lockPolicy(ctx, tx, queue)
-		if errs.Is(err, errs.NotFound) {
-			return nil
-		}
-		if err != nil {
-			return err
-		}
-		delay := backoff(m.Attempt+postponedBy, policy.MinBackoff, policy.MaxBackoff)
-		m.Attempt--
-		f := &failure{message: m, reason: m.reason, delay: &delay}
-		s.wakeRelay(tx)
-		return insertWaiting(ctx, tx, f.next(owned{auth.TenantOf(ctx), queue}, policy, now))
-	})
-}
-
 func (f *failure) deadLetter(queue QueueName, now time.Time) DeadLetter {
 	m := f.message
 	return DeadLetter{
@@ -91,9 +69,16 @@ func (f *failure) deadLetter(queue QueueName, now time.Time) DeadLetter {
 	}
 }
 
+// postponedBy is how many attempts further on the back-off is of a message that is postponed.
+const postponedBy = 3
+
 func (f *failure) next(queue owned, policy Policy, now time.Time) waiting {
 	m := f.message
 	f.due = backoff(m.Attempt, policy.MinBackoff, policy.MaxBackoff)
+	if f.postponed {
+		f.due = backoff(m.Attempt+postponedBy, policy.MinBackoff, policy.MaxBackoff)
+		m.Attempt--
+	}
 	if f.delay != nil {
 		f.due = *f.delay
 	}

@@ -218,10 +218,11 @@ func (w *Worker) setAside(ctx context.Context, queue owned, d broker.Delivery, m
 // postpone has a suspect wait while another one is handled, which may end the process once more: then it is not the same
 // messages again that end with it. It is false while Postgres is away; then they are handled beside each other.
 func (w *Worker) postpone(ctx context.Context, queue owned, m Message) bool {
-	if w.service.postpone(ctx, queue.queue, m) != nil {
+	f := &failure{message: m, reason: m.reason, postponed: true}
+	if w.service.fail(ctx, queue.queue, f) != nil {
 		return false
 	}
-	w.lines.Info("message waits for another that was cut short too", zap.Inline(&line{queue: queue, message: m}))
+	w.lines.Info("message waits for another that was cut short too", zap.Inline(&line{queue: queue, message: m, failure: f}))
 	return true
 }
 
