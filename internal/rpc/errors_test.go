@@ -49,6 +49,7 @@ func TestOneErrorShape(t *testing.T) {
 		{"GET of a call with effects", "GET", procedure, "", "", 405, "unimplemented", "allowed: POST", ""},
 		{"wrong content type, REST", "POST", route, "text/csv", good, 415, "invalid_argument", "application/json", ""},
 		{"unknown path", "GET", "/nope", "", "", 404, "not_found", "/nope", ""},
+		{"unknown path that reads like a parser", "GET", "/nope%20proto:%20x", "", "", 404, "not_found", "/nope proto: x", ""},
 		{"unknown path, REST", "GET", "/api/v1/nope", "", "", 404, "not_found", "/api/v1/nope", ""},
 		{"unknown procedure", "POST", "/plinth.message.v1.MessageService/Nope", jsonType, "{}", 404, "not_found", "Nope", ""},
 		{"stream over HTTP/1.1", "POST", "/plinth.message.v1.MessageService/Consume", "application/connect+json", "", 505, "unimplemented", "HTTP/2", ""},

@@ -72,9 +72,26 @@ func (c *call) reshaped() *body {
 		}
 	}
 	if c.procedure == "" {
+		c.unparsed(b)
 		c.beforeRPC(b)
 	}
 	return b
+}
+
+// unparsed completes the error of a body, or of a path of REST, that is no message.
+func (c *call) unparsed(b *body) {
+	// What stands before protojson's text names Go types; the no-break space in its prefix says that nobody should lean on it.
+	_, text, found := strings.Cut(strings.ReplaceAll(b.Message, "\u00a0", " "), "proto: ")
+	if !found && c.isREST() && b.Code == connect.CodeUnknown.String() {
+		text, found = b.Message, true // Broken gzip.
+	}
+	if !found {
+		return
+	}
+	b.Message = "the request does not parse: " + errs.Shortened(text, maxFault)
+	if c.isREST() { // The transcoding takes it for its own fault.
+		b.Code, c.status = connect.CodeInvalidArgument.String(), http.StatusBadRequest
+	}
 }
 
 // restBody reads the google.rpc.Status that REST transcoding wrote. It is nil for anything else.
@@ -149,16 +166,7 @@ const maxFault = 1 << 10
 
 // beforeRPC completes an error that was made outside of the interceptor: its details, and its part of the log line.
 func (c *call) beforeRPC(b *body) {
-	// What stands before protojson's text names Go types; the no-break space in its prefix says that nobody should lean on it.
-	_, text, unparsed := strings.Cut(strings.ReplaceAll(b.Message, "\u00a0", " "), "proto: ")
 	_ = c.code.UnmarshalText([]byte(b.Code)) // An unknown name leaves the code of the HTTP status.
-	if !unparsed && c.isREST() && c.code == connect.CodeUnknown {
-		text, unparsed = b.Message, true // The transcoding could make no message of the request, and takes that for its own fault.
-	}
-	if unparsed {
-		b.Message = "the request does not parse: " + errs.Shortened(text, maxFault)
-		c.code, b.Code, c.status = connect.CodeInvalidArgument, connect.CodeInvalidArgument.String(), http.StatusBadRequest
-	}
 	if c.err == nil {
 		c.err = errors.New(b.Message)
 	}
