@@ -81,7 +81,7 @@ func (b *Broker) Run(ctx context.Context) error {
 	return nil
 }
 
-func (b *Broker) start(l *link, serve func(*amqp091.Connection, *socket) error) {
+func (b *Broker) start(l *link, serve func(*amqp091.Connection) error) {
 	b.links.Go(func() { l.run(b.life, serve) })
 }
 

@@ -42,7 +42,7 @@ func newLink(url string, logger *zap.Logger, life context.Context, channelMax ui
 }
 
 // run keeps the link until ctx ends. Each connection is given to serve; when serve returns, it is closed.
-func (l *link) run(ctx context.Context, serve func(*amqp091.Connection, *socket) error) {
+func (l *link) run(ctx context.Context, serve func(*amqp091.Connection) error) {
 	for attempt := 0; ctx.Err() == nil; attempt++ {
 		lived, err := l.connect(ctx, serve)
 		if ctx.Err() != nil {
@@ -61,7 +61,7 @@ func (l *link) run(ctx context.Context, serve func(*amqp091.Connection, *socket)
 }
 
 // connect holds one connection from its dial to its end, and gives how long it lived.
-func (l *link) connect(ctx context.Context, serve func(*amqp091.Connection, *socket) error) (time.Duration, error) {
+func (l *link) connect(ctx context.Context, serve func(*amqp091.Connection) error) (time.Duration, error) {
 	conn, wire, err := l.dial(ctx)
 	if err != nil {
 		return 0, err
@@ -70,7 +70,7 @@ func (l *link) connect(ctx context.Context, serve func(*amqp091.Connection, *soc
 	l.logger.Info("connected to RabbitMQ")
 	l.set(conn)
 	stop := context.AfterFunc(ctx, func() { hangUp(conn, wire) })
-	err = serve(conn, wire)
+	err = serve(conn)
 	stop()
 	l.set(nil)
 	hangUp(conn, wire)
@@ -149,7 +149,7 @@ func (l *link) wait(ctx context.Context) (*amqp091.Connection, error) {
 }
 
 // awaitClose serves a connection that others use.
-func awaitClose(conn *amqp091.Connection, _ *socket) error {
+func awaitClose(conn *amqp091.Connection) error {
 	return closeReason(<-conn.NotifyClose(make(chan *amqp091.Error, 1)))
 }
 

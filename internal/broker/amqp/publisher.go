@@ -1,7 +1,6 @@
 package amqp
 
 import (
-	"runtime"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -45,8 +44,8 @@ func (p *publisher) blocked() bool {
 }
 
 // serve publishes over one connection, until that or its channel is lost.
-func (p *publisher) serve(conn *amqp091.Connection, wire *socket) error {
-	s, err := newSession(conn, wire, new(atomic.Bool))
+func (p *publisher) serve(conn *amqp091.Connection) error {
+	s, err := newSession(conn, new(atomic.Bool))
 	if err != nil {
 		return err
 	}
@@ -58,8 +57,8 @@ func (p *publisher) serve(conn *amqp091.Connection, wire *socket) error {
 	p.session.Store(s)
 	for err == nil {
 		select {
-		case first := <-p.batches:
-			err = p.write(first)
+		case b := <-p.batches:
+			err = p.writeBatch(b)
 		case <-p.check.C:
 			err = p.renew()
 		case reason := <-p.session.Load().closed:
@@ -72,7 +71,7 @@ func (p *publisher) serve(conn *amqp091.Connection, wire *socket) error {
 // renew goes on over a new channel where RabbitMQ owes the confirm of a publication for too long: its channel may never
 // confirm another one to that queue. While it blocks publishers it owes none.
 //
-// The wire must not be corked. On a connection that hangs renew does too, until the heartbeat ends the connection.
+// On a connection that hangs renew does too, until the heartbeat ends the connection.
 func (p *publisher) renew() error {
 	s := p.session.Load()
 	overdue := s.overdue()
@@ -80,47 +79,13 @@ func (p *publisher) renew() error {
 		return nil
 	}
 	p.logger.Warn("RabbitMQ leaves publications unconfirmed, going on over a new channel", zap.Int("overdue", overdue))
-	next, err := newSession(s.conn, s.wire, s.blocked)
+	next, err := newSession(s.conn, s.blocked)
 	if err != nil {
 		return err
 	}
 	p.session.Store(next)
 	go s.retire()
 	return nil
-}
-
-// write writes a batch, and with it others that wait now: not without end, since serve has more to see to.
-func (p *publisher) write(first *batch) error {
-	wire := p.session.Load().wire
-	wire.cork()
-	for n, next := 1, first; next != nil; n, next = n+1, p.another(n) {
-		if err := p.writeBatch(next); err != nil {
-			_ = wire.uncork() // For what else is on the way; the connection is over.
-			return err
-		}
-	}
-	return wire.uncork()
-}
-
-// another takes a batch after n others, where one waits and the window has a place for it, and gives nil where not.
-func (p *publisher) another(n int) *batch {
-	if n == window || len(p.session.Load().places) == 0 {
-		return nil
-	}
-	select {
-	case next := <-p.batches:
-		return next
-	default:
-	}
-	// Callers come in flocks: one confirm lets many of them go on to their next message. The turn is theirs before what is
-	// written is sent, which makes for fewer system calls.
-	runtime.Gosched()
-	select {
-	case next := <-p.batches:
-		return next
-	default:
-		return nil
-	}
 }
 
 // writeBatch writes a batch, as the window has places for it. An error ends the connection; what is not written is lost
@@ -151,21 +116,10 @@ func (p *publisher) writeEntry(b *batch, e entry) error {
 	return s.write(b, e, place)
 }
 
-// place takes a place of the window. Where none is free, what was written is sent first: only its confirms free one.
-// Where they do not come either, a new channel brings a new window.
+// place takes a place of the window. Where none becomes free, because confirms do not come, a new channel brings a new window.
 func (p *publisher) place() (*session, int, error) {
-	s := p.session.Load()
-	select {
-	case place := <-s.places:
-		return s, place, nil
-	default:
-	}
-	if err := s.wire.uncork(); err != nil {
-		return nil, 0, err
-	}
-	defer s.wire.cork()
 	for {
-		s = p.session.Load()
+		s := p.session.Load()
 		select {
 		case place := <-s.places:
 			return s, place, nil
@@ -182,7 +136,6 @@ func (p *publisher) place() (*session, int, error) {
 // session is the life of one channel in confirm mode.
 type session struct {
 	conn    *amqp091.Connection
-	wire    *socket
 	blocked *atomic.Bool // the connection's
 	channel *amqp091.Channel
 	closed  <-chan *amqp091.Error
@@ -195,7 +148,7 @@ type session struct {
 	returned [window]bool // by the place of the publication
 }
 
-func newSession(conn *amqp091.Connection, wire *socket, blocked *atomic.Bool) (*session, error) {
+func newSession(conn *amqp091.Connection, blocked *atomic.Bool) (*session, error) {
 	channel, err := conn.Channel()
 	if err != nil {
 		return nil, err
@@ -205,7 +158,6 @@ func newSession(conn *amqp091.Connection, wire *socket, blocked *atomic.Bool) (*
 	}
 	s := &session{
 		conn:    conn,
-		wire:    wire,
 		blocked: blocked,
 		channel: channel,
 		closed:  channel.NotifyClose(make(chan *amqp091.Error, 1)),

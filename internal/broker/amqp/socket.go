@@ -2,6 +2,7 @@ package amqp
 
 import (
 	"net"
+	"runtime"
 	"sync"
 	"time"
 )
@@ -10,7 +11,7 @@ const (
 	// writeTimeout is how long a server may read nothing while the client has something to write. It is shorter than
 	// callLimit, so that the call that is stuck learns why.
 	writeTimeout = 4 * time.Second
-	// maxHeld is how much a corked socket holds back, in bytes.
+	// maxHeld is how much a socket holds back, in bytes.
 	maxHeld = 64 << 10
 )
 
@@ -18,14 +19,15 @@ const (
 //
 // A write that is stuck fails: the library holds its locks while it writes, so that it could not even close.
 //
-// Writes can be held back, to be sent together: the library sends each publication by a system call of its own, which
-// costs more than all else about a small one, on both sides.
+// What is written at about the same time is sent together: the library sends each publication and each ack by a system call
+// of its own, which costs more than all else about a small one, on both sides. A write that fails afterwards closes the
+// connection, which the library's reader learns.
 type socket struct {
 	net.Conn
 
-	mu     sync.Mutex
-	corked bool
-	held   []byte
+	mu   sync.Mutex
+	held []byte
+	err  error // of the first write that failed: a frame may be torn, nothing may follow it
 }
 
 func newSocket(conn net.Conn) *socket { return &socket{Conn: conn} }
@@ -33,47 +35,37 @@ func newSocket(conn net.Conn) *socket { return &socket{Conn: conn} }
 func (s *socket) Write(p []byte) (int, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.corked && len(s.held)+len(p) <= maxHeld {
-		s.held = append(s.held, p...)
-		return len(p), nil
+	if s.err == nil && len(s.held)+len(p) > maxHeld {
+		s.flush()
 	}
-	if err := s.flush(); err != nil {
-		return 0, err
+	if s.err != nil {
+		return 0, s.err
 	}
-	return s.send(p)
-}
-
-// cork begins to hold writes back.
-func (s *socket) cork() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.corked = true
-}
-
-// uncork sends what was held back.
-func (s *socket) uncork() error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.corked = false
-	return s.flush()
-}
-
-func (s *socket) flush() error {
 	if len(s.held) == 0 {
-		return nil
+		go s.flushSoon()
 	}
-	_, err := s.send(s.held)
-	s.held = s.held[:0]
-	return err
+	s.held = append(s.held, p...)
+	return len(p), nil
 }
 
-func (s *socket) send(p []byte) (int, error) {
-	if err := s.SetWriteDeadline(time.Now().Add(writeTimeout)); err != nil {
-		return 0, err
+// flushSoon sends what is held back, after those who are about to write had their turn: callers come in flocks, and one
+// confirm or delivery lets many of them go on.
+func (s *socket) flushSoon() {
+	runtime.Gosched()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.flush()
+}
+
+func (s *socket) flush() {
+	if len(s.held) == 0 || s.err != nil {
+		return
 	}
-	n, err := s.Conn.Write(p)
-	if err != nil {
-		_ = s.Close() // A frame may be torn: nothing may follow it.
+	if s.err = s.SetWriteDeadline(time.Now().Add(writeTimeout)); s.err == nil {
+		_, s.err = s.Conn.Write(s.held)
 	}
-	return n, err
+	s.held = s.held[:0]
+	if s.err != nil {
+		_ = s.Close()
+	}
 }
