@@ -2,6 +2,7 @@ package app_test
 
 import (
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
@@ -29,7 +30,7 @@ func startRabbitMQ(t testing.TB) *rabbitNode {
 	if err := os.WriteFile(plugins, []byte("[]."), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	amqpPort, distPort, epmdPort := freePort(t), freePort(t), freePort(t)
+	amqpPort, distPort, epmdPort := freePort(), freePort(), freePort()
 	r := &rabbitNode{url: "amqp://guest:guest@127.0.0.1:" + amqpPort + "/", env: map[string]string{
 		"HOME":                          home, // for the cookie
 		"RABBITMQ_NODENAME":             fmt.Sprintf("plinth-%d-%s@localhost", os.Getpid(), amqpPort),
@@ -78,13 +79,15 @@ func (r *rabbitNode) stop(t testing.TB) {
 	r.node.exit(t, patience)
 }
 
-// freePort is one that nobody listens on.
-func freePort(t testing.TB) string {
-	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+// freePort is one that nobody listens on, and that no system gives to who asks for any port: until the node listens there,
+// and while it is away, another test might get it.
+func freePort() string {
+	for {
+		port := strconv.Itoa(10_000 + rand.N(20_000))
+		listener, err := net.Listen("tcp", "127.0.0.1:"+port)
+		if err == nil {
+			_ = listener.Close()
+			return port
+		}
 	}
-	defer func() { _ = listener.Close() }()
-	return strconv.Itoa(listener.Addr().(*net.TCPAddr).Port)
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/google/uuid"
 
 	"plinth/internal/broker"
+	"plinth/internal/errs"
 )
 
 const (
@@ -66,9 +67,7 @@ func QueueName(t testing.TB, b broker.Broker) string {
 	t.Helper()
 	name := "brokertest." + uuid.NewString()
 	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), Patience)
-		defer cancel()
-		if err := b.Delete(ctx, name); err != nil {
+		if err := insist(func(ctx context.Context) error { return b.Delete(ctx, name) }); err != nil {
 			t.Errorf("Delete in cleanup: %v", err)
 		}
 	})
@@ -81,10 +80,24 @@ func Declare(t testing.TB, b broker.Broker, queue broker.Queue) string {
 	if queue.Name == "" {
 		queue.Name = QueueName(t, b)
 	}
-	if err := b.Declare(Patient(t), queue); err != nil {
+	if err := insist(func(ctx context.Context) error { return b.Declare(ctx, queue) }); err != nil {
 		t.Fatalf("Declare: %v", err)
 	}
 	return queue.Name
+}
+
+// insist calls again while the broker is away: before and after a test, a disk that is busy with others may take longer than
+// a call may.
+func insist(call func(context.Context) error) error {
+	ctx, cancel := context.WithTimeout(context.Background(), Patience)
+	defer cancel()
+	for {
+		err := call(ctx)
+		if !errs.Is(err, errs.Unavailable) || ctx.Err() != nil {
+			return err
+		}
+		<-time.After(20 * time.Millisecond)
+	}
 }
 
 // TopicName makes a name that nobody else uses.
@@ -93,7 +106,8 @@ func TopicName() string { return "brokertest." + uuid.NewString() }
 // Bind ties a queue to a topic.
 func Bind(t testing.TB, b broker.Broker, queue, topic, pattern string) {
 	t.Helper()
-	if err := b.Bind(Patient(t), queue, broker.Binding{Topic: topic, Pattern: pattern}); err != nil {
+	binding := broker.Binding{Topic: topic, Pattern: pattern}
+	if err := insist(func(ctx context.Context) error { return b.Bind(ctx, queue, binding) }); err != nil {
 		t.Fatalf("Bind: %v", err)
 	}
 }
