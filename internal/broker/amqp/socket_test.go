@@ -1,6 +1,8 @@
 package amqp
 
 import (
+	"bytes"
+	"encoding/binary"
 	"errors"
 	"net"
 	"testing"
@@ -34,5 +36,43 @@ func TestLateWriteErrorClosesConnection(t *testing.T) {
 	}
 	if _, err := s.Write([]byte("ack")); !errors.Is(err, errBroken) {
 		t.Errorf("a write after one that failed: %v", err)
+	}
+}
+
+// slowConn takes a moment for each write, and keeps all of them.
+type slowConn struct {
+	net.Conn
+	written bytes.Buffer
+	largest int
+}
+
+func (c *slowConn) Write(p []byte) (int, error) {
+	<-time.After(time.Millisecond)
+	c.largest = max(c.largest, len(p))
+	return c.written.Write(p)
+}
+func (c *slowConn) SetWriteDeadline(time.Time) error { return nil }
+
+// TestSocketKeepsOrderAndHoldsLittle writes faster than the network takes it.
+func TestSocketKeepsOrderAndHoldsLittle(t *testing.T) {
+	t.Parallel()
+	conn := &slowConn{}
+	s := newSocket(conn)
+	var want []byte
+	for n := range uint64(2000) {
+		frame := binary.BigEndian.AppendUint64(make([]byte, 0, 4<<10), n)[:4<<10]
+		want = append(want, frame...)
+		if _, err := s.Write(frame); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.flush()
+	if !bytes.Equal(conn.written.Bytes(), want) {
+		t.Errorf("%d bytes were sent, not the %d that were written, or not in their order", conn.written.Len(), len(want))
+	}
+	if conn.largest > maxHeld {
+		t.Errorf("%d bytes were held back", conn.largest)
 	}
 }

@@ -86,8 +86,8 @@ func Declare(t testing.TB, b broker.Broker, queue broker.Queue) string {
 	return queue.Name
 }
 
-// insist calls again while the broker is away: before and after a test, a disk that is busy with others may take longer than
-// a call may.
+// insist calls again while the broker is away, which is not what the case is about: a disk that is busy with others may take
+// longer than a call may.
 func insist(call func(context.Context) error) error {
 	ctx, cancel := context.WithTimeout(context.Background(), Patience)
 	defer cancel()

@@ -167,14 +167,8 @@ func testStaleDelivery(t *testing.T, open Open) {
 	again := Receive(t, sub)
 	wantMessage(t, again.Message, sent[0])
 	_ = stale.Ack(Patient(t))
-	for within := Patient(t); ; {
-		err := again.Nack(within)
-		if err == nil {
-			break
-		}
-		if !errs.Is(err, errs.Unavailable) || within.Err() != nil { // It may meet a connection that was cut too.
-			t.Fatalf("Nack: %v", err)
-		}
+	if err := insist(again.Nack); err != nil { // It may meet a connection that was cut too.
+		t.Fatalf("Nack: %v", err)
 	}
 
 	// Had the stale ack ended the message, or the subscription, the nack could not bring it back.
