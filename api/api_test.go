@@ -1,6 +1,7 @@
 package api_test
 
 import (
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -8,10 +9,58 @@ import (
 	"google.golang.org/genproto/googleapis/api/annotations"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/reflect/protoregistry"
 
 	"plinth/api"
-	messagev1 "plinth/api/plinth/message/v1"
+	_ "plinth/api/plinth/auth/v1"
+	_ "plinth/api/plinth/message/v1"
+	_ "plinth/api/plinth/tenant/v1"
 )
+
+// protos returns every proto file of this module. One that no import below links is an error: nothing would look at it.
+func protos(t *testing.T) (files []protoreflect.FileDescriptor) {
+	t.Helper()
+	paths, err := filepath.Glob("plinth/*/v*/*.proto")
+	if err != nil || len(paths) == 0 {
+		t.Fatalf("no protos: %v", err)
+	}
+	for _, path := range paths {
+		file, err := protoregistry.GlobalFiles.FindFileByPath(path)
+		if err != nil {
+			t.Fatalf("%s: %v; import its generated package in this test", path, err)
+		}
+		files = append(files, file)
+	}
+	return files
+}
+
+// Times on the wire are called *_time (AIP-142), wherever they stand.
+func TestTimesAreNamedAsTimes(t *testing.T) {
+	times := 0
+	var check func(messages protoreflect.MessageDescriptors)
+	check = func(messages protoreflect.MessageDescriptors) {
+		for i := range messages.Len() {
+			fields := messages.Get(i).Fields()
+			for j := range fields.Len() {
+				f := fields.Get(j)
+				if f.Message() == nil || f.Message().FullName() != "google.protobuf.Timestamp" {
+					continue
+				}
+				times++
+				if !strings.HasSuffix(string(f.Name()), "_time") && !strings.HasSuffix(string(f.Name()), "_times") {
+					t.Errorf("%s is a time, so its name ends in _time", f.FullName())
+				}
+			}
+			check(messages.Get(i).Messages())
+		}
+	}
+	for _, file := range protos(t) {
+		check(file.Messages())
+	}
+	if times == 0 {
+		t.Error("no times in the protos")
+	}
+}
 
 type operation struct {
 	OperationID string `yaml:"operationId"`
@@ -34,7 +83,7 @@ func TestOpenAPIHasEveryRoute(t *testing.T) {
 		t.Fatal(err)
 	}
 	routes := 0
-	for _, file := range []protoreflect.FileDescriptor{messagev1.File_plinth_message_v1_message_proto} {
+	for _, file := range protos(t) {
 		for i := range file.Services().Len() {
 			methods := file.Services().Get(i).Methods()
 			for j := range methods.Len() {

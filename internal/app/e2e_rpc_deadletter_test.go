@@ -68,7 +68,7 @@ func listsDeadLetters(t *testing.T, c *caller) {
 		}
 		return res, reasons
 	}
-	middle := letters[1].GetLastFailedAt()
+	middle := letters[1].GetLastFailureTime()
 	for _, test := range []struct {
 		filter *messagev1.DeadLetterFilter
 		want   []string
@@ -77,9 +77,9 @@ func listsDeadLetters(t *testing.T, c *caller) {
 		{&messagev1.DeadLetterFilter{Reason: "NO DISK"}, []string{"No disk found", "no disk left"}},
 		{&messagev1.DeadLetterFilter{Reason: "0%"}, []string{"100% full"}},
 		{&messagev1.DeadLetterFilter{Reason: "n% d"}, nil},
-		{&messagev1.DeadLetterFilter{FailedAfter: middle}, []string{"No disk found", "100% full"}},
-		{&messagev1.DeadLetterFilter{FailedBefore: middle}, []string{"no disk left"}},
-		{&messagev1.DeadLetterFilter{Reason: "disk", FailedAfter: middle}, []string{"No disk found"}},
+		{&messagev1.DeadLetterFilter{StartTime: middle}, []string{"No disk found", "100% full"}},
+		{&messagev1.DeadLetterFilter{EndTime: middle}, []string{"no disk left"}},
+		{&messagev1.DeadLetterFilter{Reason: "disk", StartTime: middle}, []string{"No disk found"}},
 	} {
 		if _, got := list(&messagev1.ListDeadLettersRequest{Filter: test.filter}); !slices.Equal(got, test.want) {
 			t.Errorf("ListDeadLetters with %v: %q, want %q", test.filter, got, test.want)
@@ -105,15 +105,15 @@ func getsDeadLetters(t *testing.T, c *caller) {
 		t.Fatal(err)
 	}
 	same(t, "GetDeadLetter", got, letters[0])
-	recent(t, "published_at", got.GetPublishedAt())
-	recent(t, "first_failed_at", got.GetFirstFailedAt())
-	recent(t, "last_failed_at", got.GetLastFailedAt())
+	recent(t, "publish_time", got.GetPublishTime())
+	recent(t, "first_failure_time", got.GetFirstFailureTime())
+	recent(t, "last_failure_time", got.GetLastFailureTime())
 	if uuid.Validate(got.GetMessageId()) != nil {
 		t.Errorf("the id of the message is %q", got.GetMessageId())
 	}
 	same(t, "GetDeadLetter", got, &messagev1.DeadLetter{
 		Id: letters[0].GetId(), Queue: queue, MessageId: got.GetMessageId(), Reason: "broken", Attempts: 1,
-		FirstFailedAt: got.GetFirstFailedAt(), LastFailedAt: got.GetLastFailedAt(), PublishedAt: got.GetPublishedAt(),
+		FirstFailureTime: got.GetFirstFailureTime(), LastFailureTime: got.GetLastFailureTime(), PublishTime: got.GetPublishTime(),
 		Payload: binary256(), Attributes: attributes(),
 	})
 }

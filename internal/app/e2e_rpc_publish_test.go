@@ -34,7 +34,7 @@ func publishes(t *testing.T, c *caller) {
 		"":                  {Queue: queue, Payload: text("")},
 		"by topic":          {Topic: topic, RoutingKey: "eu.berlin", Payload: text("by topic")},
 		"past": {Queue: queue, Payload: text("past"),
-			When: &messagev1.PublishRequest_DeliverAt{DeliverAt: timestamppb.New(time.Now().Add(-time.Hour))}},
+			When: &messagev1.PublishRequest_DeliverTime{DeliverTime: timestamppb.New(time.Now().Add(-time.Hour))}},
 		"soon": {Queue: queue, Payload: text("soon"), When: &messagev1.PublishRequest_Delay{Delay: durationpb.New(time.Millisecond)}},
 		"once": keyed,
 	} {
@@ -97,11 +97,11 @@ func (c *caller) waiting(t testing.TB, queue string) *messagev1.WaitingMessage {
 	due := time.Now().Add(time.Hour).Truncate(time.Millisecond)
 	res, err := c.grpc.Publish(t.Context(), &messagev1.PublishRequest{Queue: queue,
 		Payload: &messagev1.PublishRequest_Data{Data: binary256()}, Attributes: attributes(),
-		When: &messagev1.PublishRequest_DeliverAt{DeliverAt: timestamppb.New(due)}})
+		When: &messagev1.PublishRequest_DeliverTime{DeliverTime: timestamppb.New(due)}})
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &messagev1.WaitingMessage{Id: res.GetId(), Queue: queue, DeliverAt: timestamppb.New(due), Payload: binary256(), Attributes: attributes()}
+	return &messagev1.WaitingMessage{Id: res.GetId(), Queue: queue, DeliverTime: timestamppb.New(due), Payload: binary256(), Attributes: attributes()}
 }
 
 func getsMessages(t *testing.T, c *caller) {
@@ -110,8 +110,8 @@ func getsMessages(t *testing.T, c *caller) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	recent(t, "published_at", got.GetPublishedAt())
-	got.PublishedAt = nil
+	recent(t, "publish_time", got.GetPublishTime())
+	got.PublishTime = nil
 	same(t, "GetMessage", got, want)
 }
 
@@ -139,7 +139,7 @@ func delivers(t *testing.T, c *caller) {
 	consumer := consume(t, c, &messagev1.Subscribe{Queue: queue})
 	for i := range messages {
 		m := consumer.next(t)
-		recent(t, "published_at", m.GetPublishedAt())
+		recent(t, "publish_time", m.GetPublishTime())
 		if string(m.GetPayload()) != strconv.Itoa(i) || m.GetAttempt() != 1 {
 			t.Errorf("message %d comes as %v", i, m)
 		}

@@ -130,7 +130,7 @@ func messagesToProto(batch []Message) []*messagev1.Message {
 	for i, m := range batch {
 		messages[i] = &messagev1.Message{
 			Id: m.ID, Attempt: int32(m.Attempt), Payload: m.Body, Attributes: m.Attributes,
-			PublishedAt: timestamppb.New(m.PublishedAt()),
+			PublishTime: timestamppb.New(m.PublishedAt()),
 		}
 	}
 	return messages

@@ -124,10 +124,10 @@ func choiceFromProto(req choiceRequest) (queue QueueName, which Choice, err erro
 
 func filterFromProto(f *messagev1.DeadLetterFilter) (filter Filter, err error) {
 	filter.Reason = f.GetReason()
-	if filter.FailedAfter, err = timeFromProto("filter.failed_after", f.GetFailedAfter()); err != nil {
+	if filter.FailedAfter, err = timeFromProto("filter.start_time", f.GetStartTime()); err != nil {
 		return filter, err
 	}
-	filter.FailedBefore, err = timeFromProto("filter.failed_before", f.GetFailedBefore())
+	filter.FailedBefore, err = timeFromProto("filter.end_time", f.GetEndTime())
 	return filter, err
 }
 
@@ -145,8 +145,8 @@ func timeFromProto(field string, t *timestamppb.Timestamp) (time.Time, error) {
 func deadLetterToProto(d DeadLetter) *messagev1.DeadLetter {
 	return &messagev1.DeadLetter{
 		Id: d.ID, Queue: d.Queue.String(), MessageId: d.MessageID, Reason: d.Reason, Attempts: int32(d.Attempts),
-		FirstFailedAt: timestamppb.New(d.FirstFailedAt), LastFailedAt: timestamppb.New(d.LastFailedAt),
-		PublishedAt: timeToProto(d.PublishedAt()), Payload: d.Body, Attributes: d.Attributes,
+		FirstFailureTime: timestamppb.New(d.FirstFailedAt), LastFailureTime: timestamppb.New(d.LastFailedAt),
+		PublishTime: timeToProto(d.PublishedAt()), Payload: d.Body, Attributes: d.Attributes,
 	}
 }
 

@@ -17,7 +17,7 @@ func TestDeadLettersOnTheWire(t *testing.T) {
 	q, ctx, c := e.queue(t, "orders"), within(t), e.client(connect.WithProtoJSON())
 	ids := e.letters(t, q, 5)
 	page, err := c.ListDeadLetters(ctx, &messagev1.ListDeadLettersRequest{
-		Queue: "orders", PageSize: 2, Filter: &messagev1.DeadLetterFilter{Reason: "BECAUSE", FailedAfter: timestamppb.New(time.Now().Add(-time.Hour))},
+		Queue: "orders", PageSize: 2, Filter: &messagev1.DeadLetterFilter{Reason: "BECAUSE", StartTime: timestamppb.New(time.Now().Add(-time.Hour))},
 	})
 	if err != nil || len(page.GetDeadLetters()) != 2 || page.GetNextPageToken() == "" {
 		t.Fatalf("%v %v", page, err)
@@ -25,7 +25,7 @@ func TestDeadLettersOnTheWire(t *testing.T) {
 	d, err := c.GetDeadLetter(ctx, &messagev1.GetDeadLetterRequest{Id: ids[0]})
 	if err != nil || d.GetId() != ids[0] || d.GetQueue() != "orders" || d.GetMessageId() == "" || d.GetAttempts() != 3 ||
 		!strings.HasPrefix(d.GetReason(), "because of ") || !strings.HasPrefix(string(d.GetPayload()), "body ") ||
-		d.GetAttributes()["colour"] != "red" || d.PublishedAt != nil || d.GetFirstFailedAt().AsTime().After(d.GetLastFailedAt().AsTime()) {
+		d.GetAttributes()["colour"] != "red" || d.PublishTime != nil || d.GetFirstFailureTime().AsTime().After(d.GetLastFailureTime().AsTime()) {
 		t.Errorf("%v %v", d, err)
 	}
 	plan, err := c.RedriveDeadLetters(ctx, &messagev1.RedriveDeadLettersRequest{Queue: "orders", Ids: append(ids[:2:2], d.GetMessageId()), DryRun: true})
@@ -66,13 +66,13 @@ func TestDeadLettersOnTheWireRefuse(t *testing.T) {
 	for what, call := range map[string]func() error{
 		"a moment that is none": func() error {
 			_, err := c.ListDeadLetters(ctx, &messagev1.ListDeadLettersRequest{
-				Queue: "orders", Filter: &messagev1.DeadLetterFilter{FailedBefore: &timestamppb.Timestamp{Seconds: 1 << 60}},
+				Queue: "orders", Filter: &messagev1.DeadLetterFilter{EndTime: &timestamppb.Timestamp{Seconds: 1 << 60}},
 			})
 			return err
 		},
 		"a choice of such a moment": func() error {
 			_, err := c.PurgeDeadLetters(ctx, &messagev1.PurgeDeadLettersRequest{
-				Queue: "orders", Filter: &messagev1.DeadLetterFilter{FailedAfter: &timestamppb.Timestamp{Seconds: 1 << 60}},
+				Queue: "orders", Filter: &messagev1.DeadLetterFilter{StartTime: &timestamppb.Timestamp{Seconds: 1 << 60}},
 			})
 			return err
 		},

@@ -67,8 +67,8 @@ func publicationFromProto(req *messagev1.PublishRequest) (p Publication, err err
 	switch when := req.GetWhen().(type) {
 	case *messagev1.PublishRequest_Delay:
 		p.Delay = when.Delay.AsDuration()
-	case *messagev1.PublishRequest_DeliverAt:
-		p.DeliverAt = when.DeliverAt.AsTime()
+	case *messagev1.PublishRequest_DeliverTime:
+		p.DeliverAt = when.DeliverTime.AsTime()
 	}
 	p.Attributes, p.IdempotencyKey = req.GetAttributes(), req.GetIdempotencyKey()
 	return p, err
@@ -80,9 +80,9 @@ func (r *RPC) GetMessage(ctx context.Context, req *messagev1.GetMessageRequest) 
 		return nil, err
 	}
 	return &messagev1.WaitingMessage{
-		Id: m.ID, Queue: m.Queue.String(), Topic: m.Topic, RoutingKey: m.RoutingKey, DeliverAt: timestamppb.New(m.DeliverAt),
+		Id: m.ID, Queue: m.Queue.String(), Topic: m.Topic, RoutingKey: m.RoutingKey, DeliverTime: timestamppb.New(m.DeliverAt),
 		Attempts: int32(m.Attempts), Reason: m.Reason, Payload: m.Body, Attributes: m.Attributes,
-		PublishedAt: timestamppb.New(Message{ID: m.ID}.PublishedAt()),
+		PublishTime: timestamppb.New(Message{ID: m.ID}.PublishedAt()),
 	}, nil
 }
 

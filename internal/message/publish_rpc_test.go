@@ -29,15 +29,15 @@ func TestPublishLater(t *testing.T) {
 	at := time.Now().Add(time.Hour).Truncate(time.Microsecond)
 	req := textMessage("", "hello")
 	req.Topic, req.RoutingKey, req.Attributes = "news", "a.b", map[string]string{"a": "b"}
-	req.When = &messagev1.PublishRequest_DeliverAt{DeliverAt: timestamppb.New(at)}
+	req.When = &messagev1.PublishRequest_DeliverTime{DeliverTime: timestamppb.New(at)}
 	res, err := c.Publish(ctx, req)
 	if err != nil {
 		t.Fatal(err)
 	}
 	m, err := c.GetMessage(ctx, &messagev1.GetMessageRequest{Id: res.GetId()})
 	if err != nil || m.GetId() != res.GetId() || m.GetQueue() != "" || m.GetTopic() != "news" || m.GetRoutingKey() != "a.b" ||
-		!m.GetDeliverAt().AsTime().Equal(at) || string(m.GetPayload()) != "hello" || !maps.Equal(m.GetAttributes(), req.Attributes) ||
-		time.Since(m.GetPublishedAt().AsTime()) > time.Minute {
+		!m.GetDeliverTime().AsTime().Equal(at) || string(m.GetPayload()) != "hello" || !maps.Equal(m.GetAttributes(), req.Attributes) ||
+		time.Since(m.GetPublishTime().AsTime()) > time.Minute {
 		t.Errorf("%v %v", m, err)
 	}
 	if _, err := c.CancelMessage(ctx, &messagev1.CancelMessageRequest{Id: res.GetId()}); err != nil {
@@ -73,7 +73,7 @@ func TestPublishBatchTellsEachError(t *testing.T) {
 	withTopic, both := textMessage("", "a"), textMessage("orders", "a")
 	withTopic.Topic, both.Topic = "unbound", "unbound"
 	far := textMessage("orders", "a")
-	far.When = &messagev1.PublishRequest_DeliverAt{DeliverAt: timestamppb.New(time.Now().Add(2 * message.MaxDelay))}
+	far.When = &messagev1.PublishRequest_DeliverTime{DeliverTime: timestamppb.New(time.Now().Add(2 * message.MaxDelay))}
 	batch := []*messagev1.PublishRequest{
 		textMessage("orders", "0"), textMessage("none", "a"), {Queue: "orders"}, textMessage("!", "a"), withTopic, both, far,
 		textMessage("orders", strings.Repeat("x", message.MaxBytes+1)), textMessage("orders", "8"),

@@ -137,7 +137,7 @@ func TestConsume(t *testing.T) {
 		id := e.publish(t, q, name)
 		s := e.consume(t, subscribe(&messagev1.Subscribe{Queue: "orders", MaxOutstanding: 1, AckDeadline: durationpb.New(time.Minute)}), options...)
 		m := receive(t, s)
-		if m.GetId() != id || string(m.GetPayload()) != name || m.GetAttempt() != 1 || time.Since(m.GetPublishedAt().AsTime()) > time.Minute {
+		if m.GetId() != id || string(m.GetPayload()) != name || m.GetAttempt() != 1 || time.Since(m.GetPublishTime().AsTime()) > time.Minute {
 			t.Errorf("%s: %v", name, m)
 		}
 		_ = s.Send(&messagev1.ConsumeRequest{Request: &messagev1.ConsumeRequest_Extend{Extend: &messagev1.Extend{Ids: []string{id}}}})

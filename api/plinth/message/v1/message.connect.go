@@ -91,7 +91,7 @@ const (
 // MessageServiceClient is a client for the plinth.message.v1.MessageService service.
 type MessageServiceClient interface {
 	// Publish puts one message in a queue, or in every queue that is bound to a topic. It answers once the broker holds the
-	// message durably; a message with `delay`, `deliver_at` or `idempotency_key` once it is committed, to reach the broker
+	// message durably; a message with `delay`, `deliver_time` or `idempotency_key` once it is committed, to reach the broker
 	// when it is due.
 	//
 	// Errors: `not_found` for an unknown queue, and for a topic and routing key that no queue is bound to;
@@ -494,7 +494,7 @@ func (c *messageServiceClient) ListDeadLetterOperations(ctx context.Context, req
 // MessageServiceHandler is an implementation of the plinth.message.v1.MessageService service.
 type MessageServiceHandler interface {
 	// Publish puts one message in a queue, or in every queue that is bound to a topic. It answers once the broker holds the
-	// message durably; a message with `delay`, `deliver_at` or `idempotency_key` once it is committed, to reach the broker
+	// message durably; a message with `delay`, `deliver_time` or `idempotency_key` once it is committed, to reach the broker
 	// when it is due.
 	//
 	// Errors: `not_found` for an unknown queue, and for a topic and routing key that no queue is bound to;

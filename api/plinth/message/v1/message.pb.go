@@ -164,7 +164,7 @@ type PublishRequest struct {
 	// Types that are valid to be assigned to When:
 	//
 	//	*PublishRequest_Delay
-	//	*PublishRequest_DeliverAt
+	//	*PublishRequest_DeliverTime
 	When          isPublishRequest_When `protobuf_oneof:"when"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -276,10 +276,10 @@ func (x *PublishRequest) GetDelay() *durationpb.Duration {
 	return nil
 }
 
-func (x *PublishRequest) GetDeliverAt() *timestamppb.Timestamp {
+func (x *PublishRequest) GetDeliverTime() *timestamppb.Timestamp {
 	if x != nil {
-		if x, ok := x.When.(*PublishRequest_DeliverAt); ok {
-			return x.DeliverAt
+		if x, ok := x.When.(*PublishRequest_DeliverTime); ok {
+			return x.DeliverTime
 		}
 	}
 	return nil
@@ -312,14 +312,14 @@ type PublishRequest_Delay struct {
 	Delay *durationpb.Duration `protobuf:"bytes,8,opt,name=delay,proto3,oneof"`
 }
 
-type PublishRequest_DeliverAt struct {
+type PublishRequest_DeliverTime struct {
 	// Moment to deliver the message at, up to 365 days ahead; one that is past means at once.
-	DeliverAt *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=deliver_at,json=deliverAt,proto3,oneof"`
+	DeliverTime *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=deliver_time,json=deliverTime,proto3,oneof"`
 }
 
 func (*PublishRequest_Delay) isPublishRequest_When() {}
 
-func (*PublishRequest_DeliverAt) isPublishRequest_When() {}
+func (*PublishRequest_DeliverTime) isPublishRequest_When() {}
 
 // PublishResponse is the answer to a message that is held durably.
 type PublishResponse struct {
@@ -729,7 +729,7 @@ type WaitingMessage struct {
 	// Routing key that it goes to the topic with.
 	RoutingKey string `protobuf:"bytes,4,opt,name=routing_key,json=routingKey,proto3" json:"routing_key,omitempty"`
 	// When it is due.
-	DeliverAt *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=deliver_at,json=deliverAt,proto3" json:"deliver_at,omitempty"`
+	DeliverTime *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=deliver_time,json=deliverTime,proto3" json:"deliver_time,omitempty"`
 	// Attempts that failed so far.
 	Attempts int32 `protobuf:"varint,6,opt,name=attempts,proto3" json:"attempts,omitempty"`
 	// Why the last attempt failed.
@@ -739,7 +739,7 @@ type WaitingMessage struct {
 	// Attributes that it was published with.
 	Attributes map[string]string `protobuf:"bytes,9,rep,name=attributes,proto3" json:"attributes,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	// When it was published.
-	PublishedAt   *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=published_at,json=publishedAt,proto3" json:"published_at,omitempty"`
+	PublishTime   *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=publish_time,json=publishTime,proto3" json:"publish_time,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -802,9 +802,9 @@ func (x *WaitingMessage) GetRoutingKey() string {
 	return ""
 }
 
-func (x *WaitingMessage) GetDeliverAt() *timestamppb.Timestamp {
+func (x *WaitingMessage) GetDeliverTime() *timestamppb.Timestamp {
 	if x != nil {
-		return x.DeliverAt
+		return x.DeliverTime
 	}
 	return nil
 }
@@ -837,9 +837,9 @@ func (x *WaitingMessage) GetAttributes() map[string]string {
 	return nil
 }
 
-func (x *WaitingMessage) GetPublishedAt() *timestamppb.Timestamp {
+func (x *WaitingMessage) GetPublishTime() *timestamppb.Timestamp {
 	if x != nil {
-		return x.PublishedAt
+		return x.PublishTime
 	}
 	return nil
 }
@@ -1296,7 +1296,7 @@ type Message struct {
 	// Attributes that it was published with.
 	Attributes map[string]string `protobuf:"bytes,4,rep,name=attributes,proto3" json:"attributes,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	// When it was published.
-	PublishedAt   *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=published_at,json=publishedAt,proto3" json:"published_at,omitempty"`
+	PublishTime   *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=publish_time,json=publishTime,proto3" json:"publish_time,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1359,9 +1359,9 @@ func (x *Message) GetAttributes() map[string]string {
 	return nil
 }
 
-func (x *Message) GetPublishedAt() *timestamppb.Timestamp {
+func (x *Message) GetPublishTime() *timestamppb.Timestamp {
 	if x != nil {
-		return x.PublishedAt
+		return x.PublishTime
 	}
 	return nil
 }
@@ -2317,11 +2317,11 @@ type DeadLetter struct {
 	// How many attempts it had.
 	Attempts int32 `protobuf:"varint,5,opt,name=attempts,proto3" json:"attempts,omitempty"`
 	// When its first known failure was.
-	FirstFailedAt *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=first_failed_at,json=firstFailedAt,proto3" json:"first_failed_at,omitempty"`
+	FirstFailureTime *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=first_failure_time,json=firstFailureTime,proto3" json:"first_failure_time,omitempty"`
 	// When it became a dead letter.
-	LastFailedAt *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=last_failed_at,json=lastFailedAt,proto3" json:"last_failed_at,omitempty"`
+	LastFailureTime *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=last_failure_time,json=lastFailureTime,proto3" json:"last_failure_time,omitempty"`
 	// When it was published.
-	PublishedAt *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=published_at,json=publishedAt,proto3" json:"published_at,omitempty"`
+	PublishTime *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=publish_time,json=publishTime,proto3" json:"publish_time,omitempty"`
 	// What was published.
 	Payload []byte `protobuf:"bytes,9,opt,name=payload,proto3" json:"payload,omitempty"`
 	// Attributes that it was published with.
@@ -2395,23 +2395,23 @@ func (x *DeadLetter) GetAttempts() int32 {
 	return 0
 }
 
-func (x *DeadLetter) GetFirstFailedAt() *timestamppb.Timestamp {
+func (x *DeadLetter) GetFirstFailureTime() *timestamppb.Timestamp {
 	if x != nil {
-		return x.FirstFailedAt
+		return x.FirstFailureTime
 	}
 	return nil
 }
 
-func (x *DeadLetter) GetLastFailedAt() *timestamppb.Timestamp {
+func (x *DeadLetter) GetLastFailureTime() *timestamppb.Timestamp {
 	if x != nil {
-		return x.LastFailedAt
+		return x.LastFailureTime
 	}
 	return nil
 }
 
-func (x *DeadLetter) GetPublishedAt() *timestamppb.Timestamp {
+func (x *DeadLetter) GetPublishTime() *timestamppb.Timestamp {
 	if x != nil {
-		return x.PublishedAt
+		return x.PublishTime
 	}
 	return nil
 }
@@ -2436,9 +2436,9 @@ type DeadLetterFilter struct {
 	// Text that the reason contains, whatever the case of its letters.
 	Reason string `protobuf:"bytes,1,opt,name=reason,proto3" json:"reason,omitempty"`
 	// Last failure at this moment or later.
-	FailedAfter *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=failed_after,json=failedAfter,proto3" json:"failed_after,omitempty"`
+	StartTime *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=start_time,json=startTime,proto3" json:"start_time,omitempty"`
 	// Last failure before this moment.
-	FailedBefore  *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=failed_before,json=failedBefore,proto3" json:"failed_before,omitempty"`
+	EndTime       *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=end_time,json=endTime,proto3" json:"end_time,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2480,16 +2480,16 @@ func (x *DeadLetterFilter) GetReason() string {
 	return ""
 }
 
-func (x *DeadLetterFilter) GetFailedAfter() *timestamppb.Timestamp {
+func (x *DeadLetterFilter) GetStartTime() *timestamppb.Timestamp {
 	if x != nil {
-		return x.FailedAfter
+		return x.StartTime
 	}
 	return nil
 }
 
-func (x *DeadLetterFilter) GetFailedBefore() *timestamppb.Timestamp {
+func (x *DeadLetterFilter) GetEndTime() *timestamppb.Timestamp {
 	if x != nil {
-		return x.FailedBefore
+		return x.EndTime
 	}
 	return nil
 }
@@ -3347,7 +3347,7 @@ var File_plinth_message_v1_message_proto protoreflect.FileDescriptor
 
 const file_plinth_message_v1_message_proto_rawDesc = "" +
 	"\n" +
-	"\x1fplinth/message/v1/message.proto\x12\x11plinth.message.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x19plinth/auth/v1/auth.proto\"\xf3\x06\n" +
+	"\x1fplinth/message/v1/message.proto\x12\x11plinth.message.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x19plinth/auth/v1/auth.proto\"\xf7\x06\n" +
 	"\x0ePublishRequest\x12?\n" +
 	"\x05queue\x18\x01 \x01(\tB)\xbaH&\xd8\x01\x01r!\x18\x80\x012\x1c^[A-Za-z0-9][A-Za-z0-9._-]*$R\x05queue\x12\x1a\n" +
 	"\amessage\x18\x02 \x01(\tH\x00R\amessage\x12\x14\n" +
@@ -3359,9 +3359,8 @@ const file_plinth_message_v1_message_proto_rawDesc = "" +
 	"\vrouting_key\x18\x06 \x01(\tB/\xbaH,r*\x18x2&^([A-Za-z0-9_-]+(\\.[A-Za-z0-9_-]+)*)?$R\n" +
 	"routingKey\x121\n" +
 	"\x0fidempotency_key\x18\a \x01(\tB\b\xbaH\x05r\x03(\xff\x01R\x0eidempotencyKey\x12B\n" +
-	"\x05delay\x18\b \x01(\v2\x19.google.protobuf.DurationB\x0f\xbaH\f\xaa\x01\t\"\x05\b\x80\xe7\x84\x0f2\x00H\x01R\x05delay\x12;\n" +
-	"\n" +
-	"deliver_at\x18\t \x01(\v2\x1a.google.protobuf.TimestampH\x01R\tdeliverAt\x1a=\n" +
+	"\x05delay\x18\b \x01(\v2\x19.google.protobuf.DurationB\x0f\xbaH\f\xaa\x01\t\"\x05\b\x80\xe7\x84\x0f2\x00H\x01R\x05delay\x12?\n" +
+	"\fdeliver_time\x18\t \x01(\v2\x1a.google.protobuf.TimestampH\x01R\vdeliverTime\x1a=\n" +
 	"\x0fAttributesEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01:\xe1\x01\xbaH\xdd\x01\x1aj\n" +
@@ -3388,23 +3387,22 @@ const file_plinth_message_v1_message_proto_rawDesc = "" +
 	"\x02id\x18\x01 \x01(\tB\b\xbaH\x05r\x03\xb0\x01\x01R\x02id\"0\n" +
 	"\x14CancelMessageRequest\x12\x18\n" +
 	"\x02id\x18\x01 \x01(\tB\b\xbaH\x05r\x03\xb0\x01\x01R\x02id\"\x17\n" +
-	"\x15CancelMessageResponse\"\xc7\x03\n" +
+	"\x15CancelMessageResponse\"\xcb\x03\n" +
 	"\x0eWaitingMessage\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x14\n" +
 	"\x05queue\x18\x02 \x01(\tR\x05queue\x12\x14\n" +
 	"\x05topic\x18\x03 \x01(\tR\x05topic\x12\x1f\n" +
 	"\vrouting_key\x18\x04 \x01(\tR\n" +
-	"routingKey\x129\n" +
-	"\n" +
-	"deliver_at\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\tdeliverAt\x12\x1a\n" +
+	"routingKey\x12=\n" +
+	"\fdeliver_time\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\vdeliverTime\x12\x1a\n" +
 	"\battempts\x18\x06 \x01(\x05R\battempts\x12\x16\n" +
 	"\x06reason\x18\a \x01(\tR\x06reason\x12\x18\n" +
 	"\apayload\x18\b \x01(\fR\apayload\x12Q\n" +
 	"\n" +
 	"attributes\x18\t \x03(\v21.plinth.message.v1.WaitingMessage.AttributesEntryR\n" +
 	"attributes\x12=\n" +
-	"\fpublished_at\x18\n" +
-	" \x01(\v2\x1a.google.protobuf.TimestampR\vpublishedAt\x1a=\n" +
+	"\fpublish_time\x18\n" +
+	" \x01(\v2\x1a.google.protobuf.TimestampR\vpublishTime\x1a=\n" +
 	"\x0fAttributesEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xf0\x01\n" +
@@ -3439,7 +3437,7 @@ const file_plinth_message_v1_message_proto_rawDesc = "" +
 	"\n" +
 	"attributes\x18\x04 \x03(\v2*.plinth.message.v1.Message.AttributesEntryR\n" +
 	"attributes\x12=\n" +
-	"\fpublished_at\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\vpublishedAt\x1a=\n" +
+	"\fpublish_time\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\vpublishTime\x1a=\n" +
 	"\x0fAttributesEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xab\x05\n" +
@@ -3526,7 +3524,7 @@ const file_plinth_message_v1_message_proto_rawDesc = "" +
 	"\x11PurgeQueueRequest\x12:\n" +
 	"\x04name\x18\x01 \x01(\tB&\xbaH#r!\x18\x80\x012\x1c^[A-Za-z0-9][A-Za-z0-9._-]*$R\x04name\",\n" +
 	"\x12PurgeQueueResponse\x12\x16\n" +
-	"\x06purged\x18\x01 \x01(\x03R\x06purged\"\xf2\x03\n" +
+	"\x06purged\x18\x01 \x01(\x03R\x06purged\"\xfe\x03\n" +
 	"\n" +
 	"DeadLetter\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x14\n" +
@@ -3534,10 +3532,10 @@ const file_plinth_message_v1_message_proto_rawDesc = "" +
 	"\n" +
 	"message_id\x18\x03 \x01(\tR\tmessageId\x12\x16\n" +
 	"\x06reason\x18\x04 \x01(\tR\x06reason\x12\x1a\n" +
-	"\battempts\x18\x05 \x01(\x05R\battempts\x12B\n" +
-	"\x0ffirst_failed_at\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\rfirstFailedAt\x12@\n" +
-	"\x0elast_failed_at\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\flastFailedAt\x12=\n" +
-	"\fpublished_at\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\vpublishedAt\x12\x18\n" +
+	"\battempts\x18\x05 \x01(\x05R\battempts\x12H\n" +
+	"\x12first_failure_time\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\x10firstFailureTime\x12F\n" +
+	"\x11last_failure_time\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\x0flastFailureTime\x12=\n" +
+	"\fpublish_time\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\vpublishTime\x12\x18\n" +
 	"\apayload\x18\t \x01(\fR\apayload\x12M\n" +
 	"\n" +
 	"attributes\x18\n" +
@@ -3545,11 +3543,12 @@ const file_plinth_message_v1_message_proto_rawDesc = "" +
 	"attributes\x1a=\n" +
 	"\x0fAttributesEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xb4\x01\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xa6\x01\n" +
 	"\x10DeadLetterFilter\x12 \n" +
-	"\x06reason\x18\x01 \x01(\tB\b\xbaH\x05r\x03(\x80\bR\x06reason\x12=\n" +
-	"\ffailed_after\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\vfailedAfter\x12?\n" +
-	"\rfailed_before\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\ffailedBefore\"\xe5\x01\n" +
+	"\x06reason\x18\x01 \x01(\tB\b\xbaH\x05r\x03(\x80\bR\x06reason\x129\n" +
+	"\n" +
+	"start_time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\tstartTime\x125\n" +
+	"\bend_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\aendTime\"\xe5\x01\n" +
 	"\x16ListDeadLettersRequest\x12<\n" +
 	"\x05queue\x18\x01 \x01(\tB&\xbaH#r!\x18\x80\x012\x1c^[A-Za-z0-9][A-Za-z0-9._-]*$R\x05queue\x12'\n" +
 	"\tpage_size\x18\x02 \x01(\x05B\n" +
@@ -3725,13 +3724,13 @@ var file_plinth_message_v1_message_proto_goTypes = []any{
 var file_plinth_message_v1_message_proto_depIdxs = []int32{
 	48, // 0: plinth.message.v1.PublishRequest.attributes:type_name -> plinth.message.v1.PublishRequest.AttributesEntry
 	52, // 1: plinth.message.v1.PublishRequest.delay:type_name -> google.protobuf.Duration
-	53, // 2: plinth.message.v1.PublishRequest.deliver_at:type_name -> google.protobuf.Timestamp
+	53, // 2: plinth.message.v1.PublishRequest.deliver_time:type_name -> google.protobuf.Timestamp
 	2,  // 3: plinth.message.v1.PublishBatchRequest.messages:type_name -> plinth.message.v1.PublishRequest
 	6,  // 4: plinth.message.v1.PublishBatchResponse.results:type_name -> plinth.message.v1.PublishResult
 	7,  // 5: plinth.message.v1.PublishResult.error:type_name -> plinth.message.v1.PublishError
-	53, // 6: plinth.message.v1.WaitingMessage.deliver_at:type_name -> google.protobuf.Timestamp
+	53, // 6: plinth.message.v1.WaitingMessage.deliver_time:type_name -> google.protobuf.Timestamp
 	49, // 7: plinth.message.v1.WaitingMessage.attributes:type_name -> plinth.message.v1.WaitingMessage.AttributesEntry
-	53, // 8: plinth.message.v1.WaitingMessage.published_at:type_name -> google.protobuf.Timestamp
+	53, // 8: plinth.message.v1.WaitingMessage.publish_time:type_name -> google.protobuf.Timestamp
 	13, // 9: plinth.message.v1.ConsumeRequest.subscribe:type_name -> plinth.message.v1.Subscribe
 	14, // 10: plinth.message.v1.ConsumeRequest.ack:type_name -> plinth.message.v1.Ack
 	15, // 11: plinth.message.v1.ConsumeRequest.nack:type_name -> plinth.message.v1.Nack
@@ -3742,7 +3741,7 @@ var file_plinth_message_v1_message_proto_depIdxs = []int32{
 	52, // 16: plinth.message.v1.Extend.ack_deadline:type_name -> google.protobuf.Duration
 	19, // 17: plinth.message.v1.ConsumeResponse.messages:type_name -> plinth.message.v1.Message
 	50, // 18: plinth.message.v1.Message.attributes:type_name -> plinth.message.v1.Message.AttributesEntry
-	53, // 19: plinth.message.v1.Message.published_at:type_name -> google.protobuf.Timestamp
+	53, // 19: plinth.message.v1.Message.publish_time:type_name -> google.protobuf.Timestamp
 	53, // 20: plinth.message.v1.Queue.create_time:type_name -> google.protobuf.Timestamp
 	52, // 21: plinth.message.v1.Queue.min_backoff:type_name -> google.protobuf.Duration
 	52, // 22: plinth.message.v1.Queue.max_backoff:type_name -> google.protobuf.Duration
@@ -3762,12 +3761,12 @@ var file_plinth_message_v1_message_proto_depIdxs = []int32{
 	52, // 36: plinth.message.v1.UpdateQueueRequest.dead_letter_retention:type_name -> google.protobuf.Duration
 	22, // 37: plinth.message.v1.UpdateQueueRequest.bindings:type_name -> plinth.message.v1.Binding
 	54, // 38: plinth.message.v1.UpdateQueueRequest.update_mask:type_name -> google.protobuf.FieldMask
-	53, // 39: plinth.message.v1.DeadLetter.first_failed_at:type_name -> google.protobuf.Timestamp
-	53, // 40: plinth.message.v1.DeadLetter.last_failed_at:type_name -> google.protobuf.Timestamp
-	53, // 41: plinth.message.v1.DeadLetter.published_at:type_name -> google.protobuf.Timestamp
+	53, // 39: plinth.message.v1.DeadLetter.first_failure_time:type_name -> google.protobuf.Timestamp
+	53, // 40: plinth.message.v1.DeadLetter.last_failure_time:type_name -> google.protobuf.Timestamp
+	53, // 41: plinth.message.v1.DeadLetter.publish_time:type_name -> google.protobuf.Timestamp
 	51, // 42: plinth.message.v1.DeadLetter.attributes:type_name -> plinth.message.v1.DeadLetter.AttributesEntry
-	53, // 43: plinth.message.v1.DeadLetterFilter.failed_after:type_name -> google.protobuf.Timestamp
-	53, // 44: plinth.message.v1.DeadLetterFilter.failed_before:type_name -> google.protobuf.Timestamp
+	53, // 43: plinth.message.v1.DeadLetterFilter.start_time:type_name -> google.protobuf.Timestamp
+	53, // 44: plinth.message.v1.DeadLetterFilter.end_time:type_name -> google.protobuf.Timestamp
 	35, // 45: plinth.message.v1.ListDeadLettersRequest.filter:type_name -> plinth.message.v1.DeadLetterFilter
 	34, // 46: plinth.message.v1.ListDeadLettersResponse.dead_letters:type_name -> plinth.message.v1.DeadLetter
 	35, // 47: plinth.message.v1.RedriveDeadLettersRequest.filter:type_name -> plinth.message.v1.DeadLetterFilter
@@ -3835,7 +3834,7 @@ func file_plinth_message_v1_message_proto_init() {
 		(*PublishRequest_Message)(nil),
 		(*PublishRequest_Data)(nil),
 		(*PublishRequest_Delay)(nil),
-		(*PublishRequest_DeliverAt)(nil),
+		(*PublishRequest_DeliverTime)(nil),
 	}
 	file_plinth_message_v1_message_proto_msgTypes[10].OneofWrappers = []any{
 		(*ConsumeRequest_Subscribe)(nil),

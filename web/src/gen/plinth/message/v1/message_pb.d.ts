@@ -94,10 +94,10 @@ export declare type PublishRequest = Message$1<"plinth.message.v1.PublishRequest
     /**
      * Moment to deliver the message at, up to 365 days ahead; one that is past means at once.
      *
-     * @generated from field: google.protobuf.Timestamp deliver_at = 9;
+     * @generated from field: google.protobuf.Timestamp deliver_time = 9;
      */
     value: Timestamp;
-    case: "deliverAt";
+    case: "deliverTime";
   } | { case: undefined; value?: undefined };
 };
 
@@ -327,9 +327,9 @@ export declare type WaitingMessage = Message$1<"plinth.message.v1.WaitingMessage
   /**
    * When it is due.
    *
-   * @generated from field: google.protobuf.Timestamp deliver_at = 5;
+   * @generated from field: google.protobuf.Timestamp deliver_time = 5;
    */
-  deliverAt?: Timestamp | undefined;
+  deliverTime?: Timestamp | undefined;
 
   /**
    * Attempts that failed so far.
@@ -362,9 +362,9 @@ export declare type WaitingMessage = Message$1<"plinth.message.v1.WaitingMessage
   /**
    * When it was published.
    *
-   * @generated from field: google.protobuf.Timestamp published_at = 10;
+   * @generated from field: google.protobuf.Timestamp publish_time = 10;
    */
-  publishedAt?: Timestamp | undefined;
+  publishTime?: Timestamp | undefined;
 };
 
 /**
@@ -615,9 +615,9 @@ export declare type Message = Message$1<"plinth.message.v1.Message"> & {
   /**
    * When it was published.
    *
-   * @generated from field: google.protobuf.Timestamp published_at = 5;
+   * @generated from field: google.protobuf.Timestamp publish_time = 5;
    */
-  publishedAt?: Timestamp | undefined;
+  publishTime?: Timestamp | undefined;
 };
 
 /**
@@ -1180,23 +1180,23 @@ export declare type DeadLetter = Message$1<"plinth.message.v1.DeadLetter"> & {
   /**
    * When its first known failure was.
    *
-   * @generated from field: google.protobuf.Timestamp first_failed_at = 6;
+   * @generated from field: google.protobuf.Timestamp first_failure_time = 6;
    */
-  firstFailedAt?: Timestamp | undefined;
+  firstFailureTime?: Timestamp | undefined;
 
   /**
    * When it became a dead letter.
    *
-   * @generated from field: google.protobuf.Timestamp last_failed_at = 7;
+   * @generated from field: google.protobuf.Timestamp last_failure_time = 7;
    */
-  lastFailedAt?: Timestamp | undefined;
+  lastFailureTime?: Timestamp | undefined;
 
   /**
    * When it was published.
    *
-   * @generated from field: google.protobuf.Timestamp published_at = 8;
+   * @generated from field: google.protobuf.Timestamp publish_time = 8;
    */
-  publishedAt?: Timestamp | undefined;
+  publishTime?: Timestamp | undefined;
 
   /**
    * What was published.
@@ -1235,16 +1235,16 @@ export declare type DeadLetterFilter = Message$1<"plinth.message.v1.DeadLetterFi
   /**
    * Last failure at this moment or later.
    *
-   * @generated from field: google.protobuf.Timestamp failed_after = 2;
+   * @generated from field: google.protobuf.Timestamp start_time = 2;
    */
-  failedAfter?: Timestamp | undefined;
+  startTime?: Timestamp | undefined;
 
   /**
    * Last failure before this moment.
    *
-   * @generated from field: google.protobuf.Timestamp failed_before = 3;
+   * @generated from field: google.protobuf.Timestamp end_time = 3;
    */
-  failedBefore?: Timestamp | undefined;
+  endTime?: Timestamp | undefined;
 };
 
 /**
@@ -1809,7 +1809,7 @@ export declare const DeadLetterOperationStateSchema: GenEnum<DeadLetterOperation
 export declare const MessageService: GenService<{
   /**
    * Publish puts one message in a queue, or in every queue that is bound to a topic. It answers once the broker holds the
-   * message durably; a message with `delay`, `deliver_at` or `idempotency_key` once it is committed, to reach the broker
+   * message durably; a message with `delay`, `deliver_time` or `idempotency_key` once it is committed, to reach the broker
    * when it is due.
    *
    * Errors: `not_found` for an unknown queue, and for a topic and routing key that no queue is bound to;
