@@ -16,7 +16,6 @@ import (
 	"go.uber.org/zap"
 
 	"plinth/bench/cost"
-	"plinth/internal/auth"
 	"plinth/internal/kv"
 	"plinth/internal/observe"
 	"plinth/internal/pg"
@@ -62,7 +61,7 @@ func edge(ctx context.Context, logs *observe.Logs) (http.Handler, error) {
 	if err != nil {
 		return nil, err
 	}
-	tenants := tenant.New(db, db, logs.Main, rpc.Scopes(), auth.KeyHash{})
+	tenants := tenant.New(tenant.Config{DB: db, Directory: db.System(), Scopes: rpc.Scopes(), Log: logs.Main})
 	go func() { _ = tenants.Run(ctx) }() // It ends with the process.
 	return cost.Full(rpc.Config{
 		Log: logs.Access, Authenticate: tenants.Authenticate, ActFor: tenants.ActFor,
@@ -117,7 +116,7 @@ func (t *tenancy) fill(ctx context.Context, database string, tenants int) error 
 		return err
 	}
 	defer db.Close()
-	service := tenant.New(db, db, zap.NewNop(), rpc.Scopes(), auth.KeyHash{})
+	service := tenant.New(tenant.Config{DB: db, Directory: db.System(), Scopes: rpc.Scopes(), Log: zap.NewNop()})
 	for i := range tenants {
 		name := fmt.Sprintf("tenant-%d", i)
 		if _, err := service.CreateTenant(ctx, tenant.Tenant{Name: name}); err != nil {

@@ -169,7 +169,15 @@ func (b *bench) inProcess(ctx context.Context, amqpURL, databaseURL string) erro
 	}
 	b.broker = adapter
 	b.run(adapter.Run)
-	b.service = message.New(b.db, databaseURL, b.broker, logs.Main, nil, message.Limits{Queues: 1000, Waiting: 1_000_000})
+	notifier, err := pg.NewNotifier(pg.NotifierConfig{System: b.db.System(), URL: databaseURL, Log: logs.Main})
+	if err != nil {
+		return err
+	}
+	b.service = message.New(message.Config{
+		DB: b.db, Handlers: b.db, System: b.db.System(), Notifier: notifier, Broker: b.broker, Log: logs.Main,
+		Limits: message.Limits{Queues: 1000, Waiting: 1_000_000},
+	})
+	b.run(func(ctx context.Context) error { notifier.Run(ctx); return nil })
 	b.run(b.service.Run)
 	if b.queue, err = message.ParseQueueName("bench-" + uuid.NewString()); err != nil {
 		return err
@@ -219,7 +227,7 @@ func (b *bench) fill(ctx context.Context, queue string, n int) error {
 
 // fillWaiting commits n messages in one transaction.
 func (b *bench) fillWaiting(ctx context.Context, n int) error {
-	return b.db.InTx(ctx, func(tx pgx.Tx) error {
+	return b.db.InTx(ctx, func(tx *pg.Tx) error {
 		for range n {
 			if _, err := b.service.PublishTx(ctx, tx, b.publication()); err != nil {
 				return err

@@ -7,11 +7,11 @@ import (
 	"time"
 
 	"connectrpc.com/connect"
-	"github.com/jackc/pgx/v5"
 
 	messagev1 "plinth/api/plinth/message/v1"
 	"plinth/internal/auth"
 	"plinth/internal/message"
+	"plinth/internal/pg"
 )
 
 func (b *bench) contests() []contest {
@@ -124,7 +124,7 @@ func (b *bench) consume(ctx context.Context, n int) (time.Duration, error) {
 
 func (b *bench) consumeOnce(ctx context.Context, n int) (time.Duration, error) {
 	return b.handle(ctx, n, func(handled func()) message.Handler {
-		return message.HandleBytesTx(b.queue.String(), func(ctx context.Context, tx pgx.Tx, _ message.Message) error {
+		return message.HandleBytesTx(b.queue.String(), func(ctx context.Context, tx *pg.Tx, _ message.Message) error {
 			err := b.effect(ctx, tx)
 			handled()
 			return err

@@ -9,8 +9,9 @@ import (
 	"time"
 
 	"github.com/google/uuid"
-	"github.com/jackc/pgx/v5"
 	amqp091 "github.com/rabbitmq/amqp091-go"
+
+	"plinth/internal/pg"
 )
 
 var payload = make([]byte, size)
@@ -93,12 +94,12 @@ func (b *bench) rawConsume(ctx context.Context, n int) (time.Duration, error) {
 func (b *bench) bareTransactions(ctx context.Context, n int) (time.Duration, error) {
 	began := time.Now()
 	err := concurrently(credit, n, func() error {
-		return b.db.InTx(ctx, func(tx pgx.Tx) error { return b.effect(ctx, tx) })
+		return b.db.InTx(ctx, func(tx *pg.Tx) error { return b.effect(ctx, tx) })
 	})
 	return time.Since(began), err
 }
 
-func (b *bench) effect(ctx context.Context, tx pgx.Tx) error {
+func (b *bench) effect(ctx context.Context, tx *pg.Tx) error {
 	_, err := tx.Exec(ctx, `INSERT INTO bench_effects (id) VALUES ($1)`, uuid.NewString())
 	return err
 }

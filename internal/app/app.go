@@ -6,7 +6,6 @@ import (
 	"context"
 	"fmt"
 	"net/http"
-	"slices"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -30,13 +29,13 @@ type App struct {
 	logs *observe.Logs
 	log  *zap.Logger
 
-	pools   []*pg.DB
-	db      *pg.DB // the first of them
-	broker  broker.Broker
-	redis   *redis.Client
-	bucket  *blob.Bucket // nil without S3_BUCKET
-	metrics *observe.Metrics
-	limiter *kv.Limiter
+	db       databases
+	notifier *pg.Notifier
+	broker   broker.Broker
+	redis    *redis.Client
+	bucket   *blob.Bucket // nil without S3_BUCKET
+	metrics  *observe.Metrics
+	limiter  *kv.Limiter
 
 	tenants  *tenant.Service
 	messages *message.Service
@@ -68,9 +67,6 @@ func Run(ctx context.Context, cfg Config) error {
 	return a.run(ctx)
 }
 
-// directoryConns is how many connections see who calls.
-const directoryConns = 2
-
 func build(ctx context.Context, cfg Config, logs *observe.Logs) (_ *App, err error) {
 	a := &App{cfg: cfg, logs: logs, log: logs.Main}
 	a.draining, a.drain = context.WithCancel(context.WithoutCancel(ctx))
@@ -80,14 +76,12 @@ func build(ctx context.Context, cfg Config, logs *observe.Logs) (_ *App, err err
 		}
 	}()
 
-	// A broker in Postgres has a part of the connections to itself: transactions that declare a queue wait for it, and on
-	// one pool they could hold all connections and wait for each other.
-	brokerConns := int32(0)
-	if cfg.Broker == postgresBroker {
-		brokerConns = max(1, cfg.DatabaseMaxConns/2)
-	}
-	if a.db, err = a.open(ctx, max(1, cfg.DatabaseMaxConns-brokerConns)); err != nil {
+	if a.db, err = openDatabases(ctx, cfg); err != nil {
 		return nil, err
+	}
+	a.notifier, err = pg.NewNotifier(pg.NotifierConfig{System: a.db.work.System(), URL: cfg.directURL(), Log: a.log})
+	if err != nil {
+		return nil, wrong("DATABASE_DIRECT_URL", err)
 	}
 	switch cfg.Broker {
 	case rabbitMQ:
@@ -95,11 +89,7 @@ func build(ctx context.Context, cfg Config, logs *observe.Logs) (_ *App, err err
 			return nil, wrong("AMQP_URL", err)
 		}
 	case postgresBroker:
-		own, err := a.open(ctx, brokerConns)
-		if err != nil {
-			return nil, err
-		}
-		a.broker = postgres.New(own, string(cfg.DatabaseURL), a.log)
+		a.broker = postgres.New(a.db.broker.System(), a.notifier, a.log)
 	}
 	kv.LogTo(a.log)
 	if a.redis, err = kv.Open(string(cfg.RedisURL)); err != nil {
@@ -120,14 +110,14 @@ func build(ctx context.Context, cfg Config, logs *observe.Logs) (_ *App, err err
 	if err != nil {
 		return nil, err
 	}
-	directory, err := a.open(ctx, directoryConns)
-	if err != nil {
-		return nil, err
-	}
-	a.tenants = tenant.New(a.db, directory, a.log, rpc.Scopes(), admin)
-	a.messages = message.New(a.db, string(cfg.DatabaseURL), a.broker, a.log, a.limiter, message.Limits{
-		AutoCreate: cfg.MessageAutoCreateQueues,
-		Queues:     cfg.MessageMaxQueues, Waiting: cfg.MessageMaxWaiting, PerSecond: cfg.MessageMaxPerSecond,
+	a.tenants = tenant.New(tenant.Config{DB: a.db.calls, Directory: a.db.directory.System(), Scopes: rpc.Scopes(), Admin: admin, Log: a.log})
+	a.messages = message.New(message.Config{
+		DB: a.db.calls, Handlers: a.db.handlers, System: a.db.work.System(), Notifier: a.notifier, Broker: a.broker, Limiter: a.limiter,
+		Limits: message.Limits{
+			AutoCreate: cfg.MessageAutoCreateQueues,
+			Queues:     cfg.MessageMaxQueues, Waiting: cfg.MessageMaxWaiting, PerSecond: cfg.MessageMaxPerSecond,
+		},
+		Log: a.log,
 	})
 	a.tenants.Register(a.messages.Quotas()...)
 	a.worker = message.NewWorker(a.messages, a.handlers(), logs.Access, cfg.ShutdownTimeout/2, a.tenants.Active)
@@ -138,16 +128,6 @@ func build(ctx context.Context, cfg Config, logs *observe.Logs) (_ *App, err err
 		}
 	}
 	return a, nil
-}
-
-// open makes a pool of connections to PostgreSQL.
-func (a *App) open(ctx context.Context, conns int32) (*pg.DB, error) {
-	db, err := pg.Open(ctx, pg.Config{URL: string(a.cfg.DatabaseURL), MaxConns: conns})
-	if err != nil {
-		return nil, wrong("DATABASE_URL", err)
-	}
-	a.pools = append(a.pools, db)
-	return db, nil
 }
 
 // mount makes the handler of the one port.
@@ -188,7 +168,5 @@ func (a *App) close() {
 	if a.redis != nil {
 		_ = a.redis.Close()
 	}
-	for _, db := range slices.Backward(a.pools) {
-		db.Close()
-	}
+	a.db.close()
 }

@@ -18,12 +18,12 @@ import (
 
 // The packages by their place in the house.
 var (
-	foundation = []string{"errs", "auth", "observe", "pg", "kv", "blob", "broker", "resource", "rpc"}
+	foundation = []string{"errs", "auth", "observe", "pg", "kv", "loop", "blob", "broker", "resource", "rpc"}
 	domains    = []string{"message", "schedule", "file", "cache", "lock", "channel", "tenant"}
 	// edges are the imports from domain to domain; besides, every domain may use tenant.
 	edges = map[string][]string{"schedule": {"message"}, "file": {"message"}, "cache": {"message"}}
 	// below are the foundation that a domain may use: all but the edge itself.
-	below = []string{"errs", "auth", "observe", "pg", "kv", "blob", "broker", "resource"}
+	below = []string{"errs", "auth", "observe", "pg", "kv", "loop", "blob", "broker", "resource"}
 )
 
 // goPackage is what `go list -json` says of a package.

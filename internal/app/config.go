@@ -66,9 +66,10 @@ type Config struct {
 	RateLimitKey     kv.Rate  `env:"RATE_LIMIT_KEY" help:"most calls of an API key, or subject of JWTs, that has no limit of its own"`
 	RateLimitMethods []string `env:"RATE_LIMIT_METHODS" help:"most calls of a tenant to single methods, e.g. plinth.message.v1.MessageService/Publish=100/s,..."`
 
-	DatabaseURL      Secret `env:"DATABASE_URL,required" help:"PostgreSQL, e.g. postgres://user:password@host:5432/database"`
-	DatabaseMaxConns int32  `env:"DATABASE_MAX_CONNS" envDefault:"16" help:"most connections of the pool; beside it each process has up to three for the relay and two to see who calls, and listens on one or two"`
-	DatabaseMigrate  bool   `env:"DATABASE_MIGRATE" envDefault:"true" help:"true: migrate the schema at the start; false: wait until somebody has"`
+	DatabaseURL       Secret `env:"DATABASE_URL,required" help:"PostgreSQL, e.g. postgres://user:password@host:5432/database"`
+	DatabaseDirectURL Secret `env:"DATABASE_DIRECT_URL" help:"PostgreSQL past a pooler, for what listens and migrates; empty is DATABASE_URL"`
+	DatabaseMaxConns  int32  `env:"DATABASE_MAX_CONNS" envDefault:"16" help:"most connections for calls and handlers; docs/configuration.md says which a process has beside them"`
+	DatabaseMigrate   bool   `env:"DATABASE_MIGRATE" envDefault:"true" help:"true: migrate the schema at the start; false: wait until somebody has"`
 
 	RedisURL Secret `env:"REDIS_URL,required" help:"Redis, e.g. redis://user:password@host:6379/0, where 0 is the database; services that share a Redis take one each"`
 
@@ -205,7 +206,8 @@ func (c *Config) problems(parsed []string) (problems []string) {
 		check(isOrigin(origin), "CORS_ALLOWED_ORIGINS", "has %q; it takes origins such as https://app.example.com, with at most one * in each", origin)
 	}
 	isURL("DATABASE_URL", c.DatabaseURL, "postgres", "postgresql")
-	check(c.DatabaseMaxConns > 0, "DATABASE_MAX_CONNS", "must be at least 1")
+	isURL("DATABASE_DIRECT_URL", c.DatabaseDirectURL, "postgres", "postgresql")
+	check(c.DatabaseMaxConns >= 3, "DATABASE_MAX_CONNS", "must be at least 3")
 	isURL("REDIS_URL", c.RedisURL, "redis", "rediss")
 	oneOf("BROKER", c.Broker, rabbitMQ, postgresBroker)
 	check(c.Broker != rabbitMQ || c.AMQPURL != "", "AMQP_URL", "is required: %s", setting("AMQP_URL").help)

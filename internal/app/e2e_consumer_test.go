@@ -67,6 +67,10 @@ func runConsumer(ctx context.Context, queues []string) error {
 		return err
 	}
 	defer db.Close()
+	notifier, err := pg.NewNotifier(pg.NotifierConfig{System: db.System(), URL: url, Log: log})
+	if err != nil {
+		return err
+	}
 	var carrier broker.Broker
 	if os.Getenv("BROKER") == "rabbitmq" {
 		carrier, err = amqp.New(os.Getenv("AMQP_URL"), log)
@@ -74,13 +78,13 @@ func runConsumer(ctx context.Context, queues []string) error {
 		var own *pg.DB
 		if own, err = pg.Open(ctx, pg.Config{URL: url, MaxConns: 3}); err == nil {
 			defer own.Close()
-			carrier = postgres.New(own, url, log)
+			carrier = postgres.New(own.System(), notifier, log)
 		}
 	}
 	if err != nil {
 		return err
 	}
-	service := message.New(db, url, carrier, log, nil, message.Limits{})
+	service := message.New(message.Config{DB: db, Handlers: db, System: db.System(), Notifier: notifier, Broker: carrier, Log: log})
 	var handlers []message.Handler
 	for _, queue := range queues {
 		handlers = append(handlers, message.HandleBytesTx(queue, effect(queue), message.Concurrency(4)))
@@ -89,6 +93,7 @@ func runConsumer(ctx context.Context, queues []string) error {
 	base, stopBase := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopBase()
 	group, base := errgroup.WithContext(base)
+	group.Go(func() error { notifier.Run(base); return nil })
 	group.Go(func() error { return carrier.Run(base) })
 	group.Go(func() error { return service.Run(base) })
 	alone := func(context.Context) ([]auth.Tenant, <-chan struct{}, error) {
@@ -100,8 +105,8 @@ func runConsumer(ctx context.Context, queues []string) error {
 }
 
 // effect is a handler. Some first attempts fail after all is done.
-func effect(queue string) func(context.Context, pgx.Tx, message.Message) error {
-	return func(ctx context.Context, tx pgx.Tx, m message.Message) error {
+func effect(queue string) func(context.Context, *pg.Tx, message.Message) error {
+	return func(ctx context.Context, tx *pg.Tx, m message.Message) error {
 		if string(m.Body) == poison {
 			_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
 		}

@@ -198,12 +198,3 @@ func (h *health) reply(w http.ResponseWriter, ok bool, checks map[string]string)
 	}
 	_ = json.NewEncoder(w).Encode(r)
 }
-
-// checkPostgres wants the database and the schema that this binary knows, or a newer one.
-func (a *App) checkPostgres(ctx context.Context) error {
-	current, err := a.db.SchemaCurrent(ctx)
-	if err == nil && !current {
-		err = errors.New("the schema is not migrated yet")
-	}
-	return err
-}

@@ -21,11 +21,13 @@ const (
 // run owns every part that runs long. There are two tiers: work (calls, messages) stops first and is waited for; what it
 // stands on (the broker's connections, the health checks) stops after it.
 //
-//	SIGTERM → not ready → drain window → streams finish, calls end, handlers finish → broker → pools
+//	SIGTERM → not ready → drain window → streams finish, calls end, handlers finish → broker → notifier → pools
 func (a *App) run(ctx context.Context) error {
 	var server *http.Server
 	base, stopBase := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopBase()
+	notifying, stopNotifying := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopNotifying()
 	group, failed := errgroup.WithContext(base)
 	working, stopWork := context.WithCancel(failed)
 	defer stopWork()
@@ -40,6 +42,11 @@ func (a *App) run(ctx context.Context) error {
 		a.log.Info("listening", zap.Stringer("address", listener.Addr()), zap.Bool("tls", server.TLSConfig != nil))
 		group.Go(func() error { return serve(server, listener) })
 	}
+	notified := make(chan struct{})
+	go func() {
+		defer close(notified)
+		a.notifier.Run(notifying)
+	}()
 	group.Go(func() error { return a.broker.Run(base) })
 	group.Go(func() error { return a.health.run(base) })
 	group.Go(func() error { return a.serveAdmin(base) })
@@ -59,7 +66,13 @@ func (a *App) run(ctx context.Context) error {
 	defer cancel()
 	a.shutdown(deadline, server, stopWork, work)
 	stopBase()
-	return a.wait(deadline, group)
+	err := a.wait(deadline, group)
+	stopNotifying() // What the others have committed until now is to be heard.
+	select {
+	case <-notified:
+	case <-deadline.Done():
+	}
+	return err
 }
 
 // work prepares the schema and the queues, relays what waits, and handles messages if this process is to.
@@ -84,7 +97,7 @@ func (a *App) migrate(ctx context.Context) error {
 	for {
 		var err error
 		if a.cfg.DatabaseMigrate {
-			err = pg.Migrate(ctx, string(a.cfg.DatabaseURL), a.log)
+			err = pg.Migrate(ctx, a.cfg.directURL(), a.log)
 		} else {
 			err = a.checkPostgres(ctx)
 		}

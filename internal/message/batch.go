@@ -4,10 +4,9 @@ import (
 	"context"
 	"errors"
 
-	"github.com/jackc/pgx/v5"
-
 	"plinth/internal/auth"
 	"plinth/internal/broker"
+	"plinth/internal/pg"
 )
 
 // Result is what became of one message of a batch.
@@ -66,7 +65,7 @@ func (s *Service) keepAll(ctx context.Context, batch []*outgoing) {
 	if len(batch) == 0 {
 		return
 	}
-	err := s.db.InTx(ctx, func(tx pgx.Tx) error { return s.keep(ctx, tx, batch) })
+	err := s.db.InTx(ctx, func(tx *pg.Tx) error { return s.keep(ctx, tx, batch) })
 	for _, m := range batch {
 		if err != nil && m.err == nil {
 			m.err = err

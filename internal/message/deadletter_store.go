@@ -2,7 +2,6 @@ package message
 
 import (
 	"context"
-	"errors"
 
 	"github.com/jackc/pgx/v5"
 
@@ -13,7 +12,7 @@ import (
 
 // insertDeadLetter keeps a message as a dead letter. One that is there already, of a delivery that came again, stays and
 // takes the latest failure.
-func insertDeadLetter(ctx context.Context, db pg.Querier, d DeadLetter) error {
+func insertDeadLetter(ctx context.Context, db *pg.Tx, d DeadLetter) error {
 	_, err := db.Exec(ctx, `
 		INSERT INTO dead_letters AS d (tenant, id, queue, message_id, reason, attempts, first_failed_at, last_failed_at,
 			headers, attributes, body)
@@ -71,10 +70,7 @@ func selectDeadLetters(ctx context.Context, db pg.Querier, queue QueueName, filt
 }
 
 func selectDeadLetter(ctx context.Context, db pg.Querier, id string) (DeadLetter, error) {
-	d, err := scanDeadLetter(db.QueryRow(ctx, `SELECT `+deadLetterColumns+` FROM dead_letters WHERE tenant = $1 AND id = $2::uuid`,
-		auth.TenantOf(ctx), id))
-	if errors.Is(err, pgx.ErrNoRows) {
-		return DeadLetter{}, errs.New(errs.NotFound, "id: there is no dead letter %s", id)
-	}
-	return d, err
+	return pg.One(db.QueryRow(ctx, `SELECT `+deadLetterColumns+` FROM dead_letters WHERE tenant = $1 AND id = $2::uuid`,
+		auth.TenantOf(ctx), id), func(row pgx.Row) (DeadLetter, error) { return scanDeadLetter(row) },
+		errs.New(errs.NotFound, "id: there is no dead letter %s", id))
 }

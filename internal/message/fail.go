@@ -3,15 +3,15 @@ package message
 import (
 	"context"
 	"fmt"
-	"math/rand/v2"
 	"strings"
 	"time"
 
 	"github.com/google/uuid"
-	"github.com/jackc/pgx/v5"
 
 	"plinth/internal/auth"
 	"plinth/internal/errs"
+	"plinth/internal/loop"
+	"plinth/internal/pg"
 )
 
 // maxReason is the most bytes of a reason that are kept.
@@ -35,7 +35,7 @@ type failure struct {
 func (s *Service) fail(ctx context.Context, queue QueueName, failures ...*failure) error {
 	ctx, cancel := context.WithTimeout(ctx, settleTimeout)
 	defer cancel()
-	return s.db.InTx(ctx, func(tx pgx.Tx) error {
+	return s.handlers.InTx(ctx, func(tx *pg.Tx) error {
 		policy, now, err := lockPolicy(ctx, tx, queue)
 		if errs.Is(err, errs.NotFound) {
 			return nil
@@ -74,9 +74,9 @@ const postponedBy = 3
 
 func (f *failure) next(queue owned, policy Policy, now time.Time) waiting {
 	m := f.message
-	f.due = backoff(m.Attempt, policy.MinBackoff, policy.MaxBackoff)
+	f.due = loop.Delay(m.Attempt, policy.MinBackoff, policy.MaxBackoff)
 	if f.postponed {
-		f.due = backoff(m.Attempt+postponedBy, policy.MinBackoff, policy.MaxBackoff)
+		f.due = loop.Delay(m.Attempt+postponedBy, policy.MinBackoff, policy.MaxBackoff)
 		m.Attempt--
 	}
 	if f.delay != nil {
@@ -131,15 +131,4 @@ func cutShort(m Message) *failure {
 		reason += beforeThat + known
 	}
 	return &failure{message: m, reason: reason}
-}
-
-// backoff doubles from shortest with each attempt after the first, up to longest, less a random part of up to a half, so
-// that what failed together does not come again together.
-func backoff(attempt int, shortest, longest time.Duration) time.Duration {
-	d := shortest
-	for ; attempt > 1 && d < longest; attempt-- {
-		d *= 2
-	}
-	d = min(d, longest)
-	return d - rand.N(d/2+1)
 }

@@ -13,7 +13,7 @@ import (
 
 // lockPolicy reads what a queue says of failed attempts, and the database's clock. The queue cannot be deleted until the
 // transaction ends.
-func lockPolicy(ctx context.Context, tx pg.Querier, queue QueueName) (p Policy, now time.Time, err error) {
+func lockPolicy(ctx context.Context, tx *pg.Tx, queue QueueName) (p Policy, now time.Time, err error) {
 	err = tx.QueryRow(ctx, `SELECT max_attempts, min_backoff, max_backoff, now() FROM queues
 		WHERE tenant = $1 AND name = $2 FOR KEY SHARE`, auth.TenantOf(ctx), queue.name).
 		Scan(&p.MaxAttempts, &p.MinBackoff, &p.MaxBackoff, &now)

@@ -99,7 +99,7 @@ func TestNackWhilePostgresIsAway(t *testing.T) {
 func TestWhatIsCounted(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t, false)
-	s := message.New(f.db, f.url, f.broker, f.log, nil, message.Limits{})
+	s := f.process(t, message.Limits{})
 	stop := run(t, s.Run)
 	g := f
 	g.Service = s

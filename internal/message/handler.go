@@ -3,7 +3,7 @@ package message
 import (
 	"context"
 
-	"github.com/jackc/pgx/v5"
+	"plinth/internal/pg"
 )
 
 // Handler is a function that handles the messages of a queue. A message may come more than once. nil acknowledges it; an
@@ -21,7 +21,7 @@ type Handler struct {
 	consumer    string
 	concurrency int
 	handle      func(context.Context, Message) error
-	handleTx    func(context.Context, pgx.Tx, Message) error // one of the two is set
+	handleTx    func(context.Context, *pg.Tx, Message) error // one of the two is set
 }
 
 // Option changes a Handler.
@@ -41,7 +41,7 @@ func HandleBytes(queue string, handle func(context.Context, Message) error, opti
 }
 
 // HandleBytesTx is HandleBytes with effect once.
-func HandleBytesTx(queue string, handle func(context.Context, pgx.Tx, Message) error, options ...Option) Handler {
+func HandleBytesTx(queue string, handle func(context.Context, *pg.Tx, Message) error, options ...Option) Handler {
 	return Handler{handleTx: handle}.of(queue, options)
 }
 

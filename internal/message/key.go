@@ -5,12 +5,12 @@ import (
 	"context"
 	"slices"
 
-	"github.com/jackc/pgx/v5"
+	"plinth/internal/pg"
 )
 
 // useKeys finds the messages whose idempotency key was used before, in an earlier transaction or by an earlier message of
 // the batch, and takes the keys of the others. Other transactions with the same keys wait until this one has ended.
-func useKeys(ctx context.Context, tx pgx.Tx, batch []*outgoing) error {
+func useKeys(ctx context.Context, tx *pg.Tx, batch []*outgoing) error {
 	firsts := map[idempotencyKey]*outgoing{}
 	for _, m := range batch {
 		if k := m.scopedKey(); m.err == nil && m.key != "" && firsts[k] == nil {

@@ -15,7 +15,7 @@ type idempotencyKey struct{ destination, key string }
 // insertKeys gives each key the id of the message published with it: ids[i] where the key was free or had expired, else
 // the first one's. Keys come once each, in an order that all use, so that transactions which wait for each other's keys
 // do not deadlock.
-func insertKeys(ctx context.Context, db pg.Querier, keys []idempotencyKey, ids []string) (map[idempotencyKey]string, error) {
+func insertKeys(ctx context.Context, db *pg.Tx, keys []idempotencyKey, ids []string) (map[idempotencyKey]string, error) {
 	destinations, names := make([]string, len(keys)), make([]string, len(keys))
 	for i, k := range keys {
 		destinations[i], names[i] = k.destination, k.key

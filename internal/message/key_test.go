@@ -7,10 +7,9 @@ import (
 	"testing"
 	"time"
 
-	"github.com/jackc/pgx/v5"
-
 	"plinth/internal/errs"
 	"plinth/internal/message"
+	"plinth/internal/pg"
 )
 
 func TestIdempotencyKeys(t *testing.T) {
@@ -66,7 +65,7 @@ func TestIdempotencyKeys(t *testing.T) {
 	if _, err := f.Publish(within(t), message.Publication{To: message.ToQueue(name(t, "none")), IdempotencyKey: "n"}); !errs.Is(err, errs.NotFound) {
 		t.Error(err)
 	}
-	_ = f.db.InTx(within(t), func(tx pgx.Tx) error {
+	_ = f.db.InTx(within(t), func(tx *pg.Tx) error {
 		if _, err := f.PublishTx(within(t), tx, message.Publication{To: message.ToQueue(q), IdempotencyKey: "n"}); err != nil {
 			t.Error(err)
 		}

@@ -27,7 +27,7 @@ type fixture struct {
 	log    *zap.Logger
 	logs   *observer.ObservedLogs
 	db     *pg.DB
-	system *pg.DB     // sees all tenants
+	system *pg.System // sees all tenants
 	owner  pg.Querier // may change the schema
 	url    string
 }
@@ -42,11 +42,46 @@ func newFixture(t *testing.T, autoCreate bool) fixture {
 		t.Fatal(err)
 	}
 	t.Cleanup(db.Close)
-	b := postgres.New(db, url, log)
+	f := fixture{nil, nil, log, logs, db, db.System(), pgtest.Owner(t, url), url}
+	f.broker = f.postgres(t, db)
+	f.Service = f.process(t, message.Limits{AutoCreate: autoCreate})
+	run(t, f.Run)
+	return f
+}
+
+// process returns the service of one more process. It is for the test to run it.
+func (f fixture) process(t *testing.T, limits message.Limits) *message.Service {
+	t.Helper()
+	notifier := f.notifier(t)
+	s := message.New(message.Config{
+		DB: f.db, Handlers: f.db, System: f.system, Notifier: notifier, Broker: f.broker, Limits: limits, Log: f.log,
+	})
+	notify(t, notifier)
+	return s
+}
+
+// postgres returns a broker that runs until the test ends.
+func (f fixture) postgres(t *testing.T, db *pg.DB) broker.Broker {
+	t.Helper()
+	notifier := f.notifier(t)
+	b := postgres.New(db.System(), notifier, f.log)
+	notify(t, notifier)
 	run(t, b.Run)
-	s := message.New(db, url, b, log, nil, message.Limits{AutoCreate: autoCreate})
-	run(t, s.Run)
-	return fixture{s, b, log, logs, db, db.System(), pgtest.Owner(t, url), url}
+	return b
+}
+
+func (f fixture) notifier(t *testing.T) *pg.Notifier {
+	t.Helper()
+	notifier, err := pg.NewNotifier(pg.NotifierConfig{System: f.system, URL: f.url, Log: f.log})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return notifier
+}
+
+// notify runs a Notifier until the test ends.
+func notify(t *testing.T, n *pg.Notifier) {
+	run(t, func(ctx context.Context) error { n.Run(ctx); return nil })
 }
 
 // run runs a part until the test ends.

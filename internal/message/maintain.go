@@ -17,7 +17,7 @@ const sweepInterval = time.Minute
 // workers may do it at the same time. A failure is logged and tried again.
 func (s *Service) maintain(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
-	group.Go(func() error { return s.runOperations(ctx) })
+	group.Go(func() error { return s.operations.Run(ctx) })
 	group.Go(func() error {
 		for {
 			select {

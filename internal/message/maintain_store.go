@@ -26,12 +26,14 @@ var retention = []struct{ what, table, expired string }{
 	{"redrives and purges", "dead_letter_operations", `
 		SELECT ctid FROM dead_letter_operations
 		WHERE state = 'done' AND ended_at < now() - interval '90 days' LIMIT $1 FOR UPDATE SKIP LOCKED`},
+	{"back-offs", "message_backoffs", `
+		SELECT ctid FROM message_backoffs WHERE until < now() - interval '1 hour' LIMIT $1 FOR UPDATE SKIP LOCKED`},
 	{"rates", "queue_rates", `
 		SELECT ctid FROM queue_rates WHERE bucket < now() - interval '10 minutes' LIMIT $1 FOR UPDATE SKIP LOCKED`},
 }
 
 // deleteExpired removes the rows of all tenants.
-func deleteExpired(ctx context.Context, system pg.Querier, table, expired string) (int64, error) {
+func deleteExpired(ctx context.Context, system *pg.System, table, expired string) (int64, error) {
 	tag, err := system.Exec(ctx, `DELETE FROM `+table+` WHERE ctid = ANY (ARRAY(`+expired+`))`, sweepBatch)
 	return tag.RowsAffected(), err
 }

@@ -4,10 +4,10 @@ import (
 	"testing"
 	"time"
 
-	"github.com/jackc/pgx/v5"
 	"golang.org/x/sync/errgroup"
 
 	"plinth/internal/message"
+	"plinth/internal/pg"
 )
 
 // TestRetention has rows on both sides of each limit.
@@ -71,7 +71,7 @@ func TestSweepsAtTheSameTime(t *testing.T) {
 	q := f.queue(t, "orders")
 	f.letters(t, q, 3500)
 	f.exec(t, `UPDATE dead_letters SET last_failed_at = last_failed_at - interval '40 days'`)
-	err := f.db.InTx(within(t), func(tx pgx.Tx) error {
+	err := f.db.InTx(within(t), func(tx *pg.Tx) error {
 		if _, err := tx.Exec(within(t), `SELECT FROM message_keys WHERE key = '7' FOR UPDATE`); err != nil {
 			return err
 		}

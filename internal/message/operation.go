@@ -7,22 +7,19 @@ import (
 	"time"
 
 	"github.com/google/uuid"
-	"github.com/jackc/pgx/v5"
-	"go.uber.org/zap"
 
 	"plinth/internal/auth"
 	"plinth/internal/errs"
+	"plinth/internal/pg"
 	"plinth/internal/resource"
 )
 
 // Sizes of operations.
 const (
-	atOnce        = 1000     // dead letters that are done before the answer
-	chunkLetters  = 200      // that are done in one statement
-	chunkBytes    = 16 << 20 // of payload in one statement, roughly
-	horizon       = 60       // seconds that a redrive with a limit is ahead of its messages
-	operationPoll = time.Second
-	operationWait = 5 * time.Second // after a failure
+	atOnce       = 1000     // dead letters that are done before the answer
+	chunkLetters = 200      // that are done in one statement
+	chunkBytes   = 16 << 20 // of payload in one statement, roughly
+	horizon      = 60       // seconds that a redrive with a limit is ahead of its messages
 )
 
 // OperationKind is what an operation does.
@@ -113,7 +110,7 @@ func (s *Service) operate(ctx context.Context, op Operation, which Choice) (_ Op
 		return Operation{}, Skipped{}, err
 	}
 	op.Principal, op.ID = auth.From(ctx).ID, which.Token
-	err = s.db.InTx(ctx, func(tx pgx.Tx) error {
+	err = s.db.InTx(ctx, func(tx *pg.Tx) error {
 		if _, _, err := lockPolicy(ctx, tx, op.Queue); err != nil {
 			return err
 		}
@@ -130,6 +127,9 @@ func (s *Service) operate(ctx context.Context, op Operation, which Choice) (_ Op
 				return err
 			}
 		}
+		if op.State == Running {
+			tx.AfterCommit(func() { s.notifier.Notify(channel, newOperations) })
+		}
 		return nil
 	})
 	return op, skipped, err
@@ -137,7 +137,7 @@ func (s *Service) operate(ctx context.Context, op Operation, which Choice) (_ Op
 
 // plan pins an operation to the dead letters that it is about. Whatever becomes of others, it will touch no more than
 // these.
-func plan(ctx context.Context, tx pgx.Tx, op Operation, which Choice) (Operation, Skipped, error) {
+func plan(ctx context.Context, tx *pg.Tx, op Operation, which Choice) (Operation, Skipped, error) {
 	id, err := uuid.NewV7()
 	if err != nil {
 		return Operation{}, Skipped{}, err
@@ -165,7 +165,7 @@ func plan(ctx context.Context, tx pgx.Tx, op Operation, which Choice) (Operation
 // step takes an operation that tx has locked one chunk further. What it moves, what it counts and what is left to do
 // commit together, so that a crash undoes all of it or nothing. The queue's row is locked for the sake of what goes
 // back to it: when the queue is gone, its dead letters are gone too, and are skipped.
-func (s *Service) step(ctx context.Context, tx pgx.Tx, op Operation) (Operation, error) {
+func (s *Service) step(ctx context.Context, tx *pg.Tx, op Operation) (Operation, error) {
 	if _, _, err := lockPolicy(ctx, tx, op.Queue); err != nil && !errs.Is(err, errs.NotFound) {
 		return op, err
 	}
@@ -180,27 +180,20 @@ func (s *Service) step(ctx context.Context, tx pgx.Tx, op Operation) (Operation,
 	return redriveChunk(ctx, tx, op, letters)
 }
 
-// runOperations works at the operations that run, for as long as ctx lives. Several workers share them: each chunk is
-// the work of one.
-func (s *Service) runOperations(ctx context.Context) error {
-	for {
-		progress, err := s.stepAll(ctx)
-		wait := operationPoll
-		switch {
-		case ctx.Err() != nil:
-			return nil
-		case err != nil:
-			s.log.Warn("redrives and purges cannot go on, trying again", zap.Duration("retry_in_ms", operationWait), zap.Error(err))
-			wait = operationWait
-		case progress:
-			continue
-		}
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-time.After(wait):
-		}
-	}
+// newOperations returns what works at the operations that run. Several workers share them: each chunk is the work of one.
+func (s *Service) newOperations() *pg.Due {
+	return s.notifier.NewDue(pg.DueConfig{
+		What: "redrives and purges", Channel: channel, Payload: newOperations, Lanes: 1, Log: s.log,
+		Late: func(ctx context.Context) (time.Duration, error) { return selectOperationsLate(ctx, s.system) },
+		Work: func(ctx context.Context, _ func()) (time.Duration, error) {
+			progress, err := s.stepAll(ctx)
+			if progress || err != nil {
+				return 0, err
+			}
+			late, err := selectOperationsLate(ctx, s.system)
+			return max(-late, relayAgain), err
+		},
+	})
 }
 
 // stepAll takes every operation that runs, of all tenants, one chunk further, so that a large one does not hold up the
@@ -209,7 +202,7 @@ func (s *Service) stepAll(ctx context.Context) (progress bool, err error) {
 	found, err := selectRunning(ctx, s.system)
 	for _, r := range found {
 		ctx := auth.AsService(ctx, r.tenant) // One step is for one tenant, and sees no more.
-		failed := s.db.InTx(ctx, func(tx pgx.Tx) error {
+		failed := s.db.InTx(ctx, func(tx *pg.Tx) error {
 			op, claimed, err := claimOperation(ctx, tx, r.id)
 			if err != nil || !claimed {
 				return err

@@ -7,9 +7,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/jackc/pgx/v5"
-
 	"plinth/internal/message"
+	"plinth/internal/pg"
 )
 
 func TestLargeOperationHoldsItsLetters(t *testing.T) {
@@ -82,7 +81,7 @@ func TestWorkersDoNotWaitForEachOther(t *testing.T) {
 	q := f.queue(t, "orders")
 	f.letters(t, q, 1001)
 	f.redrive(t, q, all, 0)
-	err := f.db.InTx(within(t), func(tx pgx.Tx) error {
+	err := f.db.InTx(within(t), func(tx *pg.Tx) error {
 		if _, err := tx.Exec(within(t), `SELECT FROM dead_letter_operations FOR UPDATE`); err != nil {
 			return err
 		}

@@ -29,7 +29,7 @@ func scanOperation(row pgx.Row, more ...any) (o Operation, err error) {
 }
 
 // insertOperation makes the row of an operation that is about nothing yet.
-func insertOperation(ctx context.Context, db pg.Querier, o Operation) error {
+func insertOperation(ctx context.Context, db *pg.Tx, o Operation) error {
 	_, err := db.Exec(ctx, `
 		INSERT INTO dead_letter_operations (tenant, id, kind, queue, state, principal, max_per_second, total)
 		VALUES ($1, $2::uuid, $3, $4, 'planned', $5, $6, 0)`, auth.TenantOf(ctx), o.ID, o.Kind, o.Queue.name, o.Principal, o.MaxPerSecond)
@@ -39,7 +39,7 @@ func insertOperation(ctx context.Context, db pg.Querier, o Operation) error {
 // pin fixes what an operation is about: the dead letters of its queue that match the filter, and have one of the ids
 // where ids is not nil; those left out that another operation which runs has, which are busy. The longest dead come
 // first.
-func pin(ctx context.Context, db pg.Querier, o Operation, ids []string, filter Filter) (_ Operation, busy int64, err error) {
+func pin(ctx context.Context, db *pg.Tx, o Operation, ids []string, filter Filter) (_ Operation, busy int64, err error) {
 	o, err = scanOperation(db.QueryRow(ctx, `
 		WITH asked AS MATERIALIZED (
 			SELECT d.id, d.last_failed_at, d.id IN (
@@ -59,7 +59,7 @@ func pin(ctx context.Context, db pg.Querier, o Operation, ids []string, filter F
 }
 
 // startOperation sets one that is planned to run, once, and takes over who starts it and how fast.
-func startOperation(ctx context.Context, db pg.Querier, o Operation) (Operation, error) {
+func startOperation(ctx context.Context, db *pg.Tx, o Operation) (Operation, error) {
 	errUnknown := errs.New(errs.NotFound, "token: not one of a dry run of this %s and queue, or older than an hour", o.Kind)
 	if uuid.Validate(o.ID) != nil {
 		return Operation{}, errUnknown
@@ -122,13 +122,13 @@ const (
 )
 
 // purgeChunk removes the next dead letters of an operation, so many at most.
-func purgeChunk(ctx context.Context, db pg.Querier, o Operation, letters int) (Operation, error) {
+func purgeChunk(ctx context.Context, db *pg.Tx, o Operation, letters int) (Operation, error) {
 	return scanOperation(db.QueryRow(ctx, takeChunk+countChunk, chunkArguments(ctx, o, letters)...))
 }
 
 // redriveChunk moves the next dead letters of an operation, so many at most, to where messages wait for their time,
 // each one due a little after the one before. One whose message waits there already joins it.
-func redriveChunk(ctx context.Context, db pg.Querier, o Operation, letters int) (Operation, error) {
+func redriveChunk(ctx context.Context, db *pg.Tx, o Operation, letters int) (Operation, error) {
 	return scanOperation(db.QueryRow(ctx, takeChunk+redriveGone+countChunk, chunkArguments(ctx, o, letters)...))
 }
 
@@ -144,11 +144,20 @@ func chunkArguments(ctx context.Context, o Operation, letters int) []any {
 // messages, so that what is still to come is seen as such.
 const ready = `state = 'running' AND (next_due_at IS NULL OR next_due_at < now() + interval '1 minute')`
 
+// selectOperationsLate returns for how long the operation that has had something to do for the longest has waited; a time in
+// the past where none has.
+func selectOperationsLate(ctx context.Context, system *pg.System) (late time.Duration, err error) {
+	err = system.QueryRow(ctx, `
+		SELECT coalesce(now() - min(coalesce(next_due_at - interval '1 minute', created_at)), '-1 hour')
+		FROM dead_letter_operations WHERE state = 'running'`).Scan(&late)
+	return late, err
+}
+
 // running is an operation of some tenant that has something to do.
 type running struct{ tenant, id string }
 
 // selectRunning gives the operations of all tenants that have something to do now.
-func selectRunning(ctx context.Context, system pg.Querier) ([]running, error) {
+func selectRunning(ctx context.Context, system *pg.System) ([]running, error) {
 	rows, err := system.Query(ctx, `SELECT tenant, id::text FROM dead_letter_operations WHERE `+ready+` ORDER BY created_at`)
 	if err != nil {
 		return nil, err
@@ -160,7 +169,7 @@ func selectRunning(ctx context.Context, system pg.Querier) ([]running, error) {
 }
 
 // claimOperation takes an operation for the transaction, unless it is done, or another worker is at it.
-func claimOperation(ctx context.Context, db pg.Querier, id string) (o Operation, claimed bool, err error) {
+func claimOperation(ctx context.Context, db *pg.Tx, id string) (o Operation, claimed bool, err error) {
 	o, err = scanOperation(db.QueryRow(ctx, `SELECT `+operationColumns+` FROM dead_letter_operations
 		WHERE tenant = $1 AND id = $2::uuid AND `+ready+` FOR UPDATE SKIP LOCKED`, auth.TenantOf(ctx), id))
 	if errors.Is(err, pgx.ErrNoRows) {
@@ -170,12 +179,9 @@ func claimOperation(ctx context.Context, db pg.Querier, id string) (o Operation,
 }
 
 func selectOperation(ctx context.Context, db pg.Querier, id string) (Operation, error) {
-	o, err := scanOperation(db.QueryRow(ctx, `SELECT `+operationColumns+` FROM dead_letter_operations WHERE tenant = $1 AND id = $2::uuid`,
-		auth.TenantOf(ctx), id))
-	if errors.Is(err, pgx.ErrNoRows) {
-		return Operation{}, errs.New(errs.NotFound, "id: there is no redrive or purge %s", id)
-	}
-	return o, err
+	return pg.One(db.QueryRow(ctx, `SELECT `+operationColumns+` FROM dead_letter_operations WHERE tenant = $1 AND id = $2::uuid`,
+		auth.TenantOf(ctx), id), func(row pgx.Row) (Operation, error) { return scanOperation(row) },
+		errs.New(errs.NotFound, "id: there is no redrive or purge %s", id))
 }
 
 func selectOperations(ctx context.Context, db pg.Querier, queue QueueName, after string, limit int) ([]Operation, error) {

@@ -13,6 +13,7 @@ import (
 
 	"plinth/internal/auth"
 	"plinth/internal/broker"
+	"plinth/internal/loop"
 	"plinth/internal/pg"
 )
 
@@ -23,7 +24,7 @@ const (
 
 // queueSet is a set of queues of all tenants, such as those that are paused, as it was read last.
 type queueSet struct {
-	load   func(ctx context.Context, system pg.Querier) ([]owned, error)
+	load   func(ctx context.Context, system *pg.System) ([]owned, error)
 	mu     sync.Mutex
 	queues map[owned]bool
 	until  context.Context // ends when queues changes
@@ -32,7 +33,7 @@ type queueSet struct {
 	told   int // the latest of them that ended
 }
 
-func newQueueSet(load func(ctx context.Context, system pg.Querier) ([]owned, error)) *queueSet {
+func newQueueSet(load func(ctx context.Context, system *pg.System) ([]owned, error)) *queueSet {
 	p := &queueSet{load: load}
 	p.until, p.change = context.WithCancel(context.Background())
 	return p
@@ -46,7 +47,7 @@ func (p *queueSet) of(queue owned) (in bool, until context.Context) {
 }
 
 // read takes over what the table says. Of reads at the same time the one that began last counts.
-func (p *queueSet) read(ctx context.Context, system pg.Querier) error {
+func (p *queueSet) read(ctx context.Context, system *pg.System) error {
 	p.mu.Lock()
 	p.asked++
 	turn := p.asked
@@ -73,16 +74,23 @@ func (p *queueSet) read(ctx context.Context, system pg.Querier) error {
 	return nil
 }
 
-// watchPauses reads which queues are paused whenever a notification says that this may have changed, and slowly besides.
-func (s *Service) watchPauses(ctx context.Context) {
+// watchQueues reads which queues are paused, and which of the handlers' are there, whenever a notification says that this may
+// have changed, and slowly besides.
+func (s *Service) watchQueues(ctx context.Context) {
 	for {
+		timer := time.NewTimer(pausePoll)
 		select {
 		case <-s.heardPolicies:
-		case <-time.After(pausePoll):
+		case <-timer.C:
 		case <-ctx.Done():
 			return
 		}
-		_ = s.pauses.read(ctx, s.system) // A database that is away is in the log of Listen, and the next poll comes.
+		timer.Stop()
+		// A database that is away is in the log of others, and the next time comes.
+		_ = s.pauses.read(ctx, s.system)
+		if present := s.present.Load(); present != nil {
+			_ = present.read(ctx, s.system)
+		}
 	}
 }
 
@@ -166,10 +174,10 @@ func (s *source) refuse(d broker.Delivery, named string) {
 		if err == nil {
 			break
 		}
-		delay := backoff(attempt, minReconnect, maxReconnect)
+		delay := loop.Delay(attempt, minReconnect, maxReconnect)
 		s.service.log.Warn("message of another tenant cannot be moved, trying again",
 			append(fields, zap.Duration("retry_in_ms", delay), zap.Error(err))...)
-		if !pause(s.life, delay) {
+		if !loop.Sleep(s.life, delay) {
 			s.settle(d.Nack, fields)
 			return
 		}
@@ -252,6 +260,6 @@ func (c *counted) Nack(ctx context.Context) error {
 
 func (s *source) settled() {
 	if s.outstanding.Add(-1) == 0 {
-		give(s.freed)
+		loop.Signal(s.freed)
 	}
 }

@@ -9,12 +9,12 @@ import (
 )
 
 // selectPaused gives the queues of all tenants that are paused.
-func selectPaused(ctx context.Context, system pg.Querier) ([]owned, error) {
+func selectPaused(ctx context.Context, system *pg.System) ([]owned, error) {
 	return collectOwned(system.Query(ctx, `SELECT tenant, name FROM queues WHERE paused`))
 }
 
 // selectNamed gives the queues of all tenants that have one of the names.
-func selectNamed(ctx context.Context, system pg.Querier, names []string) ([]owned, error) {
+func selectNamed(ctx context.Context, system *pg.System, names []string) ([]owned, error) {
 	return collectOwned(system.Query(ctx, `SELECT tenant, name FROM queues WHERE name = ANY ($1)`, names))
 }
 

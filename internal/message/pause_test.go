@@ -42,7 +42,7 @@ func (f fixture) depth(t *testing.T, q message.QueueName, want int64) {
 // another is the service in another process.
 func (f fixture) another(t *testing.T) fixture {
 	t.Helper()
-	f.Service = message.New(f.db, f.url, f.broker, f.log, nil, message.Limits{})
+	f.Service = f.process(t, message.Limits{})
 	run(t, f.Run)
 	return f
 }

@@ -8,13 +8,13 @@ import (
 	"unicode/utf8"
 
 	"github.com/google/uuid"
-	"github.com/jackc/pgx/v5"
 
 	"plinth/internal/auth"
 	"plinth/internal/broker"
 	"plinth/internal/errs"
 	"plinth/internal/kv"
 	"plinth/internal/observe"
+	"plinth/internal/pg"
 )
 
 // MaxDelay is how far ahead a message can be delivered.
@@ -71,7 +71,7 @@ func (s *Service) Publish(ctx context.Context, p Publication) (Receipt, error) {
 		err := s.send(ctx, m)
 		return m.receipt(), err
 	}
-	err = s.db.InTx(ctx, func(tx pgx.Tx) error { return s.keepOne(ctx, tx, m) })
+	err = s.db.InTx(ctx, func(tx *pg.Tx) error { return s.keepOne(ctx, tx, m) })
 	return m.receipt(), err
 }
 
@@ -95,7 +95,7 @@ func (s *Service) limitRate(ctx context.Context, n int) error {
 
 // PublishTx publishes a message when tx, which InTx gave, is committed, and not at all where it is rolled back. Errors are
 // those of Publish; one of the database's makes tx unusable.
-func (s *Service) PublishTx(ctx context.Context, tx pgx.Tx, p Publication) (Receipt, error) {
+func (s *Service) PublishTx(ctx context.Context, tx *pg.Tx, p Publication) (Receipt, error) {
 	m, err := newOutgoing(ctx, p)
 	if err != nil {
 		return Receipt{}, err

@@ -9,12 +9,12 @@ import (
 	"time"
 
 	"github.com/google/uuid"
-	"github.com/jackc/pgx/v5"
 
 	"plinth/internal/broker"
 	"plinth/internal/errs"
 	"plinth/internal/message"
 	"plinth/internal/observe"
+	"plinth/internal/pg"
 )
 
 func TestPublish(t *testing.T) {
@@ -116,7 +116,7 @@ func TestPublishTx(t *testing.T) {
 	undo := errors.New("undo")
 	var ids []string
 	for _, outcome := range []error{undo, nil} {
-		err := f.db.InTx(within(t), func(tx pgx.Tx) error {
+		err := f.db.InTx(within(t), func(tx *pg.Tx) error {
 			receipt, err := f.PublishTx(within(t), tx, message.Publication{To: message.ToQueue(q), Attributes: map[string]string{"a": "b"}})
 			if err != nil {
 				t.Error(err)
@@ -134,7 +134,7 @@ func TestPublishTx(t *testing.T) {
 	}
 	// A delay counts from the call, however long the transaction has been open.
 	start := time.Now()
-	_ = f.db.InTx(within(t), func(tx pgx.Tx) error {
+	_ = f.db.InTx(within(t), func(tx *pg.Tx) error {
 		if _, err := tx.Exec(within(t), `SELECT pg_sleep(0.3)`); err != nil {
 			t.Error(err)
 		}

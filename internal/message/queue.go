@@ -7,8 +7,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/jackc/pgx/v5"
-
 	"plinth/internal/auth"
 	"plinth/internal/broker"
 	"plinth/internal/errs"
@@ -87,7 +85,7 @@ func (s *Service) CreateQueue(ctx context.Context, name QueueName, policy Policy
 	if err := policy.check(); err != nil {
 		return Queue{}, err
 	}
-	err = s.db.InTx(ctx, func(tx pgx.Tx) error {
+	err = s.db.InTx(ctx, func(tx *pg.Tx) error {
 		created, err := s.makeQueue(ctx, tx, name, policy)
 		if err != nil {
 			return err
@@ -107,7 +105,7 @@ func (s *Service) CreateQueue(ctx context.Context, name QueueName, policy Policy
 }
 
 // makeQueue makes the rows of a queue if the tenant may have one more. created is false when there is one already.
-func (s *Service) makeQueue(ctx context.Context, tx pgx.Tx, name QueueName, policy Policy) (created bool, err error) {
+func (s *Service) makeQueue(ctx context.Context, tx *pg.Tx, name QueueName, policy Policy) (created bool, err error) {
 	known, err := lockQueue(ctx, tx, name)
 	if err != nil || known {
 		return false, err
@@ -115,6 +113,7 @@ func (s *Service) makeQueue(ctx context.Context, tx pgx.Tx, name QueueName, poli
 	if err := s.quotas.queues.Take(ctx, tx, 1); err != nil {
 		return false, err
 	}
+	tx.AfterCommit(func() { s.notifier.Notify(channel, newPolicies) })
 	return insertQueue(ctx, tx, name, policy)
 }
 
@@ -130,7 +129,7 @@ func (s *Service) bind(ctx context.Context, q Queue) error {
 
 // EnsureQueue makes a queue with the DefaultPolicy unless it is there; one that is there keeps its policy.
 func (s *Service) EnsureQueue(ctx context.Context, name QueueName) error {
-	return s.db.InTx(ctx, func(tx pgx.Tx) error {
+	return s.db.InTx(ctx, func(tx *pg.Tx) error {
 		if _, err := s.makeQueue(ctx, tx, name, DefaultPolicy); err != nil {
 			return err
 		}
@@ -199,7 +198,7 @@ func pageLength(queues []Queue, size int) int {
 // FailedPrecondition for another MessageTTL or MaxLength; Unavailable when the broker is away, which may have part of
 // the bindings then: update again.
 func (s *Service) UpdateQueue(ctx context.Context, name QueueName, change func(*Policy)) (q Queue, err error) {
-	err = s.db.InTx(ctx, func(tx pgx.Tx) error {
+	err = s.db.InTx(ctx, func(tx *pg.Tx) error {
 		if err := lockForChange(ctx, tx, name); err != nil {
 			return err
 		}
@@ -280,7 +279,7 @@ func (s *Service) setPaused(ctx context.Context, name QueueName, paused bool) (Q
 // PurgeQueue removes the messages that wait in a queue, and those that wait for their time to go there, and counts them.
 // Outstanding ones and dead letters stay. Errors: NotFound.
 func (s *Service) PurgeQueue(ctx context.Context, name QueueName) (purged int64, err error) {
-	err = s.db.InTx(ctx, func(tx pgx.Tx) error {
+	err = s.db.InTx(ctx, func(tx *pg.Tx) error {
 		known, err := lockQueue(ctx, tx, name)
 		if err != nil {
 			return err
@@ -306,7 +305,7 @@ func (s *Service) PurgeQueue(ctx context.Context, name QueueName) (purged int64,
 // DeleteQueue removes a queue with all its messages, those that wait for their time and dead letters among them. Errors:
 // NotFound.
 func (s *Service) DeleteQueue(ctx context.Context, name QueueName) error {
-	return s.db.InTx(ctx, func(tx pgx.Tx) error {
+	return s.db.InTx(ctx, func(tx *pg.Tx) error {
 		// The row first: whoever puts something beside it has it locked, and is waited for.
 		deleted, err := deleteQueue(ctx, tx, name)
 		if err != nil {
@@ -318,7 +317,7 @@ func (s *Service) DeleteQueue(ctx context.Context, name QueueName) error {
 		if err := deleteAllOf(ctx, tx, name); err != nil {
 			return err
 		}
-		pg.AfterCommit(tx, func() { s.notifier.Notify(channel, newPolicies) })
+		tx.AfterCommit(func() { s.notifier.Notify(channel, newPolicies) })
 		return s.broker.Delete(ctx, name.onBroker(auth.TenantOf(ctx)))
 	})
 }

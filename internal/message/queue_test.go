@@ -10,13 +10,11 @@ import (
 	"time"
 
 	"github.com/google/uuid"
-	"go.uber.org/zap"
 	"golang.org/x/sync/errgroup"
 
 	"plinth/internal/broker"
 	"plinth/internal/errs"
 	"plinth/internal/message"
-	"plinth/internal/pg"
 )
 
 func TestParseQueueName(t *testing.T) {
@@ -195,7 +193,8 @@ func withBindings(t *testing.T) (fixture, *bindings) {
 	t.Helper()
 	f := newFixture(t, false)
 	b := &bindings{f.broker, func() error { return nil }, func(broker.Binding) error { return nil }, func(broker.Binding) error { return nil }}
-	f.Service = message.New(f.db, "", b, f.log, nil, message.Limits{})
+	f.broker = b
+	f.Service = f.process(t, message.Limits{})
 	return f, b
 }
 
@@ -285,9 +284,9 @@ func TestPauseQueue(t *testing.T) {
 	f := newFixture(t, false)
 	q := f.queue(t, "orders")
 	heard := make(chan string, 16)
-	run(t, func(ctx context.Context) error {
-		return pg.Listen(ctx, f.url, "plinth_messages", zap.NewNop(), func(payload string) { heard <- payload })
-	})
+	notifier := f.notifier(t)
+	notifier.Subscribe("plinth_messages", func(payload string) { heard <- payload })
+	notify(t, notifier)
 	hear := func(want string) {
 		t.Helper()
 		select {

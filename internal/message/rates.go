@@ -53,7 +53,7 @@ func (r *rates) take() (counts []count) {
 // run writes the counters to the database whenever a bucket of time is over, and once more when ctx ends. All processes
 // keep to the same buckets, so that those of the last minute hold the last minute. Counts that cannot be written are
 // dropped: they would make a peak later that never was.
-func (r *rates) run(ctx context.Context, system *pg.DB, log *zap.Logger) error {
+func (r *rates) run(ctx context.Context, system *pg.System, log *zap.Logger) error {
 	for {
 		select {
 		case <-ctx.Done():
@@ -65,7 +65,7 @@ func (r *rates) run(ctx context.Context, system *pg.DB, log *zap.Logger) error {
 	}
 }
 
-func (r *rates) flush(ctx context.Context, system *pg.DB, log *zap.Logger) {
+func (r *rates) flush(ctx context.Context, system *pg.System, log *zap.Logger) {
 	counts := r.take()
 	if len(counts) == 0 {
 		return

@@ -8,7 +8,7 @@ import (
 
 // addRates adds counts to the bucket that is just over: now is a little after its end. The queues are in order, so that
 // processes that write at the same time do not lock each other out.
-func addRates(ctx context.Context, system pg.Querier, counts []count) error {
+func addRates(ctx context.Context, system *pg.System, counts []count) error {
 	n := len(counts)
 	tenants, queues := make([]string, n), make([]string, n)
 	published, delivered, acknowledged := make([]int64, n), make([]int64, n), make([]int64, n)

@@ -14,7 +14,7 @@ func TestRates(t *testing.T) {
 	q := f.queue(t, "orders")
 	f.queue(t, "idle")
 	for range 2 {
-		process := message.New(f.db, f.url, f.broker, f.log, nil, message.Limits{})
+		process := f.process(t, message.Limits{})
 		stop := run(t, process.Run)
 		process.Count(auth.DefaultTenant, q, 30, 60, 90)
 		stop()

@@ -4,53 +4,145 @@ import (
 	"context"
 	"time"
 
+	"github.com/jackc/pgx/v5"
+
 	"plinth/internal/pg"
 )
 
-// claimWaiting takes messages that are due out of the table, of all tenants, those that have been longest first and none
-// that another relay has: up to limit, and no more once they have so many bytes. size is how many they have. Losing the
-// commit in a crash of the server would only have them sent again, so it does not wait for the disk.
-func claimWaiting(ctx context.Context, system pg.Querier, limit, bytes int) (batch []*waiting, size int, err error) {
-	// The rows are found again by their place: the table is empty one moment and full the next, so the planner's idea of it
-	// is often wrong, and by the key it may choose an index that reads every row of a queue for each.
-	rows, err := system.Query(ctx, `
-		WITH due AS (
-			SELECT ctid, due_at, octet_length(body) + octet_length(attributes::text) AS size
-			FROM message_waiting WHERE due_at <= now() ORDER BY due_at LIMIT $1
-			FOR UPDATE SKIP LOCKED
-		), fit AS (
-			SELECT ctid FROM (SELECT *, sum(size) OVER (ORDER BY due_at, ctid) - size AS before FROM due) AS d WHERE before < $2
-		), claimed AS (
-			DELETE FROM message_waiting w USING (SELECT set_config('synchronous_commit', 'off', true)) AS relaxed
-			WHERE w.ctid = ANY (ARRAY(SELECT ctid FROM fit))
-			RETURNING w.tenant, w.id, w.queue, w.topic, w.routing_key, w.due_at, w.attempts, w.reason, w.first_failed_at,
-				w.headers, w.attributes, w.body
+// selectBacklogs returns up to limit backlogs of all tenants behind one, in the order of their keys, whether they are due or
+// not. Each costs one look into the index, however many messages are in it.
+func selectBacklogs(ctx context.Context, tx *pg.Tx, behind backlog, limit int) ([]backlog, error) {
+	rows, err := tx.Query(ctx, `
+		WITH RECURSIVE backlogs AS (
+			(SELECT tenant, queue, topic, due_at, 1 AS n FROM message_waiting
+			WHERE (tenant, queue, topic) > ($1, $2, $3) ORDER BY tenant, queue, topic, due_at LIMIT 1)
+			UNION ALL
+			SELECT w.tenant, w.queue, w.topic, w.due_at, b.n + 1 FROM backlogs b CROSS JOIN LATERAL (
+				SELECT tenant, queue, topic, due_at FROM message_waiting
+				WHERE (tenant, queue, topic) > (b.tenant, b.queue, b.topic) ORDER BY tenant, queue, topic, due_at LIMIT 1) AS w
+			WHERE b.n < $4
 		)
-		SELECT tenant, id::text, queue, topic, routing_key, attempts, reason, first_failed_at, headers, attributes, body,
-			octet_length(body) + octet_length(attributes::text)
-		FROM claimed ORDER BY due_at, id`, limit, bytes)
+		SELECT tenant, queue, topic, b.due_at - now(), coalesce(f.failures, 0), coalesce(f.until - now(), '0')
+		FROM backlogs b LEFT JOIN message_backoffs f USING (tenant, queue, topic) ORDER BY b.n`,
+		behind.tenant, behind.queue, behind.topic, limit)
 	if err != nil {
-		return nil, 0, err
+		return nil, err
+	}
+	return pgx.CollectRows(rows, func(row pgx.CollectableRow) (b backlog, err error) {
+		err = row.Scan(&b.tenant, &b.queue, &b.topic, &b.due, &b.failures, &b.blocked)
+		return b, err
+	})
+}
+
+// claimWaiting locks messages that are due, of each backlog the earliest ones up to its share and none that another relay has,
+// and no more once they have so many bytes: backlogs take turns for those. full says that more may be due. Losing the commit
+// in a crash of the server would only have them sent again, so it does not wait for the disk.
+func claimWaiting(ctx context.Context, tx *pg.Tx, due []backlog, bytes int) (batch []*waiting, full bool, err error) {
+	tenants, queues, topics, shares := backlogArrays(due)
+	// Rows are found again by their place: the table is empty one moment and full the next, so the planner's idea of it is
+	// often wrong.
+	rows, err := tx.Query(ctx, `
+		WITH due AS MATERIALIZED (
+			SELECT b.n AS backlog, w.* FROM unnest($1::text[], $2::text[], $3::text[], $4::int[]) WITH ORDINALITY AS b (tenant, queue, topic, share, n)
+			CROSS JOIN LATERAL (
+				SELECT ctid, due_at, octet_length(body) + octet_length(attributes::text) AS size FROM message_waiting
+				WHERE (tenant, queue, topic) = (b.tenant, b.queue, b.topic) AND due_at <= now()
+				ORDER BY due_at LIMIT b.share FOR UPDATE SKIP LOCKED) AS w
+		), placed AS (
+			SELECT *, row_number() OVER (PARTITION BY backlog ORDER BY due_at, ctid) AS turn FROM due
+		), fit AS (
+			SELECT ctid FROM (SELECT *, sum(size) OVER (ORDER BY turn, backlog) - size AS before FROM placed) AS p WHERE before < $5
+		)
+		SELECT ctid::text, tenant, id::text, queue, topic, routing_key, attempts, reason, first_failed_at, headers, attributes, body,
+			octet_length(body) + octet_length(attributes::text)
+		FROM message_waiting, (SELECT set_config('synchronous_commit', 'off', true)) AS relaxed
+		WHERE ctid = ANY (ARRAY(SELECT ctid FROM fit)) ORDER BY due_at, id`, tenants, queues, topics, shares, bytes)
+	if err != nil {
+		return nil, false, err
 	}
 	defer rows.Close()
+	size, left := 0, make(map[backlog]int, len(due))
+	failures := make(map[backlog]int, len(due))
+	for _, b := range due {
+		left[b.key()], failures[b.key()] = b.share, b.failures
+	}
 	for rows.Next() {
 		m := &waiting{}
 		var failed *time.Time
 		var n int
-		if err := rows.Scan(&m.tenant, &m.id, &m.to.queue.name, &m.to.topic, &m.to.routingKey, &m.attempts, &m.reason, &failed,
+		if err := rows.Scan(&m.place, &m.tenant, &m.id, &m.to.queue.name, &m.to.topic, &m.to.routingKey, &m.attempts, &m.reason, &failed,
 			&m.headers, &m.attributes, &m.body, &n); err != nil {
-			return nil, 0, err
+			return nil, false, err
 		}
 		if failed != nil {
 			m.firstFailedAt = *failed
 		}
+		b := m.backlog()
+		m.failures = failures[b]
+		left[b]--
+		full = full || left[b] == 0
 		batch, size = append(batch, m), size+n
 	}
-	return batch, size, rows.Err()
+	return batch, full || size >= bytes, rows.Err()
 }
 
-// selectUntilDue gives the time until the next message of any tenant comes due; an hour where none will.
-func selectUntilDue(ctx context.Context, system pg.Querier) (wait time.Duration, err error) {
-	err = system.QueryRow(ctx, `SELECT coalesce(min(due_at) - now(), '1 hour') FROM message_waiting WHERE due_at > now()`).Scan(&wait)
-	return wait, err
+func backlogArrays(backlogs []backlog) (tenants, queues, topics []string, shares []int32) {
+	for _, b := range backlogs {
+		tenants, queues, topics, shares = append(tenants, b.tenant), append(queues, b.queue), append(topics, b.topic), append(shares, int32(b.share))
+	}
+	return tenants, queues, topics, shares
+}
+
+// settleWaiting does what was decided about claimed messages. Those that are sent again change their due time and stay where
+// they are.
+func settleWaiting(ctx context.Context, tx *pg.Tx, s settlement) error {
+	if len(s.gone) > 0 {
+		if _, err := tx.Exec(ctx, `DELETE FROM message_waiting WHERE ctid = ANY ($1::text[]::tid[])`, places(s.gone)); err != nil {
+			return err
+		}
+	}
+	if len(s.later) > 0 {
+		_, err := tx.Exec(ctx, `UPDATE message_waiting SET due_at = clock_timestamp() + $2::interval WHERE ctid = ANY ($1::text[]::tid[])`,
+			places(s.later), relayAgain)
+		if err != nil {
+			return err
+		}
+	}
+	return insertWaiting(ctx, tx, s.copies...)
+}
+
+func places(messages []*waiting) []string {
+	all := make([]string, len(messages))
+	for i, m := range messages {
+		all[i] = m.place
+	}
+	return all
+}
+
+func blockBacklogs(ctx context.Context, tx *pg.Tx, backlogs []backlog) error {
+	for _, b := range backlogs {
+		_, err := tx.Exec(ctx, `INSERT INTO message_backoffs (tenant, queue, topic, failures, until)
+			VALUES ($1, $2, $3, $4, clock_timestamp() + $5::interval)
+			ON CONFLICT (tenant, queue, topic) DO UPDATE SET failures = excluded.failures, until = excluded.until`,
+			b.tenant, b.queue, b.topic, b.failures, b.blocked)
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func freeBacklogs(ctx context.Context, tx *pg.Tx, backlogs []backlog) error {
+	for _, b := range backlogs {
+		if _, err := tx.Exec(ctx, `DELETE FROM message_backoffs WHERE (tenant, queue, topic) = ($1, $2, $3)`, b.tenant, b.queue, b.topic); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// selectLate returns for how long the earliest message of all tenants has been due; a time in the past where none waits.
+func selectLate(ctx context.Context, system *pg.System) (late time.Duration, err error) {
+	err = system.QueryRow(ctx, `SELECT coalesce(now() - min(due_at), '-1 hour') FROM message_waiting`).Scan(&late)
+	return late, err
 }

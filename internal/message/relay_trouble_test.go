@@ -8,14 +8,12 @@ import (
 	"testing"
 	"time"
 
-	"github.com/jackc/pgx/v5"
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 	"go.uber.org/zap/zaptest/observer"
 
 	"plinth/internal/auth"
 	"plinth/internal/broker"
-	"plinth/internal/broker/postgres"
 	"plinth/internal/errs"
 	"plinth/internal/message"
 	"plinth/internal/pg"
@@ -97,13 +95,11 @@ func newTroubled(t *testing.T) troubledFixture {
 		t.Cleanup(db.Close)
 		dbs[i] = db
 	}
-	b := &troubled{Broker: postgres.New(dbs[1], url, log)}
-	run(t, b.Run)
-	s := message.New(dbs[0], url, b, log, nil, message.Limits{})
-	run(t, s.Run)
-	f := fixture{
-		Service: s, broker: b, log: log, logs: logs, db: dbs[0], system: dbs[0].System(), owner: pgtest.Owner(t, url), url: url,
-	}
+	f := fixture{log: log, logs: logs, db: dbs[0], system: dbs[0].System(), owner: pgtest.Owner(t, url), url: url}
+	b := &troubled{Broker: f.postgres(t, dbs[1])}
+	f.broker = b
+	f.Service = f.process(t, message.Limits{})
+	run(t, f.Run)
 	return troubledFixture{f, b}
 }
 
@@ -116,7 +112,7 @@ func (f fixture) relay(t *testing.T) (stop func()) {
 // publishTx publishes in a transaction of its own, so that the message goes over the waiting table.
 func (f fixture) publishTx(t *testing.T, batch ...message.Publication) (ids []string) {
 	t.Helper()
-	err := f.db.InTx(within(t), func(tx pgx.Tx) error {
+	err := f.db.InTx(within(t), func(tx *pg.Tx) error {
 		for _, p := range batch {
 			receipt, err := f.PublishTx(within(t), tx, p)
 			if err != nil {

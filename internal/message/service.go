@@ -2,41 +2,57 @@ package message
 
 import (
 	"context"
+	"sync/atomic"
 	"time"
 
-	"github.com/jackc/pgx/v5"
 	"go.uber.org/zap"
 	"golang.org/x/sync/errgroup"
 
 	"plinth/internal/broker"
 	"plinth/internal/kv"
+	"plinth/internal/loop"
 	"plinth/internal/pg"
 	"plinth/internal/tenant"
 )
 
 // A notification is a hint that there is something new to read. Its payload says where.
 const (
-	channel     = "plinth_messages"
-	newWaiting  = "waiting" // message_waiting has rows that may be due before all others
-	newPolicies = "queues"  // a queue was paused, resumed or deleted
+	channel       = "plinth_messages"
+	newWaiting    = "waiting"    // message_waiting has rows that may be due before all others
+	newOperations = "operations" // a redrive or purge was started
+	newPolicies   = "queues"     // a queue was created, paused, resumed or deleted
 )
 
 // Service holds the rules of messages and queues. Its Run must run.
 type Service struct {
 	db       *pg.DB // acts for the tenant of the context
-	system   *pg.DB // acts for all tenants
-	url      string
+	handlers *pg.DB
+	system   *pg.System // acts for all tenants
 	broker   broker.Broker
 	log      *zap.Logger
 	limits   Limits
 	quotas   quotas
-	limiter  *kv.Limiter // nil limits no rates
+	limiter  *kv.Limiter
 	notifier *pg.Notifier
 	rates    *rates
 	topology *topology
 	pauses   *queueSet
+	present  atomic.Pointer[queueSet] // the queues of a worker's handlers that are there
 
-	heardWaiting, heardPolicies chan struct{} // have a token after such a notification
+	relay, operations *pg.Due
+	heardPolicies     chan struct{} // has a token after such a notification
+}
+
+// Config is what the service is made of. Connections are of classes that cannot starve each other.
+type Config struct {
+	DB       *pg.DB     // for calls
+	Handlers *pg.DB     // for handlers with a transaction
+	System   *pg.System // for the relay and what else is due; of its connections the relay leaves one to the others
+	Notifier *pg.Notifier
+	Broker   broker.Broker
+	Limiter  *kv.Limiter // counts what tenants publish in a second; nil does not
+	Limits   Limits
+	Log      *zap.Logger
 }
 
 // Limits are what tenants without quotas of their own may have; 0 is no limit.
@@ -66,38 +82,31 @@ func (s *Service) Quotas() []*tenant.Quota {
 	return []*tenant.Quota{s.quotas.queues, s.quotas.waiting, s.quotas.perSecond}
 }
 
-// New makes the service. url is that of db, for connections that listen. limiter counts what tenants publish in a second; nil
-// does not.
-func New(db *pg.DB, url string, b broker.Broker, log *zap.Logger, limiter *kv.Limiter, limits Limits) *Service {
-	return &Service{
-		db: db, system: db.System(), url: url, broker: b, log: log, limiter: limiter, limits: limits, quotas: newQuotas(limits),
-		notifier: pg.NewNotifier(db), rates: &rates{}, topology: &topology{}, pauses: newQueueSet(selectPaused),
-		heardWaiting: make(chan struct{}, 1), heardPolicies: make(chan struct{}, 1),
+// New returns the service. It comes before the Run of the Notifier.
+func New(c Config) *Service {
+	s := &Service{
+		db: c.DB, handlers: c.Handlers, system: c.System, notifier: c.Notifier, broker: c.Broker, limiter: c.Limiter, log: c.Log,
+		limits: c.Limits, quotas: newQuotas(c.Limits), rates: &rates{}, topology: &topology{}, pauses: newQueueSet(selectPaused),
+		heardPolicies: make(chan struct{}, 1),
 	}
+	s.relay, s.operations = s.newRelay(), s.newOperations()
+	s.notifier.Subscribe(channel, func(payload string) {
+		if payload == newPolicies || payload == "" {
+			loop.Signal(s.heardPolicies)
+		}
+	})
+	return s
 }
 
-// Run does what every process with the service does beside its calls, until ctx ends. An error means that the database's URL
-// is not usable.
+// Run does what every process with the service does beside its calls, until ctx ends.
 func (s *Service) Run(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
-	group.Go(func() error { return s.notifier.Run(ctx) })
-	group.Go(func() error { return pg.Listen(ctx, s.url, channel, s.log, s.hear) })
-	group.Go(func() error { s.watchPauses(ctx); return nil })
+	group.Go(func() error { s.watchQueues(ctx); return nil })
 	group.Go(func() error { return s.rates.run(ctx, s.system, s.log) })
 	return group.Wait()
 }
 
-// hear takes a notification; an empty payload stands for all that may have been missed.
-func (s *Service) hear(payload string) {
-	if payload != newPolicies {
-		give(s.heardWaiting)
-	}
-	if payload != newWaiting {
-		give(s.heardPolicies)
-	}
-}
-
 // wakeRelay tells the relays, once tx is committed, that message_waiting has new rows.
-func (s *Service) wakeRelay(tx pgx.Tx) {
-	pg.AfterCommit(tx, func() { s.notifier.Notify(channel, newWaiting) })
+func (s *Service) wakeRelay(tx *pg.Tx) {
+	tx.AfterCommit(func() { s.notifier.Notify(channel, newWaiting) })
 }

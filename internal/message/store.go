@@ -2,7 +2,6 @@ package message
 
 import (
 	"context"
-	"errors"
 	"strings"
 
 	"github.com/jackc/pgx/v5"
@@ -33,7 +32,7 @@ func scanQueue(row pgx.Row) (q Queue, err error) {
 }
 
 // insertQueue makes the rows of a queue and its bindings. created is false when there is one already.
-func insertQueue(ctx context.Context, db pg.Querier, name QueueName, p Policy) (created bool, err error) {
+func insertQueue(ctx context.Context, db *pg.Tx, name QueueName, p Policy) (created bool, err error) {
 	tag, err := db.Exec(ctx, `
 		INSERT INTO queues (tenant, name, max_attempts, min_backoff, max_backoff, message_ttl, max_length, dead_letter_retention)
 		VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT (tenant, name) DO NOTHING`,
@@ -51,7 +50,7 @@ func countQueues(ctx context.Context, db pg.Querier) (n int64, err error) {
 }
 
 // updatePolicy changes all of a policy that can be changed.
-func updatePolicy(ctx context.Context, db pg.Querier, name QueueName, p Policy) error {
+func updatePolicy(ctx context.Context, db *pg.Tx, name QueueName, p Policy) error {
 	_, err := db.Exec(ctx, `UPDATE queues
 		SET max_attempts = $3, min_backoff = $4, max_backoff = $5, dead_letter_retention = $6 WHERE tenant = $1 AND name = $2`,
 		auth.TenantOf(ctx), name.name, p.MaxAttempts, p.MinBackoff, p.MaxBackoff, p.DeadLetterRetention)
@@ -64,7 +63,7 @@ func updatePolicy(ctx context.Context, db pg.Querier, name QueueName, p Policy) 
 	return insertBindings(ctx, db, name, p.Bindings)
 }
 
-func insertBindings(ctx context.Context, db pg.Querier, queue QueueName, bindings []Binding) error {
+func insertBindings(ctx context.Context, db *pg.Tx, queue QueueName, bindings []Binding) error {
 	topics, patterns := make([]string, len(bindings)), make([]string, len(bindings))
 	for i, b := range bindings {
 		topics[i], patterns[i] = b.Topic, b.Pattern
@@ -76,33 +75,23 @@ func insertBindings(ctx context.Context, db pg.Querier, queue QueueName, binding
 }
 
 // lockQueue keeps a queue from being deleted until the transaction ends.
-func lockQueue(ctx context.Context, db pg.Querier, name QueueName) (known bool, err error) {
-	err = db.QueryRow(ctx, `SELECT true FROM queues WHERE tenant = $1 AND name = $2 FOR SHARE`,
-		auth.TenantOf(ctx), name.name).Scan(&known)
-	if errors.Is(err, pgx.ErrNoRows) {
-		return false, nil
-	}
-	return known, err
+func lockQueue(ctx context.Context, db *pg.Tx, name QueueName) (known bool, err error) {
+	tag, err := db.Exec(ctx, `SELECT true FROM queues WHERE tenant = $1 AND name = $2 FOR SHARE`, auth.TenantOf(ctx), name.name)
+	return tag.RowsAffected() > 0, err
 }
 
 // lockForChange keeps all others from changing or deleting a queue until the transaction ends.
-func lockForChange(ctx context.Context, db pg.Querier, name QueueName) error {
-	var known bool
-	err := db.QueryRow(ctx, `SELECT true FROM queues WHERE tenant = $1 AND name = $2 FOR NO KEY UPDATE`,
-		auth.TenantOf(ctx), name.name).Scan(&known)
-	if errors.Is(err, pgx.ErrNoRows) {
+func lockForChange(ctx context.Context, db *pg.Tx, name QueueName) error {
+	tag, err := db.Exec(ctx, `SELECT true FROM queues WHERE tenant = $1 AND name = $2 FOR NO KEY UPDATE`, auth.TenantOf(ctx), name.name)
+	if err == nil && tag.RowsAffected() == 0 {
 		return errNoQueue(name)
 	}
 	return err
 }
 
 func selectQueue(ctx context.Context, db pg.Querier, name QueueName) (Queue, error) {
-	q, err := scanQueue(db.QueryRow(ctx, `SELECT `+queueColumns+` FROM queues WHERE tenant = $1 AND name = $2`,
-		auth.TenantOf(ctx), name.name))
-	if errors.Is(err, pgx.ErrNoRows) {
-		return Queue{}, errNoQueue(name)
-	}
-	return q, err
+	return pg.One(db.QueryRow(ctx, `SELECT `+queueColumns+` FROM queues WHERE tenant = $1 AND name = $2`,
+		auth.TenantOf(ctx), name.name), scanQueue, errNoQueue(name))
 }
 
 func selectQueues(ctx context.Context, db pg.Querier, after string, limit int) ([]Queue, error) {
@@ -116,12 +105,8 @@ func selectQueues(ctx context.Context, db pg.Querier, after string, limit int) (
 
 // updatePaused gives the queue as it is then.
 func updatePaused(ctx context.Context, db pg.Querier, name QueueName, paused bool) (Queue, error) {
-	q, err := scanQueue(db.QueryRow(ctx, `UPDATE queues SET paused = $3 WHERE tenant = $1 AND name = $2 RETURNING `+queueColumns,
-		auth.TenantOf(ctx), name.name, paused))
-	if errors.Is(err, pgx.ErrNoRows) {
-		return Queue{}, errNoQueue(name)
-	}
-	return q, err
+	return pg.One(db.QueryRow(ctx, `UPDATE queues SET paused = $3 WHERE tenant = $1 AND name = $2 RETURNING `+queueColumns,
+		auth.TenantOf(ctx), name.name, paused), scanQueue, errNoQueue(name))
 }
 
 // selectStats gives what the database knows of a queue's traffic, which is all but its depth. Rates are of the last six
@@ -138,13 +123,13 @@ func selectStats(ctx context.Context, db pg.Querier, name QueueName) (s Stats, e
 	return s, err
 }
 
-func deleteQueue(ctx context.Context, db pg.Querier, name QueueName) (deleted bool, err error) {
+func deleteQueue(ctx context.Context, db *pg.Tx, name QueueName) (deleted bool, err error) {
 	tag, err := db.Exec(ctx, `DELETE FROM queues WHERE tenant = $1 AND name = $2`, auth.TenantOf(ctx), name.name)
 	return tag.RowsAffected() == 1, err
 }
 
 // deleteAllOf removes what stands beside a queue's row and its bindings, the records of redrives and purges left out.
-func deleteAllOf(ctx context.Context, db pg.Querier, name QueueName) error {
+func deleteAllOf(ctx context.Context, db *pg.Tx, name QueueName) error {
 	if _, err := deleteWaitingOf(ctx, db, name); err != nil {
 		return err
 	}
@@ -162,7 +147,7 @@ func deleteAllOf(ctx context.Context, db pg.Querier, name QueueName) error {
 
 // deleteWaitingOf removes the messages that wait for their time to go to a queue. A statement does not see the row that
 // a relay puts back while it waits for that relay; the next one does.
-func deleteWaitingOf(ctx context.Context, db pg.Querier, name QueueName) (deleted int64, err error) {
+func deleteWaitingOf(ctx context.Context, db *pg.Tx, name QueueName) (deleted int64, err error) {
 	for range 2 {
 		tag, err := db.Exec(ctx, `DELETE FROM message_waiting WHERE tenant = $1 AND queue = $2`, auth.TenantOf(ctx), name.name)
 		if err != nil {

@@ -10,6 +10,7 @@ import (
 
 	"plinth/internal/auth"
 	"plinth/internal/broker"
+	"plinth/internal/loop"
 )
 
 // Limits of a subscription's batches: what a client takes in one message of a stream.
@@ -222,7 +223,7 @@ func (s *Subscription) drop(l *lease) {
 	s.free()
 }
 
-func (s *Subscription) free() { give(s.freed) }
+func (s *Subscription) free() { loop.Signal(s.freed) }
 
 // Ack says that messages were handled, and returns when the broker knows. Ids that are not outstanding are ignored.
 func (s *Subscription) Ack(ids []string) {

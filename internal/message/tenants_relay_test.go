@@ -6,12 +6,11 @@ import (
 	"testing"
 	"time"
 
-	"github.com/jackc/pgx/v5"
-
 	"plinth/internal/auth"
 	"plinth/internal/broker"
 	"plinth/internal/errs"
 	"plinth/internal/message"
+	"plinth/internal/pg"
 )
 
 // TestRelayOfTwoTenants has one batch with messages of both, to queues and topics of the same names.
@@ -36,7 +35,7 @@ func TestRelayOfTwoTenants(t *testing.T) {
 	want := map[string]map[string]int{"a": {}, "b": {}}
 	for range 5 {
 		for tenant, ids := range want {
-			err := f.db.InTx(as(t, tenant), func(tx pgx.Tx) error {
+			err := f.db.InTx(as(t, tenant), func(tx *pg.Tx) error {
 				for _, p := range []message.Publication{to(q, tenant), {To: topic(t, "news", "x"), Body: []byte(tenant)}} {
 					receipt, err := f.PublishTx(as(t, tenant), tx, p)
 					if err != nil {
@@ -276,7 +275,7 @@ func TestRatesOfTenants(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t, false)
 	q := bothTenants(t, f)
-	s := message.New(f.db, f.url, f.broker, f.log, nil, message.Limits{})
+	s := f.process(t, message.Limits{})
 	stop := run(t, s.Run)
 	s.Count("a", q, 60, 120, 180)
 	s.Count("b", q, 600, 0, 0)
@@ -293,7 +292,7 @@ func TestCountsOfTenants(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t, false)
 	q := bothTenants(t, f)
-	s := message.New(f.db, f.url, f.broker, f.log, nil, message.Limits{})
+	s := f.process(t, message.Limits{})
 	stop := run(t, s.Run)
 	g := f
 	g.Service = s

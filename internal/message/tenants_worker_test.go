@@ -12,12 +12,12 @@ import (
 	"time"
 
 	"github.com/google/uuid"
-	"github.com/jackc/pgx/v5"
 
 	"plinth/internal/auth"
 	"plinth/internal/broker"
 	"plinth/internal/errs"
 	"plinth/internal/message"
+	"plinth/internal/pg"
 )
 
 // active is a list of tenants that can be changed.
@@ -59,7 +59,7 @@ func TestWorkerOfTenants(t *testing.T) {
 	for _, tenant := range []string{"a", "b"} {
 		f.queueAs(t, tenant, "follow-ups", message.Policy{})
 	}
-	f.workerFor(t, actives("a", "b").list, time.Second, message.HandleBytesTx("tasks", func(ctx context.Context, tx pgx.Tx, m message.Message) error {
+	f.workerFor(t, actives("a", "b").list, time.Second, message.HandleBytesTx("tasks", func(ctx context.Context, tx *pg.Tx, m message.Message) error {
 		p := auth.From(ctx)
 		if p.ID != "service" || !p.Allows("messages.publish") || p.Tenant.Name != string(m.Body) {
 			t.Errorf("%q is handled as %+v", m.Body, p)

@@ -9,12 +9,12 @@ import (
 	"sync"
 	"time"
 
-	"github.com/jackc/pgx/v5"
 	"golang.org/x/sync/singleflight"
 
 	"plinth/internal/auth"
 	"plinth/internal/broker"
 	"plinth/internal/errs"
+	"plinth/internal/pg"
 )
 
 const (
@@ -40,7 +40,7 @@ func known(ctx context.Context, queue QueueName, tell func(context.Context, Queu
 // declare tells the broker of a queue that the table knows. The row is locked meanwhile, so that a deletion cannot pass
 // between the two and leave the broker with a queue that nobody knows.
 func (s *Service) declare(ctx context.Context, queue QueueName) error {
-	return s.db.InTx(ctx, func(tx pgx.Tx) error {
+	return s.db.InTx(ctx, func(tx *pg.Tx) error {
 		known, err := lockQueue(ctx, tx, queue)
 		if err != nil {
 			return err

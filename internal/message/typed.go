@@ -5,11 +5,11 @@ import (
 	"encoding/json"
 	"mime"
 
-	"github.com/jackc/pgx/v5"
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
 
 	"plinth/internal/errs"
+	"plinth/internal/pg"
 )
 
 // Handle registers a function for the messages of a queue, whose payloads are T in proto's binary form, or in its JSON
@@ -20,7 +20,7 @@ func Handle[T proto.Message](queue string, handle func(context.Context, T) error
 }
 
 // HandleTx is Handle with effect once.
-func HandleTx[T proto.Message](queue string, handle func(context.Context, pgx.Tx, T) error, options ...Option) Handler {
+func HandleTx[T proto.Message](queue string, handle func(context.Context, *pg.Tx, T) error, options ...Option) Handler {
 	return HandleBytesTx(queue, typedTx(fromProto[T], handle), options...)
 }
 
@@ -31,7 +31,7 @@ func HandleJSON[T any](queue string, handle func(context.Context, T) error, opti
 }
 
 // HandleJSONTx is HandleJSON with effect once.
-func HandleJSONTx[T any](queue string, handle func(context.Context, pgx.Tx, T) error, options ...Option) Handler {
+func HandleJSONTx[T any](queue string, handle func(context.Context, *pg.Tx, T) error, options ...Option) Handler {
 	return HandleBytesTx(queue, typedTx(fromJSON[T], handle), options...)
 }
 
@@ -45,8 +45,8 @@ func typed[T any](decode func(Message) (T, error), handle func(context.Context, 
 	}
 }
 
-func typedTx[T any](decode func(Message) (T, error), handle func(context.Context, pgx.Tx, T) error) func(context.Context, pgx.Tx, Message) error {
-	return func(ctx context.Context, tx pgx.Tx, m Message) error {
+func typedTx[T any](decode func(Message) (T, error), handle func(context.Context, *pg.Tx, T) error) func(context.Context, *pg.Tx, Message) error {
+	return func(ctx context.Context, tx *pg.Tx, m Message) error {
 		v, err := decode(m)
 		if err != nil {
 			return err

@@ -8,13 +8,13 @@ import (
 	"testing"
 	"time"
 
-	"github.com/jackc/pgx/v5"
 	"google.golang.org/protobuf/proto"
 
 	messagev1 "plinth/api/plinth/message/v1"
 	"plinth/internal/broker"
 	"plinth/internal/message"
 	"plinth/internal/observe"
+	"plinth/internal/pg"
 )
 
 // send publishes with attributes, as k, v, k, v.
@@ -138,7 +138,7 @@ func (f fixture) effects(t *testing.T) (count func() int) {
 	}
 }
 
-func insert(ctx context.Context, tx pgx.Tx, m message.Message) error {
+func insert(ctx context.Context, tx *pg.Tx, m message.Message) error {
 	_, err := tx.Exec(ctx, "INSERT INTO effects VALUES ($1)", string(m.Body))
 	return err
 }
@@ -169,7 +169,7 @@ func TestEffectOnce(t *testing.T) {
 	effects := f.effects(t)
 	q, follow := f.queueOf(t, "tasks", quick), f.queue(t, "follow-ups")
 	var calls atomic.Int32
-	f.worker(t, time.Second, message.HandleBytesTx("tasks", func(ctx context.Context, tx pgx.Tx, m message.Message) error {
+	f.worker(t, time.Second, message.HandleBytesTx("tasks", func(ctx context.Context, tx *pg.Tx, m message.Message) error {
 		if err := insert(ctx, tx, m); err != nil {
 			return err
 		}
@@ -221,10 +221,10 @@ func TestTypedEffects(t *testing.T) {
 	f := newFixture(t, false)
 	effects := f.effects(t)
 	f.worker(t, time.Second,
-		message.HandleTx("protos", func(ctx context.Context, tx pgx.Tx, b *messagev1.Binding) error {
+		message.HandleTx("protos", func(ctx context.Context, tx *pg.Tx, b *messagev1.Binding) error {
 			return insert(ctx, tx, message.Message{Body: []byte(b.GetTopic())})
 		}),
-		message.HandleJSONTx("jsons", func(ctx context.Context, tx pgx.Tx, s string) error {
+		message.HandleJSONTx("jsons", func(ctx context.Context, tx *pg.Tx, s string) error {
 			return insert(ctx, tx, message.Message{Body: []byte(s)})
 		}))
 	f.send(t, within(t), name(t, "protos"), []byte(`{"topic": "t"}`), "content-type", "application/json")

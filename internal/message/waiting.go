@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/google/uuid"
-	"github.com/jackc/pgx/v5"
 
 	"plinth/internal/broker"
 	"plinth/internal/errs"
@@ -28,6 +27,10 @@ type waiting struct {
 	headers       map[string]string
 	attributes    map[string]string
 	body          []byte
+
+	// Of one that a relay has claimed:
+	place    string // of its row
+	failures int    // of its backlog
 }
 
 // publication is the message as the broker carries it, with its tenant and its past in the headers.
@@ -48,7 +51,7 @@ func (w *waiting) publication() broker.Publication {
 }
 
 // keepOne is keep for a message alone.
-func (s *Service) keepOne(ctx context.Context, tx pgx.Tx, m *outgoing) error {
+func (s *Service) keepOne(ctx context.Context, tx *pg.Tx, m *outgoing) error {
 	if err := s.keep(ctx, tx, []*outgoing{m}); err != nil {
 		return err
 	}
@@ -57,7 +60,7 @@ func (s *Service) keepOne(ctx context.Context, tx pgx.Tx, m *outgoing) error {
 
 // keep puts messages in the waiting table and finds out for each whether it is refused, or a duplicate. Its own error is
 // the database's and means that nothing was kept.
-func (s *Service) keep(ctx context.Context, tx pgx.Tx, batch []*outgoing) error {
+func (s *Service) keep(ctx context.Context, tx *pg.Tx, batch []*outgoing) error {
 	if err := s.findDestinations(ctx, tx, batch); err != nil {
 		return err
 	}
@@ -80,7 +83,7 @@ func (s *Service) keep(ctx context.Context, tx pgx.Tx, batch []*outgoing) error 
 		return err
 	}
 	s.wakeRelay(tx)
-	pg.AfterCommit(tx, func() {
+	tx.AfterCommit(func() {
 		for _, m := range rows {
 			if m.to.topic == "" {
 				s.rates.of(owned{m.tenant, m.to.queue}).published.Add(1)
@@ -91,7 +94,7 @@ func (s *Service) keep(ctx context.Context, tx pgx.Tx, batch []*outgoing) error 
 }
 
 // findDestinations refuses the messages that lead nowhere. The queues that it finds stay until the transaction ends.
-func (s *Service) findDestinations(ctx context.Context, tx pgx.Tx, batch []*outgoing) error {
+func (s *Service) findDestinations(ctx context.Context, tx *pg.Tx, batch []*outgoing) error {
 	queues, topics := map[string]bool{}, map[string]bool{}
 	for _, m := range batch {
 		if m.to.topic == "" {
@@ -123,7 +126,7 @@ func (s *Service) findDestinations(ctx context.Context, tx pgx.Tx, batch []*outg
 
 // findQueues marks the queues that exist. With autoCreate it makes the others; the broker hears of those when their first
 // message comes.
-func (s *Service) findQueues(ctx context.Context, tx pgx.Tx, queues map[string]bool) error {
+func (s *Service) findQueues(ctx context.Context, tx *pg.Tx, queues map[string]bool) error {
 	if len(queues) == 0 {
 		return nil
 	}

@@ -3,7 +3,6 @@ package message
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"maps"
 	"slices"
 	"time"
@@ -16,7 +15,7 @@ import (
 
 // insertWaiting puts messages in the waiting table. One that waits for the same queue already keeps its row, with the more
 // attempts of the two: its delivery was settled and came again all the same.
-func insertWaiting(ctx context.Context, db pg.Querier, messages ...waiting) error {
+func insertWaiting(ctx context.Context, db *pg.Tx, messages ...waiting) error {
 	n := len(messages)
 	tenants, ids := make([]string, n), make([]string, n)
 	queues, topics, keys := make([]string, n), make([]string, n), make([]string, n)
@@ -62,7 +61,7 @@ func object(m map[string]string) string {
 }
 
 // keepQueues marks those of the queues that exist, and keeps them from being deleted until the transaction ends.
-func keepQueues(ctx context.Context, db pg.Querier, queues map[string]bool) error {
+func keepQueues(ctx context.Context, db *pg.Tx, queues map[string]bool) error {
 	rows, err := db.Query(ctx, `SELECT name FROM queues WHERE tenant = $1 AND name = ANY ($2) ORDER BY name FOR KEY SHARE`,
 		auth.TenantOf(ctx), slices.Collect(maps.Keys(queues)))
 	if err != nil {
@@ -94,15 +93,14 @@ func selectBindings(ctx context.Context, db pg.Querier, topics ...string) (map[s
 }
 
 func selectWaiting(ctx context.Context, db pg.Querier, id string) (WaitingMessage, error) {
-	m := WaitingMessage{ID: id}
-	err := db.QueryRow(ctx, `
+	return pg.One(db.QueryRow(ctx, `
 		SELECT queue, topic, routing_key, due_at, attempts, reason, attributes, body
-		FROM message_waiting WHERE tenant = $1 AND id = $2::uuid ORDER BY due_at LIMIT 1`, auth.TenantOf(ctx), id).
-		Scan(&m.Queue.name, &m.Topic, &m.RoutingKey, &m.DeliverAt, &m.Attempts, &m.Reason, &m.Attributes, &m.Body)
-	if errors.Is(err, pgx.ErrNoRows) {
-		return WaitingMessage{}, errNotWaiting(id)
-	}
-	return m, err
+		FROM message_waiting WHERE tenant = $1 AND id = $2::uuid ORDER BY due_at LIMIT 1`, auth.TenantOf(ctx), id),
+		func(row pgx.Row) (WaitingMessage, error) {
+			m := WaitingMessage{ID: id}
+			err := row.Scan(&m.Queue.name, &m.Topic, &m.RoutingKey, &m.DeliverAt, &m.Attempts, &m.Reason, &m.Attributes, &m.Body)
+			return m, err
+		}, errNotWaiting(id))
 }
 
 // countWaiting counts those of the tenant.

@@ -7,7 +7,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/jackc/pgx/v5"
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 	"golang.org/x/sync/errgroup"
@@ -15,6 +14,7 @@ import (
 	"plinth/internal/auth"
 	"plinth/internal/broker"
 	"plinth/internal/errs"
+	"plinth/internal/loop"
 	"plinth/internal/observe"
 	"plinth/internal/pg"
 )
@@ -27,9 +27,6 @@ const (
 
 // makeWay is how long a suspect waits before it is handled, so that others which came with it are postponed by then.
 const makeWay = 500 * time.Millisecond
-
-// lookOutEvery is how often a worker looks for queues of its handlers that are new.
-const lookOutEvery = time.Second
 
 // Worker runs handlers for every active tenant, and the service's maintenance.
 type Worker struct {
@@ -53,7 +50,7 @@ func NewWorker(service *Service, handlers []Handler, lines *zap.Logger, drain ti
 	return &Worker{
 		service: service, handlers: handlers, lines: lines, drain: drain, tenants: tenants,
 		opening: make(chan struct{}, max(1, service.db.MaxConns()/4)),
-		present: newQueueSet(func(ctx context.Context, system pg.Querier) ([]owned, error) { return selectNamed(ctx, system, names) }),
+		present: newQueueSet(func(ctx context.Context, system *pg.System) ([]owned, error) { return selectNamed(ctx, system, names) }),
 	}
 }
 
@@ -76,21 +73,14 @@ func (w *Worker) EnsureQueues(ctx context.Context) error {
 
 // Run consumes until ctx ends, then takes no more, finishes what it holds and returns nil.
 func (w *Worker) Run(ctx context.Context) error {
+	if len(w.handlers) > 0 {
+		w.service.present.Store(w.present)
+		loop.Signal(w.service.heardPolicies)
+	}
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return w.service.maintain(ctx) })
 	group.Go(func() error { w.follow(ctx); return nil })
-	group.Go(func() error { w.lookOut(ctx); return nil })
 	return group.Wait()
-}
-
-// lookOut reads which queues of the handlers are there. A tenant has those that it makes.
-func (w *Worker) lookOut(ctx context.Context) {
-	for len(w.handlers) > 0 {
-		_ = w.present.read(ctx, w.service.system) // A database that is away is in the log of others, and the next time comes.
-		if !pause(ctx, lookOutEvery) {
-			return
-		}
-	}
 }
 
 // awaitQueue waits until a queue is there. It is false when ctx has ended.
@@ -178,7 +168,7 @@ func (w *Worker) handle(ctx context.Context, h Handler, queue owned, d broker.De
 	if isSuspect(m) {
 		if w.suspect.TryLock() {
 			defer w.suspect.Unlock()
-			pause(ctx, makeWay)
+			loop.Sleep(ctx, makeWay)
 		} else if w.postpone(ctx, queue, m) {
 			w.settle(d.Ack, queue, d.ID)
 			return false
@@ -263,7 +253,7 @@ func (w *Worker) call(ctx context.Context, h Handler, m Message) (err error) {
 	if h.handleTx == nil {
 		return h.handle(ctx, m)
 	}
-	return w.service.db.InTx(ctx, func(tx pgx.Tx) error {
+	return w.service.handlers.InTx(ctx, func(tx *pg.Tx) error {
 		first, err := insertHandled(ctx, tx, h.consumer, m.ID)
 		if err != nil || !first {
 			return err
@@ -277,9 +267,9 @@ func (w *Worker) retry(ctx context.Context, what string, attempt int, err error,
 	if ctx.Err() != nil {
 		return false
 	}
-	delay := backoff(attempt, minReconnect, maxReconnect)
+	delay := loop.Delay(attempt, minReconnect, maxReconnect)
 	w.service.log.Warn(what, append(fields, zap.Duration("retry_in_ms", delay), zap.Error(err))...)
-	return pause(ctx, delay)
+	return loop.Sleep(ctx, delay)
 }
 
 // line is what the log says of one delivery.

@@ -15,6 +15,8 @@ import (
 const (
 	connectLimit  = 5 * time.Second
 	rollbackLimit = 5 * time.Second
+	// idleTime is how long a connection that nobody needs stays open.
+	idleTime = time.Minute
 )
 
 // Config says which database to use.
@@ -26,14 +28,24 @@ type Config struct {
 	MaxConns int32
 }
 
-// DB is a pool of connections to one database. It is safe for concurrent use.
-//
-// Every transaction and every statement acts in the role plinth_app for the tenant of its context (package auth): row level
-// security shows it that tenant's rows and no others, and none where the context has no tenant. See System.
-type DB struct {
-	pool   *pgxpool.Pool
-	system bool
+// DB runs what a tenant asks for: every transaction and every statement acts in the role plinth_app for the tenant of its
+// context (package auth). Row level security shows it that tenant's rows and no others, and none where the context has no
+// tenant. It is safe for concurrent use.
+type DB struct{ pool }
+
+// System runs what concerns all tenants, in the role plinth_system: relays, maintenance and administrators, never what a
+// tenant asks for. It is safe for concurrent use.
+type System struct{ pool }
+
+// pool is a pool of connections to one database, and the role that it acts in.
+type pool struct {
+	conns    *pgxpool.Pool
+	timeouts timeouts
+	system   bool
 }
+
+// timeouts are set in each transaction, since poolers refuse them when a connection starts. An empty one leaves the server's.
+type timeouts struct{ statement, idle string }
 
 // Querier is what SQL runs on: a transaction or, for a single statement, the pool.
 type Querier interface {
@@ -42,7 +54,7 @@ type Querier interface {
 	QueryRow(ctx context.Context, sql string, args ...any) pgx.Row
 }
 
-// Open makes the pool. It asks nothing of the server, which may be away: an error means that the URL is not usable.
+// Open returns a pool of connections. It asks nothing of the server, which may be away: an error means that the URL is not usable.
 //
 // A statement is cancelled after 30 seconds, and a transaction that sits idle for 30 seconds loses its connection,
 // unless the URL sets statement_timeout and idle_in_transaction_session_timeout otherwise.
@@ -52,76 +64,34 @@ func Open(ctx context.Context, c Config) (*DB, error) {
 		return nil, unusable(c.URL, err)
 	}
 	setDefaults(config.ConnConfig)
-	for _, name := range []string{"statement_timeout", "idle_in_transaction_session_timeout"} {
-		setTimeout(config.ConnConfig.RuntimeParams, name, "30s")
+	limits := timeouts{
+		statement: takeTimeout(config.ConnConfig.RuntimeParams, "statement_timeout", "30s"),
+		idle:      takeTimeout(config.ConnConfig.RuntimeParams, "idle_in_transaction_session_timeout", "30s"),
 	}
+	config.MaxConnIdleTime = idleTime
 	if c.MaxConns > 0 {
 		config.MaxConns = c.MaxConns
 	}
-	pool, err := pgxpool.NewWithConfig(ctx, config)
+	conns, err := pgxpool.NewWithConfig(ctx, config)
 	if err != nil {
 		return nil, unusable(c.URL, err)
 	}
-	return &DB{pool: pool}, nil
+	return &DB{pool{conns: conns, timeouts: limits}}, nil
 }
 
-// System is the same pool in the role plinth_system, which sees the rows of all tenants: for relays, maintenance and
-// administrators, never for what a tenant asks.
-func (db *DB) System() *DB { return &DB{pool: db.pool, system: true} }
+// System returns the same connections in the role that sees the rows of all tenants.
+func (db *DB) System() *System {
+	return &System{pool{conns: db.conns, timeouts: db.timeouts, system: true}}
+}
 
 // Close waits until every connection is returned, and closes them.
-func (db *DB) Close() { db.pool.Close() }
+func (p *pool) Close() { p.conns.Close() }
 
-// MaxConns is the limit of the pool.
-func (db *DB) MaxConns() int { return int(db.pool.Config().MaxConns) }
+// MaxConns returns the limit of the pool.
+func (p *pool) MaxConns() int { return int(p.conns.Config().MaxConns) }
 
-// Ping says whether a connection can be had and answers.
-func (db *DB) Ping(ctx context.Context) error { return driverError(db.pool.Ping(ctx)) }
-
-// InTx runs fn in a transaction and commits it. When fn gives an error or panics, or ctx ends, everything is rolled
-// back; the panic goes on. An errs.Unavailable may come from the commit itself: then the outcome is unknown.
-func (db *DB) InTx(ctx context.Context, fn func(tx pgx.Tx) error) error {
-	begun, err := db.pool.BeginTx(ctx, pgx.TxOptions{BeginQuery: db.begin(ctx)})
-	if err != nil {
-		return driverError(err)
-	}
-	tx := &transaction{Tx: begun, after: new([]func())}
-	// Rolling back what is committed does nothing. A cancelled request must not leave its locks to a timeout, nor cost
-	// the pool a connection.
-	defer func() {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), rollbackLimit)
-		defer cancel()
-		_ = tx.Rollback(ctx)
-	}()
-	if err := fn(tx); err != nil {
-		return classify(err, tx.Conn().IsClosed())
-	}
-	if err := tx.Commit(ctx); err != nil {
-		return driverError(err)
-	}
-	for _, f := range *tx.after {
-		f()
-	}
-	return nil
-}
-
-// AfterCommit has f called once tx, which InTx gave, is committed; never where it is rolled back.
-func AfterCommit(tx pgx.Tx, f func()) {
-	after := tx.(*transaction).after
-	*after = append(*after, f)
-}
-
-// transaction remembers what is to be done after its commit. Savepoints within it share that.
-type transaction struct {
-	pgx.Tx
-	after *[]func()
-}
-
-// Begin makes a savepoint.
-func (t *transaction) Begin(ctx context.Context) (pgx.Tx, error) {
-	savepoint, err := t.Tx.Begin(ctx)
-	return &transaction{savepoint, t.after}, err
-}
+// Ping reports whether a connection can be had and answers.
+func (p *pool) Ping(ctx context.Context) error { return driverError(p.conns.Ping(ctx)) }
 
 // connConfig is for connections outside of the pool.
 func connConfig(connURL string) (*pgx.ConnConfig, error) {
@@ -139,11 +109,17 @@ func setDefaults(config *pgx.ConnConfig) {
 	}
 }
 
-func setTimeout(params map[string]string, name, value string) {
-	if _, set := params[name]; set || strings.Contains(params["options"], name) {
-		return
+// takeTimeout takes a parameter out of those that a connection starts with. It returns the default where there is none, and
+// nothing where the options set it.
+func takeTimeout(params map[string]string, name, value string) string {
+	if set, ok := params[name]; ok {
+		delete(params, name)
+		return set
 	}
-	params[name] = value
+	if strings.Contains(params["options"], name) {
+		return ""
+	}
+	return value
 }
 
 // unusable tells what is wrong with a URL without showing any of it. The driver's own text quotes the URL and masks

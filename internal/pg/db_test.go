@@ -8,7 +8,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 	"go.uber.org/zap"
 
@@ -34,7 +33,7 @@ func TestUnusableURLIsToldWithoutItsPassword(t *testing.T) {
 		"password = " + secret + " nonsense",
 	} {
 		_, openErr := pg.Open(t.Context(), pg.Config{URL: url})
-		listenErr := pg.Listen(t.Context(), strings.ReplaceAll(url, "pool_max_conns", "port"), "c", zap.NewNop(), nil)
+		_, listenErr := pg.NewNotifier(pg.NotifierConfig{URL: strings.ReplaceAll(url, "pool_max_conns", "port"), Log: zap.NewNop()})
 		for _, err := range []error{openErr, listenErr} {
 			if err == nil {
 				t.Fatalf("%s: no error", url)
@@ -63,7 +62,7 @@ func TestAwayServerIsUnavailable(t *testing.T) {
 		"Exec":          execErr,
 		"Query":         queryErr,
 		"QueryRow":      db.QueryRow(t.Context(), "SELECT 1").Scan(new(int)),
-		"InTx":          db.InTx(t.Context(), func(pgx.Tx) error { return nil }),
+		"InTx":          db.InTx(t.Context(), func(*pg.Tx) error { return nil }),
 		"SchemaCurrent": schemaErr,
 	} {
 		if !errs.Is(err, errs.Unavailable) || strings.Contains(err.Error(), secret) {
@@ -75,13 +74,13 @@ func TestAwayServerIsUnavailable(t *testing.T) {
 func TestExhaustedPoolIsUnavailable(t *testing.T) {
 	t.Parallel()
 	db := open(t, pg.Config{URL: pgtest.New(t), MaxConns: 1})
-	err := db.InTx(t.Context(), func(pgx.Tx) error {
+	err := db.InTx(t.Context(), func(*pg.Tx) error {
 		ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 		defer cancel()
 		if _, err := db.Exec(ctx, "SELECT 1"); !errs.Is(err, errs.Unavailable) {
 			t.Errorf("Exec: %v, want errs.Unavailable", err)
 		}
-		if err := db.InTx(ctx, func(pgx.Tx) error { return nil }); !errs.Is(err, errs.Unavailable) {
+		if err := db.InTx(ctx, func(*pg.Tx) error { return nil }); !errs.Is(err, errs.Unavailable) {
 			t.Errorf("InTx: %v, want errs.Unavailable", err)
 		}
 		ctx, cancel = context.WithCancel(t.Context())
@@ -112,7 +111,7 @@ func TestSlowStatementIsNotUnavailable(t *testing.T) {
 func TestInTx(t *testing.T) {
 	t.Parallel()
 	db := open(t, pg.Config{URL: pgtest.New(t), MaxConns: 1})
-	insert := func(tx pgx.Tx) { exec(t, tx, "INSERT INTO queues (name) VALUES ('one')") }
+	insert := func(tx *pg.Tx) { exec(t, tx, "INSERT INTO queues (name) VALUES ('one')") }
 	pid := scalar[int](t, db, "SELECT pg_backend_pid()")
 	nothingWritten := func(t *testing.T) {
 		t.Helper()
@@ -126,14 +125,14 @@ func TestInTx(t *testing.T) {
 
 	t.Run("rolls back on an error", func(t *testing.T) {
 		wrong := errors.New("wrong")
-		if err := db.InTx(patient(t), func(tx pgx.Tx) error { insert(tx); return wrong }); err != wrong {
+		if err := db.InTx(patient(t), func(tx *pg.Tx) error { insert(tx); return wrong }); err != wrong {
 			t.Errorf("%v, want the error untouched", err)
 		}
 		nothingWritten(t)
 	})
 	t.Run("rolls back on cancellation and keeps the connection", func(t *testing.T) {
 		ctx, cancel := context.WithCancel(patient(t))
-		err := db.InTx(ctx, func(tx pgx.Tx) error { insert(tx); cancel(); return ctx.Err() })
+		err := db.InTx(ctx, func(tx *pg.Tx) error { insert(tx); cancel(); return ctx.Err() })
 		if !errs.Is(err, errs.Canceled) {
 			t.Errorf("%v, want errs.Canceled", err)
 		}
@@ -146,10 +145,10 @@ func TestInTx(t *testing.T) {
 			}
 			nothingWritten(t)
 		}()
-		_ = db.InTx(patient(t), func(tx pgx.Tx) error { insert(tx); panic("boom") })
+		_ = db.InTx(patient(t), func(tx *pg.Tx) error { insert(tx); panic("boom") })
 	})
 	t.Run("commits", func(t *testing.T) {
-		if err := db.InTx(patient(t), func(tx pgx.Tx) error { insert(tx); return nil }); err != nil {
+		if err := db.InTx(patient(t), func(tx *pg.Tx) error { insert(tx); return nil }); err != nil {
 			t.Fatal(err)
 		}
 		if n := scalar[int](t, db, "SELECT count(*) FROM queues"); n != 1 {
@@ -157,7 +156,7 @@ func TestInTx(t *testing.T) {
 		}
 	})
 	t.Run("leaves a unique violation to the caller", func(t *testing.T) {
-		err := db.InTx(patient(t), func(tx pgx.Tx) error {
+		err := db.InTx(patient(t), func(tx *pg.Tx) error {
 			_, err := tx.Exec(patient(t), "INSERT INTO queues (name) VALUES ('one')")
 			return err
 		})
@@ -168,7 +167,7 @@ func TestInTx(t *testing.T) {
 	})
 	t.Run("does not take another's network error for its own", func(t *testing.T) {
 		elsewhere := &net.OpError{Op: "dial", Err: errors.New("refused")}
-		if err := db.InTx(patient(t), func(pgx.Tx) error { return elsewhere }); err != error(elsewhere) {
+		if err := db.InTx(patient(t), func(*pg.Tx) error { return elsewhere }); err != error(elsewhere) {
 			t.Errorf("%v, want the error untouched", err)
 		}
 	})
@@ -196,8 +195,8 @@ func TestLostConnectionIsUnavailable(t *testing.T) {
 		t.Errorf("Query: %v, want errs.Unavailable", err)
 	}
 	for _, when := range []string{"statement", "commit"} {
-		err := db.InTx(patient(t), func(tx pgx.Tx) error {
-			exec(t, killer, "SELECT pg_terminate_backend($1, 5000)", tx.Conn().PgConn().PID())
+		err := db.InTx(patient(t), func(tx *pg.Tx) error {
+			exec(t, killer, "SELECT pg_terminate_backend($1, 5000)", scalar[int](t, tx, "SELECT pg_backend_pid()"))
 			if when == "commit" {
 				return nil
 			}
@@ -218,7 +217,7 @@ func TestSerializationFailureIsAborted(t *testing.T) {
 	t.Parallel()
 	db := open(t, pg.Config{URL: pgtest.New(t)})
 	exec(t, db, "INSERT INTO queues (name) VALUES ('one')")
-	err := db.InTx(patient(t), func(tx pgx.Tx) error {
+	err := db.InTx(patient(t), func(tx *pg.Tx) error {
 		exec(t, tx, "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
 		exec(t, tx, "SELECT FROM queues")
 		exec(t, db, "UPDATE queues SET created_at = now()")
@@ -246,8 +245,36 @@ func TestTimeoutsGiveWayToTheURL(t *testing.T) {
 		if got := scalar[string](t, db, "SHOW statement_timeout"); got != want {
 			t.Errorf("%q: statement_timeout is %s, want %s", setting, got, want)
 		}
-		if got := scalar[string](t, db, "SHOW idle_in_transaction_session_timeout"); got != "30s" {
-			t.Errorf("%q: idle_in_transaction_session_timeout is %s", setting, got)
+		err := db.InTx(patient(t), func(tx *pg.Tx) error {
+			if got := scalar[string](t, tx, "SHOW statement_timeout"); got != want {
+				t.Errorf("%q: statement_timeout is %s in a transaction, want %s", setting, got, want)
+			}
+			if got := scalar[string](t, tx, "SHOW idle_in_transaction_session_timeout"); got != "30s" {
+				t.Errorf("%q: idle_in_transaction_session_timeout is %s", setting, got)
+			}
+			return nil
+		})
+		if err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+func TestSlowStatementsAreCancelled(t *testing.T) {
+	t.Parallel()
+	url := pgtest.New(t)
+	separator := "?"
+	if strings.Contains(url, "?") {
+		separator = "&"
+	}
+	db := open(t, pg.Config{URL: url + separator + "statement_timeout=50ms"})
+	const slow = "SELECT pg_sleep(20)"
+	_, alone := db.Exec(patient(t), slow)
+	within := db.InTx(patient(t), func(tx *pg.Tx) error { _, err := tx.Exec(patient(t), slow); return err })
+	for how, err := range map[string]error{"alone": alone, "in a transaction": within} {
+		var reply *pgconn.PgError
+		if !errors.As(err, &reply) || reply.Code != "57014" {
+			t.Errorf("%s: %v, want a cancelled statement", how, err)
 		}
 	}
 }
@@ -260,9 +287,9 @@ func TestAfterCommit(t *testing.T) {
 		GRANT INSERT ON items TO plinth_app`)
 	undo := errors.New("undo")
 	var did []string
-	after := func(tx pgx.Tx, what string) { pg.AfterCommit(tx, func() { did = append(did, what) }) }
-	inTx := func(fn func(tx pgx.Tx) error) error {
-		return db.InTx(patient(t), func(tx pgx.Tx) error {
+	after := func(tx *pg.Tx, what string) { tx.AfterCommit(func() { did = append(did, what) }) }
+	inTx := func(fn func(tx *pg.Tx) error) error {
+		return db.InTx(patient(t), func(tx *pg.Tx) error {
 			err := fn(tx)
 			if len(did) != 0 {
 				t.Errorf("done before the commit: %v", did)
@@ -270,10 +297,10 @@ func TestAfterCommit(t *testing.T) {
 			return err
 		})
 	}
-	if err := inTx(func(tx pgx.Tx) error { after(tx, "rolled back"); return undo }); err != undo || len(did) != 0 {
+	if err := inTx(func(tx *pg.Tx) error { after(tx, "rolled back"); return undo }); err != undo || len(did) != 0 {
 		t.Errorf("%v, done: %v", err, did)
 	}
-	err := inTx(func(tx pgx.Tx) error { // The commit itself fails.
+	err := inTx(func(tx *pg.Tx) error { // The commit itself fails.
 		after(tx, "not committed")
 		_, err := tx.Exec(patient(t), `INSERT INTO items VALUES (1), (1)`)
 		return err
@@ -281,14 +308,17 @@ func TestAfterCommit(t *testing.T) {
 	if err == nil || len(did) != 0 {
 		t.Errorf("%v, done: %v", err, did)
 	}
-	err = inTx(func(tx pgx.Tx) error {
+	err = inTx(func(tx *pg.Tx) error {
 		after(tx, "first")
-		savepoint, err := tx.Begin(patient(t))
-		if err != nil {
+		undone := tx.InTx(patient(t), func(savepoint *pg.Tx) error {
+			after(savepoint, "undone")
+			_, err := savepoint.Exec(patient(t), `no statement`)
 			return err
+		})
+		if undone == nil {
+			t.Error("a savepoint that failed returned nil")
 		}
-		after(savepoint, "second")
-		return savepoint.Commit(patient(t))
+		return tx.InTx(patient(t), func(savepoint *pg.Tx) error { after(savepoint, "second"); return nil })
 	})
 	if err != nil || strings.Join(did, " ") != "first second" {
 		t.Errorf("%v, done: %v", err, did)

@@ -2,89 +2,96 @@ package pg
 
 import (
 	"context"
-	"math/rand/v2"
+	"errors"
 	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 	"go.uber.org/zap"
+
+	"plinth/internal/loop"
 )
 
 const (
 	listenMinBackoff = 100 * time.Millisecond
 	listenMaxBackoff = 10 * time.Second
-	// listenQuiet is how long a silent connection is trusted. A server that vanished without a word is found after it.
-	listenQuiet = 30 * time.Second
+	// listenQuiet is how long a silent connection is trusted. A server that vanished without a word is found after it, and one
+	// who does not lead asks again whether it may.
+	listenQuiet = 5 * time.Second
 )
 
-// Listen hears the notifications of a channel and calls wake with the payload of each, one after the other. It calls
-// wake("") after every connect, when anything may have been missed, so a reader that reads on every wake misses
-// nothing. It holds one connection of its own and makes it anew, with back-off and jitter, until ctx ends; then it
-// returns nil. An error means that the URL is not usable.
-//
-// The URL must lead to the server itself: behind a pooler in transaction mode LISTEN is silently without effect.
-func Listen(ctx context.Context, url, channel string, logger *zap.Logger, wake func(payload string)) error {
-	config, err := connConfig(url)
-	if err != nil {
-		return err
-	}
-	backoff := listenMinBackoff
+// listen holds one connection and makes it anew, with back-off, until ctx ends.
+func (n *Notifier) listen(ctx context.Context) {
+	backoff := loop.Backoff{Min: listenMinBackoff, Max: listenMaxBackoff}
 	for {
-		connected, err := listen(ctx, config, channel, wake)
+		err := n.connect(ctx, backoff.Reset)
+		for _, d := range n.duties {
+			d.leads.Store(false)
+		}
 		if ctx.Err() != nil {
-			return nil
+			return
 		}
-		if connected {
-			backoff = listenMinBackoff
+		n.log.Warn("not listening for notifications", zap.Error(err))
+		if !loop.Sleep(ctx, backoff.Next()) {
+			return
 		}
-		logger.Warn("not listening for notifications", zap.String("channel", channel), zap.Error(err))
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-time.After(backoff/2 + rand.N(backoff/2)):
-		}
-		backoff = min(2*backoff, listenMaxBackoff)
 	}
 }
 
-// listen serves one connection until it breaks.
-func listen(ctx context.Context, config *pgx.ConnConfig, channel string, wake func(string)) (connected bool, err error) {
-	conn, err := pgx.ConnectConfig(ctx, config)
+// connect serves one connection until it breaks.
+func (n *Notifier) connect(ctx context.Context, connected func()) error {
+	conn, err := pgx.ConnectConfig(ctx, n.config)
 	if err != nil {
-		return false, err
+		return err
 	}
 	defer func() {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
 		defer cancel()
 		_ = conn.Close(ctx)
 	}()
-	if _, err := conn.Exec(ctx, "LISTEN "+pgx.Identifier{channel}.Sanitize()); err != nil {
-		return false, err
-	}
-	wake("")
-	for {
-		n, err := waitNotification(ctx, conn)
-		switch {
-		case err == nil:
-			wake(n.Payload)
-		case ctx.Err() != nil || !pgconn.Timeout(err):
-			return true, err
-		default:
-			if err := ping(ctx, conn); err != nil {
-				return true, err
-			}
+	for channel := range n.subscribers {
+		if _, err := conn.Exec(ctx, "LISTEN "+pgx.Identifier{channel}.Sanitize()); err != nil {
+			return err
 		}
 	}
+	if err := n.elect(ctx, conn); err != nil {
+		return err
+	}
+	connected()
+	for _, subscribers := range n.subscribers {
+		for _, wake := range subscribers {
+			wake("")
+		}
+	}
+	for elected := time.Now(); ; {
+		got, err := n.waitNotification(ctx, conn)
+		switch {
+		case err == nil:
+			for _, wake := range n.subscribers[got.Channel] {
+				wake(got.Payload)
+			}
+			if time.Since(elected) < listenQuiet {
+				continue
+			}
+		case ctx.Err() != nil || !pgconn.Timeout(err) && !errors.Is(err, context.Canceled):
+			return err
+		}
+		if err := n.elect(ctx, conn); err != nil {
+			return err
+		}
+		elected = time.Now()
+	}
 }
 
-func waitNotification(ctx context.Context, conn *pgx.Conn) (*pgconn.Notification, error) {
+// waitNotification blocks until there is a notification, for a while, or until electNow is called.
+func (n *Notifier) waitNotification(ctx context.Context, conn *pgx.Conn) (*pgconn.Notification, error) {
 	ctx, cancel := context.WithTimeout(ctx, listenQuiet)
 	defer cancel()
+	n.mu.Lock()
+	n.wake = cancel
+	if n.electing {
+		cancel()
+	}
+	n.mu.Unlock()
 	return conn.WaitForNotification(ctx)
-}
-
-func ping(ctx context.Context, conn *pgx.Conn) error {
-	ctx, cancel := context.WithTimeout(ctx, connectLimit)
-	defer cancel()
-	return conn.Ping(ctx)
 }

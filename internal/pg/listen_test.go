@@ -3,6 +3,7 @@ package pg_test
 import (
 	"context"
 	"slices"
+	"sync"
 	"testing"
 	"time"
 
@@ -12,26 +13,40 @@ import (
 	"plinth/internal/pg/pgtest"
 )
 
-// listen gives the payloads that Listen hears, until the test is over.
+func newNotifier(t *testing.T, url string) *pg.Notifier {
+	t.Helper()
+	n, err := pg.NewNotifier(pg.NotifierConfig{System: open(t, pg.Config{URL: url}).System(), URL: url, Log: zap.NewNop()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+// run runs a Notifier until stop is called or the test is over.
+func run(t *testing.T, n *pg.Notifier) (stop func()) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan struct{})
+	go func() { n.Run(ctx); close(ended) }()
+	stop = sync.OnceFunc(func() {
+		cancel()
+		select {
+		case <-ended:
+		case <-time.After(patience):
+			t.Error("Run did not end with its context")
+		}
+	})
+	t.Cleanup(stop)
+	return stop
+}
+
+// listen returns the payloads that come over a channel, until the test is over.
 func listen(t *testing.T, url, channel string) <-chan string {
 	t.Helper()
 	heard := make(chan string, 100)
-	ctx, cancel := context.WithCancel(t.Context())
-	ended := make(chan error, 1)
-	go func() {
-		ended <- pg.Listen(ctx, url, channel, zap.NewNop(), func(payload string) { heard <- payload })
-	}()
-	t.Cleanup(func() {
-		cancel()
-		select {
-		case err := <-ended:
-			if err != nil {
-				t.Errorf("Listen: %v, want nil", err)
-			}
-		case <-time.After(patience):
-			t.Error("Listen did not end with its context")
-		}
-	})
+	n := newNotifier(t, url)
+	n.Subscribe(channel, func(payload string) { heard <- payload })
+	run(t, n)
 	return heard
 }
 
@@ -67,19 +82,16 @@ func TestListenSurvivesItsConnection(t *testing.T) {
 func TestNotifierSendsEachDistinctNotificationOnce(t *testing.T) {
 	t.Parallel()
 	url := pgtest.New(t)
-	db := open(t, pg.Config{URL: url})
 	heard := listen(t, url, "work")
 	wantHeard(t, heard, "")
 
-	n := pg.NewNotifier(db)
+	n := newNotifier(t, url)
 	for range 1000 {
 		n.Notify("work", "a")
 		n.Notify("work", "b")
 		n.Notify("other", "c")
 	}
-	ctx, cancel := context.WithCancel(t.Context())
-	ended := make(chan error, 1)
-	go func() { ended <- n.Run(ctx) }()
+	run(t, n)
 	first := []string{<-heard, <-heard}
 	slices.Sort(first)
 	if !slices.Equal(first, []string{"a", "b"}) {
@@ -87,11 +99,6 @@ func TestNotifierSendsEachDistinctNotificationOnce(t *testing.T) {
 	}
 	n.Notify("work", "next")
 	wantHeard(t, heard, "next")
-
-	cancel()
-	if err := <-ended; err != nil {
-		t.Errorf("Run: %v, want nil", err)
-	}
 }
 
 func TestNotifierSendsWhatIsPendingWhenItEnds(t *testing.T) {
@@ -99,12 +106,10 @@ func TestNotifierSendsWhatIsPendingWhenItEnds(t *testing.T) {
 	url := pgtest.New(t)
 	heard := listen(t, url, "work")
 	wantHeard(t, heard, "")
-	n := pg.NewNotifier(open(t, pg.Config{URL: url}))
+	n := newNotifier(t, url)
 	n.Notify("work", "last")
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if err := n.Run(ctx); err != nil {
-		t.Errorf("Run: %v, want nil", err)
-	}
+	n.Run(ctx)
 	wantHeard(t, heard, "last")
 }

@@ -53,14 +53,14 @@ func Migrate(ctx context.Context, url string, logger *zap.Logger) error {
 
 // SchemaCurrent says whether the schema is at the newest version that this binary knows, or above it: an older binary
 // stays ready while a newer release has migrated already.
-func (db *DB) SchemaCurrent(ctx context.Context) (bool, error) {
+func (p *pool) SchemaCurrent(ctx context.Context) (bool, error) {
 	newest, err := newestMigration()
 	if err != nil {
 		return false, err
 	}
 	var version int64
 	// Without a role, which the schema brings along.
-	err = db.pool.QueryRow(ctx, `SELECT coalesce(max(version_id), 0) FROM goose_db_version WHERE is_applied`).Scan(&version)
+	err = p.conns.QueryRow(ctx, `SELECT coalesce(max(version_id), 0) FROM goose_db_version WHERE is_applied`).Scan(&version)
 	var reply *pgconn.PgError
 	if errors.As(err, &reply) && reply.Code == "42P01" { // undefined_table: never migrated
 		return false, nil

@@ -22,13 +22,47 @@ const noTenant = "-"
 
 func tenantOf(ctx context.Context) string { return cmp.Or(auth.TenantOf(ctx), noTenant) }
 
-// begin is how a transaction begins: its role and tenant end with it, so that a connection which goes back to the pool, or
-// a pooler's, has neither. All of it is one message to the server.
-func (db *DB) begin(ctx context.Context) string {
-	if db.system {
-		return "BEGIN; SET LOCAL ROLE " + systemRole
+// begin is how a transaction begins: its role, tenant and time limits end with it, so that a connection which goes back to
+// the pool, or a pooler's, has none of them. All of it is one message to the server.
+func (p *pool) begin(ctx context.Context) string {
+	var sql strings.Builder
+	sql.WriteString("BEGIN")
+	set := func(name, value string) {
+		if value != "" {
+			sql.WriteString("; SET LOCAL " + name + " = " + quote(value))
+		}
 	}
-	return "BEGIN; SET LOCAL ROLE " + appRole + "; SET LOCAL plinth.tenant = " + quote(tenantOf(ctx))
+	if p.system {
+		set("role", systemRole)
+	} else {
+		set("role", appRole)
+		set("plinth.tenant", tenantOf(ctx))
+	}
+	set("statement_timeout", p.timeouts.statement)
+	set("idle_in_transaction_session_timeout", p.timeouts.idle)
+	return sql.String()
+}
+
+// ForTenant runs fn as the tenant itself would: in its role, with its rows alone in sight. Afterwards the transaction, which
+// is the system's, acts as before.
+func (tx *Tx) ForTenant(ctx context.Context, tenant string, fn func(ctx context.Context) error) error {
+	if !tx.system {
+		panic("pg: a tenant's transaction acts for no other")
+	}
+	if err := setScope(ctx, tx, appRole, tenant); err != nil {
+		return err
+	}
+	if err := fn(auth.AsService(ctx, tenant)); err != nil {
+		return err
+	}
+	return setScope(ctx, tx, systemRole, "")
+}
+
+const scopeSQL = `SELECT set_config('role', $1, true), set_config('plinth.tenant', $2, true)`
+
+func setScope(ctx context.Context, tx *Tx, role, tenant string) error {
+	_, err := tx.Exec(ctx, scopeSQL, role, tenant)
+	return err
 }
 
 // quote makes a literal that means the same whatever the server's standard_conforming_strings.
@@ -38,15 +72,19 @@ func quote(s string) string {
 
 // send runs one statement in a transaction of its own, which has its role and tenant like any other: the server gets the
 // two statements at once.
-func (db *DB) send(ctx context.Context, sql string, args []any) (pgx.BatchResults, error) {
+func (p *pool) send(ctx context.Context, sql string, args []any) (pgx.BatchResults, error) {
 	role, tenant := appRole, tenantOf(ctx)
-	if db.system {
+	if p.system {
 		role, tenant = systemRole, ""
 	}
 	batch := &pgx.Batch{}
-	batch.Queue(`SELECT set_config('role', $1, true), set_config('plinth.tenant', $2, true)`, role, tenant)
+	if p.timeouts.statement == "" {
+		batch.Queue(scopeSQL, role, tenant)
+	} else {
+		batch.Queue(scopeSQL+`, set_config('statement_timeout', $3, true)`, role, tenant, p.timeouts.statement)
+	}
 	batch.Queue(sql, args...)
-	results := db.pool.SendBatch(ctx, batch)
+	results := p.conns.SendBatch(ctx, batch)
 	if _, err := results.Exec(); err != nil {
 		_ = results.Close()
 		return nil, driverError(err)
@@ -55,8 +93,8 @@ func (db *DB) send(ctx context.Context, sql string, args []any) (pgx.BatchResult
 }
 
 // Exec runs one statement.
-func (db *DB) Exec(ctx context.Context, sql string, args ...any) (pgconn.CommandTag, error) {
-	results, err := db.send(ctx, sql, args)
+func (p *pool) Exec(ctx context.Context, sql string, args ...any) (pgconn.CommandTag, error) {
+	results, err := p.send(ctx, sql, args)
 	if err != nil {
 		return pgconn.CommandTag{}, err
 	}
@@ -68,8 +106,8 @@ func (db *DB) Exec(ctx context.Context, sql string, args ...any) (pgconn.Command
 }
 
 // Query runs one statement that gives rows. The rows hold a connection until they are read to their end or closed.
-func (db *DB) Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error) {
-	results, err := db.send(ctx, sql, args)
+func (p *pool) Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error) {
+	results, err := p.send(ctx, sql, args)
 	if err != nil {
 		return nil, err
 	}
@@ -82,8 +120,8 @@ func (db *DB) Query(ctx context.Context, sql string, args ...any) (pgx.Rows, err
 }
 
 // QueryRow runs one statement that gives at most one row; Scan gives pgx.ErrNoRows when there was none.
-func (db *DB) QueryRow(ctx context.Context, sql string, args ...any) pgx.Row {
-	results, err := db.send(ctx, sql, args)
+func (p *pool) QueryRow(ctx context.Context, sql string, args ...any) pgx.Row {
+	results, err := p.send(ctx, sql, args)
 	return row{results, err}
 }
 

@@ -9,6 +9,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgxpool"
 
 	"plinth/internal/errs"
 	"plinth/internal/pg"
@@ -47,12 +48,19 @@ func isolated(t *testing.T, db pg.Querier, policy string) (tables []string) {
 	return tables
 }
 
+// database is a pool in either role.
+type database interface {
+	pg.Querier
+	InTx(ctx context.Context, fn func(tx *pg.Tx) error) error
+	Pool() *pgxpool.Pool
+}
+
 // scopes are the two ways that statements run: each by itself, and in a transaction.
 func scopes(db *pg.DB) map[string]func(ctx context.Context, f func(q pg.Querier) error) error {
 	return map[string]func(ctx context.Context, f func(q pg.Querier) error) error{
 		"alone": func(_ context.Context, f func(q pg.Querier) error) error { return f(db) },
 		"in a transaction": func(ctx context.Context, f func(q pg.Querier) error) error {
-			return db.InTx(ctx, func(tx pgx.Tx) error { return f(tx) })
+			return db.InTx(ctx, func(tx *pg.Tx) error { return f(tx) })
 		},
 	}
 }
@@ -251,7 +259,7 @@ func TestTenantIsNoSQL(t *testing.T) {
 				}
 			}
 		}
-		if err := db.InTx(as(t, "a\x00'; SET LOCAL ROLE plinth_system; --"), func(pgx.Tx) error { return nil }); err == nil {
+		if err := db.InTx(as(t, "a\x00'; SET LOCAL ROLE plinth_system; --"), func(*pg.Tx) error { return nil }); err == nil {
 			t.Error("a name with U+0000 begins a transaction")
 		}
 	}
@@ -263,23 +271,23 @@ func TestConnectionsComeBackWithoutTenant(t *testing.T) {
 	db := open(t, pg.Config{URL: pgtest.New(t), MaxConns: 1})
 	wrong := errors.New("wrong")
 	const one = `SELECT 1 FROM generate_series(1, 100)`
-	for what, use := range map[string]func(db *pg.DB, ctx context.Context) error{
-		"Exec":       func(db *pg.DB, ctx context.Context) error { _, err := db.Exec(ctx, one); return err },
-		"a bad Exec": func(db *pg.DB, ctx context.Context) error { _, _ = db.Exec(ctx, `SELECT 1/0`); return nil },
-		"QueryRow":   func(db *pg.DB, ctx context.Context) error { return db.QueryRow(ctx, one).Scan(new(int)) },
-		"no row": func(db *pg.DB, ctx context.Context) error {
+	for what, use := range map[string]func(db database, ctx context.Context) error{
+		"Exec":       func(db database, ctx context.Context) error { _, err := db.Exec(ctx, one); return err },
+		"a bad Exec": func(db database, ctx context.Context) error { _, _ = db.Exec(ctx, `SELECT 1/0`); return nil },
+		"QueryRow":   func(db database, ctx context.Context) error { return db.QueryRow(ctx, one).Scan(new(int)) },
+		"no row": func(db database, ctx context.Context) error {
 			_ = db.QueryRow(ctx, one+` LIMIT 0`).Scan(new(int))
 			return nil
 		},
-		"a bad value": func(db *pg.DB, ctx context.Context) error { _ = db.QueryRow(ctx, one).Scan(new(bool)); return nil },
-		"Query": func(db *pg.DB, ctx context.Context) error {
+		"a bad value": func(db database, ctx context.Context) error { _ = db.QueryRow(ctx, one).Scan(new(bool)); return nil },
+		"Query": func(db database, ctx context.Context) error {
 			found, err := db.Query(ctx, one)
 			if err == nil {
 				_, err = pgx.CollectRows(found, pgx.RowTo[int])
 			}
 			return err
 		},
-		"Query closed early": func(db *pg.DB, ctx context.Context) error {
+		"Query closed early": func(db database, ctx context.Context) error {
 			found, err := db.Query(ctx, one)
 			if err != nil {
 				return err
@@ -288,25 +296,25 @@ func TestConnectionsComeBackWithoutTenant(t *testing.T) {
 			found.Close()
 			return found.Err()
 		},
-		"InTx": func(db *pg.DB, ctx context.Context) error { return db.InTx(ctx, func(pgx.Tx) error { return nil }) },
-		"a rollback": func(db *pg.DB, ctx context.Context) error {
-			_ = db.InTx(ctx, func(pgx.Tx) error { return wrong })
+		"InTx": func(db database, ctx context.Context) error { return db.InTx(ctx, func(*pg.Tx) error { return nil }) },
+		"a rollback": func(db database, ctx context.Context) error {
+			_ = db.InTx(ctx, func(*pg.Tx) error { return wrong })
 			return nil
 		},
-		"a savepoint": func(db *pg.DB, ctx context.Context) error {
-			return db.InTx(ctx, func(tx pgx.Tx) error { _, err := tx.Begin(ctx); return err })
+		"a savepoint": func(db database, ctx context.Context) error {
+			return db.InTx(ctx, func(tx *pg.Tx) error { return tx.InTx(ctx, func(*pg.Tx) error { return nil }) })
 		},
-		"a panic": func(db *pg.DB, ctx context.Context) error {
+		"a panic": func(db database, ctx context.Context) error {
 			defer func() { _ = recover() }()
-			return db.InTx(ctx, func(pgx.Tx) error { panic("boom") })
+			return db.InTx(ctx, func(*pg.Tx) error { panic("boom") })
 		},
-		"cancellation": func(db *pg.DB, ctx context.Context) error {
+		"cancellation": func(db database, ctx context.Context) error {
 			ctx, cancel := context.WithCancel(ctx)
-			_ = db.InTx(ctx, func(pgx.Tx) error { cancel(); return ctx.Err() })
+			_ = db.InTx(ctx, func(*pg.Tx) error { cancel(); return ctx.Err() })
 			return nil
 		},
 	} {
-		for how, db := range map[string]*pg.DB{"a tenant's": db, "the system's": db.System()} {
+		for how, db := range map[string]database{"a tenant's": db, "the system's": db.System()} {
 			if err := use(db, patient(t)); err != nil {
 				t.Errorf("%s %s: %v", how, what, err)
 			}
@@ -322,7 +330,7 @@ func TestConnectionsComeBackWithoutTenant(t *testing.T) {
 func TestRoleThatIsMissing(t *testing.T) {
 	t.Parallel()
 	db := open(t, pg.Config{URL: pgtest.NewEmpty(t)})
-	err := db.InTx(patient(t), func(tx pgx.Tx) error {
+	err := db.InTx(patient(t), func(tx *pg.Tx) error {
 		_, err := tx.Exec(patient(t), `SET LOCAL ROLE plinth_none`)
 		return err
 	})

@@ -6,10 +6,9 @@ import (
 	"testing"
 	"time"
 
-	"github.com/jackc/pgx/v5"
-
 	"plinth/internal/auth"
 	"plinth/internal/errs"
+	"plinth/internal/pg"
 	"plinth/internal/pg/pgtest"
 )
 
@@ -132,7 +131,7 @@ func TestConnectionsOfItsOwn(t *testing.T) {
 	t.Parallel()
 	p := newProcess(t, pgtest.New(t), 1)
 	secret, _ := p.key(t, time.Time{})
-	err := p.db.InTx(t.Context(), func(pgx.Tx) error {
+	err := p.db.InTx(t.Context(), func(*pg.Tx) error {
 		for range 3 {
 			p.pass(time.Minute) // What is known is too old.
 			p.is(t, secret, 0)

@@ -143,13 +143,13 @@ func TestDeleteTenantWaits(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(small.Close)
-	deleting := tenant.New(small, small, zap.NewNop(), scopes, auth.KeyHash{})
+	deleting := tenant.New(tenant.Config{DB: small, Directory: small.System(), Scopes: scopes, Log: zap.NewNop()})
 	q := queues(0)
 	deleting.Register(q)
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 	defer cancel()
 	as, deleted := auth.AsService(ctx, "acme"), make(chan error, 1)
-	err = f.db.InTx(as, func(tx pgx.Tx) error {
+	err = f.db.InTx(as, func(tx *pg.Tx) error {
 		if err := q.Take(as, tx, 1); err != nil {
 			return err
 		}

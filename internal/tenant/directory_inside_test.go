@@ -45,7 +45,7 @@ func newProcess(t testing.TB, url string, conns int32) process {
 		t.Cleanup(pools[i].Close)
 	}
 	db := pools[0]
-	s := New(db, pools[1], zap.NewNop(), []string{"queues.read"}, auth.KeyHash{})
+	s := New(Config{DB: db, Directory: pools[1].System(), Scopes: []string{"queues.read"}, Log: zap.NewNop()})
 	c := &clock{start: time.Now()}
 	s.now, s.start = c.read, c.start
 	s.snapshot.Store(s.newSnapshot(-1, -time.Hour))

@@ -246,14 +246,14 @@ func TestAdministratorOfTheConfiguration(t *testing.T) {
 	}
 	t.Cleanup(db.Close)
 	secret := auth.NewKey()
-	s := tenant.New(db, db, zap.NewNop(), scopes, auth.HashKey(secret))
+	s := tenant.New(tenant.Config{DB: db, Directory: db.System(), Scopes: scopes, Admin: auth.HashKey(secret), Log: zap.NewNop()})
 	p, err := s.Authenticate(t.Context(), secret)
 	if err != nil || p.ID != "admin" || !p.IsAdmin() || p.Tenant.Name != auth.DefaultTenant {
 		t.Errorf("got %+v, %v", p, err)
 	}
 	_, err = s.Authenticate(t.Context(), auth.NewKey())
 	wantKind(t, err, errs.Unauthenticated)
-	none := tenant.New(db, db, zap.NewNop(), scopes, auth.KeyHash{})
+	none := tenant.New(tenant.Config{DB: db, Directory: db.System(), Scopes: scopes, Log: zap.NewNop()})
 	_, err = none.Authenticate(t.Context(), secret)
 	wantKind(t, err, errs.Unauthenticated)
 }

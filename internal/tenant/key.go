@@ -5,10 +5,10 @@ import (
 	"time"
 
 	"github.com/google/uuid"
-	"github.com/jackc/pgx/v5"
 
 	"plinth/internal/auth"
 	"plinth/internal/errs"
+	"plinth/internal/pg"
 	"plinth/internal/resource"
 )
 
@@ -44,7 +44,7 @@ func (s *Service) CreateKey(ctx context.Context, k Key) (secret string, _ Key, e
 	}
 	secret = auth.NewKey()
 	k.ID, k.Prefix = id.String(), auth.ShownKey(secret)
-	err = s.system.InTx(ctx, func(tx pgx.Tx) error {
+	err = s.system.InTx(ctx, func(tx *pg.Tx) error {
 		if err := keepTenant(ctx, tx, k.Tenant); err != nil {
 			return err
 		}
@@ -93,7 +93,7 @@ func (s *Service) RevokeKey(ctx context.Context, id string) (k Key, err error) {
 	if uuid.Validate(id) != nil {
 		return Key{}, errNoKey(id)
 	}
-	err = s.change(ctx, func(tx pgx.Tx) error {
+	err = s.change(ctx, func(tx *pg.Tx) error {
 		k, err = revokeKey(ctx, tx, id)
 		return err
 	})

@@ -2,7 +2,6 @@ package tenant
 
 import (
 	"context"
-	"errors"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -29,6 +28,8 @@ func scanKey(row pgx.Row, more ...any) (k Key, err error) {
 	return k, err
 }
 
+func scanOneKey(row pgx.Row) (Key, error) { return scanKey(row) }
+
 // unlessNever is zero for infinity and for NULL.
 func unlessNever(t pgtype.Timestamptz) time.Time {
 	if t.InfinityModifier != pgtype.Finite {
@@ -37,7 +38,7 @@ func unlessNever(t pgtype.Timestamptz) time.Time {
 	return t.Time
 }
 
-func insertKey(ctx context.Context, db pg.Querier, k Key, hash auth.KeyHash) (Key, error) {
+func insertKey(ctx context.Context, db *pg.Tx, k Key, hash auth.KeyHash) (Key, error) {
 	expires := pgtype.Timestamptz{Time: k.ExpiresAt, Valid: true}
 	if k.ExpiresAt.IsZero() {
 		expires.InfinityModifier = pgtype.Infinity
@@ -48,25 +49,17 @@ func insertKey(ctx context.Context, db pg.Querier, k Key, hash auth.KeyHash) (Ke
 		k.ID, k.Tenant, hash[:], k.DisplayName, k.Prefix, k.Scopes, k.Rate.String(), expires))
 }
 
-func selectKey(ctx context.Context, db pg.Querier, id string) (Key, error) {
-	return oneKey(db.QueryRow(ctx, `SELECT `+keyColumns+` FROM api_keys k WHERE id = $1::uuid`, id), id)
+func selectKey(ctx context.Context, db *pg.System, id string) (Key, error) {
+	return pg.One(db.QueryRow(ctx, `SELECT `+keyColumns+` FROM api_keys k WHERE id = $1::uuid`, id), scanOneKey, errNoKey(id))
 }
 
-func revokeKey(ctx context.Context, db pg.Querier, id string) (Key, error) {
-	return oneKey(db.QueryRow(ctx, `
-		UPDATE api_keys k SET revoked_at = least(revoked_at, now()) WHERE id = $1::uuid RETURNING `+keyColumns, id), id)
-}
-
-func oneKey(row pgx.Row, id string) (Key, error) {
-	k, err := scanKey(row)
-	if errors.Is(err, pgx.ErrNoRows) {
-		return Key{}, errNoKey(id)
-	}
-	return k, err
+func revokeKey(ctx context.Context, db *pg.Tx, id string) (Key, error) {
+	return pg.One(db.QueryRow(ctx, `
+		UPDATE api_keys k SET revoked_at = least(revoked_at, now()) WHERE id = $1::uuid RETURNING `+keyColumns, id), scanOneKey, errNoKey(id))
 }
 
 // selectKeys gives those before an id, the latest first: of one tenant, or of all where it is empty.
-func selectKeys(ctx context.Context, db pg.Querier, tenant, before string, limit int) ([]Key, error) {
+func selectKeys(ctx context.Context, db *pg.System, tenant, before string, limit int) ([]Key, error) {
 	rows, err := db.Query(ctx, `SELECT `+keyColumns+` FROM api_keys k
 		WHERE ($1 = '' OR tenant = $1) AND id < $2::uuid ORDER BY id DESC LIMIT $3`, tenant, before, limit)
 	if err != nil {
@@ -82,7 +75,7 @@ type found struct {
 }
 
 // selectHolders finds keys by what is kept of them, with their tenants.
-func selectHolders(ctx context.Context, db pg.Querier, hashes []auth.KeyHash) (map[auth.KeyHash]found, error) {
+func selectHolders(ctx context.Context, db *pg.System, hashes []auth.KeyHash) (map[auth.KeyHash]found, error) {
 	wanted := make([][]byte, len(hashes))
 	for i := range hashes {
 		wanted[i] = hashes[i][:]
@@ -111,7 +104,7 @@ func selectHolders(ctx context.Context, db pg.Querier, hashes []auth.KeyHash) (m
 
 // updateUsed writes when keys were used. Losing that in a crash of the server would do no harm, so it does not wait for the
 // disk. Processes that write at the same time take the keys in the same order, and wait for each other.
-func updateUsed(ctx context.Context, db pg.Querier, times map[string]time.Time) error {
+func updateUsed(ctx context.Context, db *pg.Tx, times map[string]time.Time) error {
 	if _, err := db.Exec(ctx, `SET LOCAL synchronous_commit = off`); err != nil {
 		return err
 	}

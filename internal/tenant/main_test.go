@@ -39,7 +39,7 @@ func another(t testing.TB, url string) fixture {
 		t.Fatal(err)
 	}
 	t.Cleanup(db.Close)
-	s := tenant.New(db, db, zap.NewNop(), scopes, auth.KeyHash{})
+	s := tenant.New(tenant.Config{DB: db, Directory: db.System(), Scopes: scopes, Log: zap.NewNop()})
 	s.Register(queues(0), tenant.NewQuota("messages_per_second", "messages a second", 0, nil, 0))
 	return fixture{s, db, url}
 }

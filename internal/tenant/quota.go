@@ -51,7 +51,7 @@ func (q *Quota) Limit(ctx context.Context) int64 {
 
 // Take is for n more, in the transaction that makes them and before it does. Whoever takes of an exact quota waits for those
 // of the same tenant who took before, until their transactions end. Errors: ResourceExhausted.
-func (q *Quota) Take(ctx context.Context, tx pg.Querier, n int64) error {
+func (q *Quota) Take(ctx context.Context, tx *pg.Tx, n int64) error {
 	most := q.Limit(ctx)
 	switch {
 	case most <= 0 || n <= 0:
@@ -70,11 +70,11 @@ func (q *Quota) Take(ctx context.Context, tx pg.Querier, n int64) error {
 }
 
 // lock has all who take wait until the transaction ends. What they took before is counted by the next statement.
-func (q *Quota) lock(ctx context.Context, tx pg.Querier) error {
+func (q *Quota) lock(ctx context.Context, tx *pg.Tx) error {
 	return lockQuota(ctx, tx, auth.TenantOf(ctx), q.name)
 }
 
-func (q *Quota) takeFresh(ctx context.Context, tx pg.Querier, n, most int64) error {
+func (q *Quota) takeFresh(ctx context.Context, tx *pg.Tx, n, most int64) error {
 	c := q.counted(auth.TenantOf(ctx))
 	select {
 	case c.turn <- struct{}{}:

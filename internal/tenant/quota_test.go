@@ -8,8 +8,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/jackc/pgx/v5"
-
 	"plinth/internal/auth"
 	"plinth/internal/errs"
 	"plinth/internal/pg"
@@ -30,7 +28,7 @@ func TestExactQuota(t *testing.T) {
 	var trying sync.WaitGroup
 	for i := range 50 {
 		trying.Go(func() {
-			err := f.db.InTx(ctx, func(tx pgx.Tx) error {
+			err := f.db.InTx(ctx, func(tx *pg.Tx) error {
 				if err := q.Take(ctx, tx, 1); err != nil {
 					return err
 				}
@@ -60,7 +58,7 @@ func TestWhoseQuota(t *testing.T) {
 	f := newFixture(t)
 	q := queues(0)
 	take := func(ctx context.Context, n int64) error {
-		return f.db.InTx(ctx, func(tx pgx.Tx) error { return q.Take(ctx, tx, n) })
+		return f.db.InTx(ctx, func(tx *pg.Tx) error { return q.Take(ctx, tx, n) })
 	}
 	for _, test := range []struct {
 		quotas map[string]int64
@@ -81,15 +79,18 @@ func TestFreshCount(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t)
 	asked := 0
+	take := func(ctx context.Context, q *tenant.Quota, n int64) error {
+		return f.db.InTx(ctx, func(tx *pg.Tx) error { return q.Take(ctx, tx, n) })
+	}
 	q := tenant.NewQuota("rows", "rows", 10, func(context.Context, pg.Querier) (int64, error) { asked++; return 4, nil }, time.Hour)
 	ctx := withQuotas(t.Context(), nil)
 	for range 6 {
-		if err := q.Take(ctx, f.db, 1); err != nil {
+		if err := take(ctx, q, 1); err != nil {
 			t.Fatal(err)
 		}
 	}
-	wantKind(t, q.Take(ctx, f.db, 1), errs.ResourceExhausted)
-	if err := q.Take(auth.AsService(t.Context(), "other"), f.db, 1); err != nil {
+	wantKind(t, take(ctx, q, 1), errs.ResourceExhausted)
+	if err := take(auth.AsService(t.Context(), "other"), q, 1); err != nil {
 		t.Error(err)
 	}
 	if asked != 2 {
@@ -98,7 +99,7 @@ func TestFreshCount(t *testing.T) {
 	brief := tenant.NewQuota("rows", "rows", 10, func(context.Context, pg.Querier) (int64, error) { asked++; return 4, nil }, time.Millisecond)
 	asked = 0
 	for range 3 {
-		if err := brief.Take(ctx, f.db, 6); err != nil {
+		if err := take(ctx, brief, 6); err != nil {
 			t.Fatal(err)
 		}
 		<-time.After(2 * time.Millisecond)

@@ -9,7 +9,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/jackc/pgx/v5"
 	"go.uber.org/zap"
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sync/singleflight"
@@ -23,8 +22,8 @@ import (
 // Service holds the rules of tenants and their keys. Its Run must run.
 type Service struct {
 	db        *pg.DB // for what a tenant has
-	system    *pg.DB
-	directory *pg.DB // for who calls
+	system    *pg.System
+	directory *pg.System // for who calls
 	log       *zap.Logger
 	now       func() time.Time
 	scopes    []string // that methods name
@@ -39,15 +38,22 @@ type Service struct {
 	used     used
 }
 
-// New makes the service. directory is a pool of its own to see who calls: whoever holds the connections of db then holds up those
-// who need them, and not every call. scopes are those that methods name; admin is what is kept of the administrator's key that
-// the configuration has, zero for none.
-func New(db, directory *pg.DB, log *zap.Logger, scopes []string, admin auth.KeyHash) *Service {
+// Config is what the service is made of.
+type Config struct {
+	DB        *pg.DB       // for calls
+	Directory *pg.System   // to see who calls: whoever holds the connections of DB does not hold up every call
+	Scopes    []string     // that methods name
+	Admin     auth.KeyHash // of the administrator's key in the configuration; zero is none
+	Log       *zap.Logger
+}
+
+// New returns the service.
+func New(c Config) *Service {
 	s := &Service{
-		db: db, system: db.System(), directory: directory.System(), log: log,
-		now: time.Now, scopes: scopes, admin: admin, start: time.Now(),
+		db: c.DB, system: c.DB.System(), directory: c.Directory, log: c.Log,
+		now: time.Now, scopes: c.Scopes, admin: c.Admin, start: time.Now(),
 	}
-	for _, scope := range scopes {
+	for _, scope := range c.Scopes {
 		if domain, _, found := strings.Cut(scope, "."); found && !slices.Contains(s.domains, domain+".*") {
 			s.domains = append(s.domains, domain+".*")
 		}
@@ -79,7 +85,7 @@ func (s *Service) CreateTenant(ctx context.Context, t Tenant) (made Tenant, err 
 	if err := s.checkQuotas(t.Quotas); err != nil {
 		return Tenant{}, err
 	}
-	err = s.change(ctx, func(tx pgx.Tx) error {
+	err = s.change(ctx, func(tx *pg.Tx) error {
 		created, err := insertTenant(ctx, tx, t)
 		if err != nil {
 			return err
@@ -97,12 +103,12 @@ func (s *Service) CreateTenant(ctx context.Context, t Tenant) (made Tenant, err 
 }
 
 // change is for what changes who may do what. Other processes hear of it by the number that it counts up; this one at once.
-func (s *Service) change(ctx context.Context, fn func(tx pgx.Tx) error) error {
-	return s.system.InTx(ctx, func(tx pgx.Tx) error {
+func (s *Service) change(ctx context.Context, fn func(tx *pg.Tx) error) error {
+	return s.system.InTx(ctx, func(tx *pg.Tx) error {
 		if err := fn(tx); err != nil {
 			return err
 		}
-		pg.AfterCommit(tx, func() { s.changed.Store(int64(s.elapsed())) })
+		tx.AfterCommit(func() { s.changed.Store(int64(s.elapsed())) })
 		return countChange(ctx, tx)
 	})
 }
@@ -168,7 +174,7 @@ func (s *Service) UpdateTenant(ctx context.Context, name string, change func(*Te
 	if checkName(name) != nil {
 		return Tenant{}, errNoTenant(name)
 	}
-	err = s.change(ctx, func(tx pgx.Tx) error {
+	err = s.change(ctx, func(tx *pg.Tx) error {
 		if t, err = lockTenant(ctx, tx, name); err != nil {
 			return err
 		}
@@ -203,7 +209,7 @@ func (s *Service) DeleteTenant(ctx context.Context, name string) error {
 	if checkName(name) != nil {
 		return errNoTenant(name)
 	}
-	return s.change(ctx, func(tx pgx.Tx) error {
+	return s.change(ctx, func(tx *pg.Tx) error {
 		if _, err := lockTenant(ctx, tx, name); err != nil {
 			return err
 		}
@@ -221,29 +227,28 @@ func (s *Service) DeleteTenant(ctx context.Context, name string) error {
 	})
 }
 
-// left says what a tenant has of what the quotas count, such as "2 queues". It is the tenant who counts, as always, though the
+// left lists what a tenant has of what the quotas count, such as "2 queues". It is the tenant who counts, as always, though the
 // transaction is the system's. Whoever takes of an exact quota waits until it ends.
-func (s *Service) left(ctx context.Context, tx pgx.Tx, name string) (left []string, err error) {
-	as := auth.AsService(ctx, name)
-	if err := actAs(ctx, tx, tenantRole, name); err != nil {
-		return nil, err
-	}
-	for _, q := range s.quotas {
-		if q.count == nil {
-			continue
-		}
-		if q.fresh == 0 {
-			if err := q.lock(as, tx); err != nil {
-				return nil, err
+func (s *Service) left(ctx context.Context, tx *pg.Tx, name string) (left []string, err error) {
+	err = tx.ForTenant(ctx, name, func(ctx context.Context) error {
+		for _, q := range s.quotas {
+			if q.count == nil {
+				continue
+			}
+			if q.fresh == 0 {
+				if err := q.lock(ctx, tx); err != nil {
+					return err
+				}
+			}
+			n, err := q.count(ctx, tx)
+			if err != nil {
+				return fmt.Errorf("count %s of %s: %w", q.name, name, err)
+			}
+			if n > 0 {
+				left = append(left, fmt.Sprintf("%d %s", n, q.what))
 			}
 		}
-		n, err := q.count(as, tx)
-		if err != nil {
-			return nil, fmt.Errorf("count %s of %s: %w", q.name, name, err)
-		}
-		if n > 0 {
-			left = append(left, fmt.Sprintf("%d %s", n, q.what))
-		}
-	}
-	return left, actAs(ctx, tx, systemRole, "")
+		return nil
+	})
+	return left, err
 }

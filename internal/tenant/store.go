@@ -2,7 +2,6 @@ package tenant
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"strings"
 
@@ -29,7 +28,7 @@ func scanTenant(row pgx.Row) (t Tenant, err error) {
 	return t, err
 }
 
-func insertTenant(ctx context.Context, db pg.Querier, t Tenant) (created bool, err error) {
+func insertTenant(ctx context.Context, db *pg.Tx, t Tenant) (created bool, err error) {
 	tag, err := db.Exec(ctx, `INSERT INTO tenants (name, display_name, rate_limit, quotas) VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING`,
 		t.Name, t.DisplayName, t.Rate.String(), quotasOf(t))
 	return tag.RowsAffected() == 1, err
@@ -44,30 +43,22 @@ func quotasOf(t Tenant) map[string]int64 {
 }
 
 func selectTenant(ctx context.Context, db pg.Querier, name string) (Tenant, error) {
-	return oneTenant(db.QueryRow(ctx, `SELECT `+tenantColumns+` FROM tenants t WHERE name = $1`, name), name)
+	return pg.One(db.QueryRow(ctx, `SELECT `+tenantColumns+` FROM tenants t WHERE name = $1`, name), scanTenant, errNoTenant(name))
 }
 
 // lockTenant keeps all others from changing a tenant, and from making keys for it, until the transaction ends.
-func lockTenant(ctx context.Context, db pg.Querier, name string) (Tenant, error) {
-	return oneTenant(db.QueryRow(ctx, `SELECT `+tenantColumns+` FROM tenants t WHERE name = $1 FOR UPDATE`, name), name)
-}
-
-func oneTenant(row pgx.Row, name string) (Tenant, error) {
-	t, err := scanTenant(row)
-	if errors.Is(err, pgx.ErrNoRows) {
-		return Tenant{}, errNoTenant(name)
-	}
-	return t, err
+func lockTenant(ctx context.Context, db *pg.Tx, name string) (Tenant, error) {
+	return pg.One(db.QueryRow(ctx, `SELECT `+tenantColumns+` FROM tenants t WHERE name = $1 FOR UPDATE`, name), scanTenant, errNoTenant(name))
 }
 
 // keepTenant keeps a tenant from being deleted until the transaction ends.
-func keepTenant(ctx context.Context, db pg.Querier, name string) error {
-	_, err := oneTenant(db.QueryRow(ctx, `SELECT `+tenantColumns+` FROM tenants t WHERE name = $1 FOR KEY SHARE`, name), name)
+func keepTenant(ctx context.Context, db *pg.Tx, name string) error {
+	_, err := pg.One(db.QueryRow(ctx, `SELECT `+tenantColumns+` FROM tenants t WHERE name = $1 FOR KEY SHARE`, name), scanTenant, errNoTenant(name))
 	return err
 }
 
 // selectTenants gives those after a name, in the order of their names; a limit of 0 is none.
-func selectTenants(ctx context.Context, db pg.Querier, after string, limit int) ([]Tenant, error) {
+func selectTenants(ctx context.Context, db *pg.System, after string, limit int) ([]Tenant, error) {
 	rows, err := db.Query(ctx, `SELECT `+tenantColumns+` FROM tenants t WHERE name > $1 ORDER BY name LIMIT nullif($2::int, 0)`, after, limit)
 	if err != nil {
 		return nil, err
@@ -76,7 +67,7 @@ func selectTenants(ctx context.Context, db pg.Querier, after string, limit int) 
 }
 
 // selectNamed gives the tenants of those names, by name.
-func selectNamed(ctx context.Context, db pg.Querier, names []string) (map[string]*Tenant, error) {
+func selectNamed(ctx context.Context, db *pg.System, names []string) (map[string]*Tenant, error) {
 	rows, err := db.Query(ctx, `SELECT `+tenantColumns+` FROM tenants t WHERE name = ANY ($1)`, names)
 	if err != nil {
 		return nil, err
@@ -93,20 +84,20 @@ func selectNamed(ctx context.Context, db pg.Querier, names []string) (map[string
 	return named, rows.Err()
 }
 
-func updateTenant(ctx context.Context, db pg.Querier, t Tenant) error {
+func updateTenant(ctx context.Context, db *pg.Tx, t Tenant) error {
 	_, err := db.Exec(ctx, `UPDATE tenants SET display_name = $2, disabled = $3, rate_limit = $4, quotas = $5 WHERE name = $1`,
 		t.Name, t.DisplayName, t.Disabled, t.Rate.String(), quotasOf(t))
 	return err
 }
 
-func deleteTenant(ctx context.Context, db pg.Querier, name string) error {
+func deleteTenant(ctx context.Context, db *pg.Tx, name string) error {
 	_, err := db.Exec(ctx, `DELETE FROM tenants WHERE name = $1`, name)
 	return err
 }
 
 // deleteRows removes every row of a tenant, from all tables that have a tenant: those of domains that are yet to come as well.
 // It is one statement, at whose end the references between them are checked.
-func deleteRows(ctx context.Context, db pg.Querier, name string) error {
+func deleteRows(ctx context.Context, db *pg.Tx, name string) error {
 	rows, err := db.Query(ctx, `
 		SELECT c.oid::regclass::text FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid
 		WHERE c.relkind IN ('r', 'p') AND NOT c.relispartition AND c.relnamespace = current_schema()::regnamespace
@@ -126,32 +117,20 @@ func deleteRows(ctx context.Context, db pg.Querier, name string) error {
 	return err
 }
 
-// The roles that package pg begins transactions in.
-const (
-	tenantRole = "plinth_app"
-	systemRole = "plinth_system"
-)
-
-// actAs has the rest of a transaction act in another role, and for a tenant.
-func actAs(ctx context.Context, db pg.Querier, role, tenant string) error {
-	_, err := db.Exec(ctx, `SELECT set_config('role', $1, true), set_config('plinth.tenant', $2, true)`, role, tenant)
-	return err
-}
-
 // countChange has every process throw away what it remembers. Transactions that change something wait here for each other,
 // so that a process which has seen a number has seen all changes before it.
-func countChange(ctx context.Context, db pg.Querier) error {
+func countChange(ctx context.Context, db *pg.Tx) error {
 	_, err := db.Exec(ctx, `UPDATE tenant_changes SET n = n + 1`)
 	return err
 }
 
-func selectChanges(ctx context.Context, db pg.Querier) (n int64, err error) {
+func selectChanges(ctx context.Context, db *pg.System) (n int64, err error) {
 	err = db.QueryRow(ctx, `SELECT n FROM tenant_changes`).Scan(&n)
 	return n, err
 }
 
 // lockQuota has the transactions of a tenant that count the same thing wait for each other.
-func lockQuota(ctx context.Context, db pg.Querier, tenant, quota string) error {
+func lockQuota(ctx context.Context, db *pg.Tx, tenant, quota string) error {
 	_, err := db.Exec(ctx, `SELECT pg_advisory_xact_lock(hashtextextended('quota ' || $1 || ' ' || $2, 0))`, tenant, quota)
 	return err
 }

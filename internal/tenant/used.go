@@ -5,7 +5,7 @@ import (
 	"sync"
 	"time"
 
-	"github.com/jackc/pgx/v5"
+	"plinth/internal/pg"
 )
 
 const (
@@ -69,7 +69,7 @@ func (s *Service) flushUsed(ctx context.Context) {
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), usedLimit)
 	defer cancel()
-	if s.system.InTx(ctx, func(tx pgx.Tx) error { return updateUsed(ctx, tx, times) }) != nil {
+	if s.system.InTx(ctx, func(tx *pg.Tx) error { return updateUsed(ctx, tx, times) }) != nil {
 		for id, at := range times {
 			s.used.add(id, at)
 		}

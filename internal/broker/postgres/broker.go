@@ -12,6 +12,7 @@ import (
 
 	"plinth/internal/broker"
 	"plinth/internal/errs"
+	"plinth/internal/loop"
 	"plinth/internal/pg"
 )
 
@@ -26,8 +27,7 @@ const (
 // Broker implements broker.Broker on PostgreSQL. Its tables are part of the schema that pg.Migrate makes.
 type Broker struct {
 	id       string // of this process, to the others
-	db       *pg.DB
-	url      string
+	db       *pg.System
 	logger   *zap.Logger
 	lease    time.Duration
 	notifier *pg.Notifier
@@ -35,62 +35,66 @@ type Broker struct {
 	publishes *batcher[publication]
 	acks      *batcher[*delivery]
 
-	listening chan struct{} // closed when Run listens for the first time
+	listening chan struct{} // closed when the Notifier listens for the first time
+	lost      chan struct{} // has a token when its connection was lost and is there again
 	ended     chan struct{} // closed when Run has ended
 
 	mu    sync.Mutex
 	lines map[int64]*line // by queue
 }
 
-// New makes a Broker. url is for the connection that listens for notifications, which no pooler in transaction mode may
-// stand before; everything else goes through db, for all tenants: which queue is whose says its name.
-func New(db *pg.DB, url string, logger *zap.Logger) *Broker {
-	db = db.System()
+// New returns a Broker on connections of its own, since calls that wait for it hold others. It comes before the Run of the
+// Notifier. It works for all tenants: which queue is whose says its name.
+func New(db *pg.System, notifier *pg.Notifier, logger *zap.Logger) *Broker {
 	b := &Broker{
 		id:       uuid.NewString(),
 		db:       db,
-		url:      url,
 		logger:   logger,
 		lease:    lease,
-		notifier: pg.NewNotifier(db),
+		notifier: notifier,
 		lines:    map[int64]*line{},
 
 		listening: make(chan struct{}),
+		lost:      make(chan struct{}, 1),
 		ended:     make(chan struct{}),
 	}
 	b.publishes = newBatcher(b.publish)
 	b.acks = newBatcher(b.ack)
+	notifier.Subscribe(channel, b.hear)
 	return b
 }
 
-// Run implements broker.Broker. It may be called once. An error means that the URL is not usable.
+// Run implements broker.Broker. It may be called once, and the Notifier runs for as long.
 func (b *Broker) Run(ctx context.Context) error {
-	ctx, stop := context.WithCancel(ctx)
-	defer stop()
-	notifying, stopNotifying := context.WithCancel(context.WithoutCancel(ctx))
-	defer stopNotifying()
-	var serving, notifier sync.WaitGroup
+	var serving sync.WaitGroup
 	serving.Go(func() { b.publishes.run(ctx) })
 	serving.Go(func() { b.acks.run(ctx) })
 	serving.Go(func() { every(ctx, b.lease/3, b.renewHeld) })
 	serving.Go(func() { every(ctx, pollInterval, b.poll) })
 	serving.Go(func() { every(ctx, pollInterval, b.expire) })
-	notifier.Go(func() { _ = b.notifier.Run(notifying) })
-
-	connected := func() { close(b.listening) }
-	err := pg.Listen(ctx, b.url, channel, b.logger, func(payload string) {
-		if payload == "" {
-			connected()
-			connected = b.surrender
+	for {
+		select {
+		case <-b.lost:
+			b.surrender()
+		case <-ctx.Done():
+			serving.Wait()
+			b.endSubscriptions()
+			return nil
 		}
-		b.wake(payload)
-	})
-	stop()
-	serving.Wait()
-	b.endSubscriptions()
-	stopNotifying()
-	notifier.Wait()
-	return err
+	}
+}
+
+// hear takes in a notification; an empty one says that the connection which listens is there, or there again.
+func (b *Broker) hear(payload string) {
+	if payload == "" {
+		select {
+		case <-b.listening:
+			loop.Signal(b.lost)
+		default:
+			close(b.listening)
+		}
+	}
+	b.wake(payload)
 }
 
 // Ping implements broker.Broker.
@@ -226,10 +230,3 @@ func away(err error) error {
 func errEnded() error { return errs.New(errs.Unavailable, "the message broker is shut down") }
 
 func retryDelay() time.Duration { return 50*time.Millisecond + rand.N(950*time.Millisecond) }
-
-func signal(c chan<- struct{}) {
-	select {
-	case c <- struct{}{}:
-	default:
-	}
-}

@@ -6,6 +6,7 @@ import (
 
 	"plinth/internal/broker"
 	"plinth/internal/errs"
+	"plinth/internal/loop"
 )
 
 // delivery is one claim of one message. It is the Settler of the broker.Delivery made of it.
@@ -53,7 +54,7 @@ func (d *delivery) release() {
 	d.sub.mu.Lock()
 	defer d.sub.mu.Unlock()
 	delete(d.sub.held, d)
-	signal(d.sub.freed)
+	loop.Signal(d.sub.freed)
 }
 
 // ack deletes a batch and answers each of its callers.

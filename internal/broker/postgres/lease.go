@@ -23,7 +23,7 @@ func (b *Broker) wake(payload string) {
 	case !isHint:
 		b.wakeNext(id, false)
 	case from != b.id:
-		b.hear(id)
+		b.hearHint(id)
 	}
 }
 

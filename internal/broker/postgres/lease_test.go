@@ -29,8 +29,13 @@ func holdAndHang() {
 	if err != nil {
 		panic(err)
 	}
-	b := New(db, databaseURL, zap.NewNop())
+	notifier, err := pg.NewNotifier(pg.NotifierConfig{System: db.System(), URL: databaseURL, Log: zap.NewNop()})
+	if err != nil {
+		panic(err)
+	}
+	b := New(db.System(), notifier, zap.NewNop())
 	b.lease = killedLease
+	go notifier.Run(ctx)
 	go func() { panic(b.Run(ctx)) }()
 	sub, err := b.Subscribe(ctx, os.Getenv("HOLD_QUEUE"), 2)
 	if err != nil {

@@ -3,6 +3,8 @@ package postgres
 import (
 	"maps"
 	"slices"
+
+	"plinth/internal/loop"
 )
 
 // line has this process's subscriptions of one queue, the one that is woken next first.
@@ -40,7 +42,7 @@ func (b *Broker) wakeNext(queue int64, anybody bool) {
 
 func (l *line) wakeNext(anybody bool) {
 	if s := l.next(anybody); s != nil {
-		signal(s.woken)
+		loop.Signal(s.woken)
 	}
 }
 

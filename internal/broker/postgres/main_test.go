@@ -40,8 +40,23 @@ func TestConformance(t *testing.T) {
 				t.Errorf("cut: %v", err)
 			}
 		}
-		return New(openDB(t, clientURL), clientURL, zap.NewNop()), cut
+		return newBroker(t, openDB(t, clientURL), clientURL), cut
 	})
+}
+
+// newBroker returns a Broker with a Notifier that runs until the test is over.
+func newBroker(t testing.TB, db *pg.DB, databaseURL string) *Broker {
+	t.Helper()
+	notifier, err := pg.NewNotifier(pg.NotifierConfig{System: db.System(), URL: databaseURL, Log: zap.NewNop()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := New(db.System(), notifier, zap.NewNop())
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan struct{})
+	go func() { notifier.Run(ctx); close(ended) }()
+	t.Cleanup(func() { cancel(); <-ended })
+	return b
 }
 
 func openDB(t testing.TB, databaseURL string) *pg.DB {
@@ -69,7 +84,7 @@ func withParam(t *testing.T, databaseURL, name, value string) string {
 // start runs a broker whose leases last for the given time, until the test is over or stop is called.
 func start(t testing.TB, databaseURL string, lease time.Duration) (b *Broker, stop func()) {
 	t.Helper()
-	b = New(openDB(t, databaseURL), databaseURL, zap.NewNop())
+	b = newBroker(t, openDB(t, databaseURL), databaseURL)
 	b.lease = lease
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)

@@ -90,8 +90,8 @@ func purgeMessages(ctx context.Context, db pg.Querier, queue, after, last int64,
 
 // deleteQueue takes the queue's row first: it waits for the publishers that share a lock on it, and then sees all their
 // messages.
-func deleteQueue(ctx context.Context, db *pg.DB, name string) (id int64, err error) {
-	err = db.InTx(ctx, func(tx pgx.Tx) error {
+func deleteQueue(ctx context.Context, db *pg.System, name string) (id int64, err error) {
+	err = db.InTx(ctx, func(tx *pg.Tx) error {
 		if err := tx.QueryRow(ctx, `DELETE FROM broker_queues WHERE name = $1 RETURNING id`, name).Scan(&id); err != nil {
 			return noQueue(err)
 		}

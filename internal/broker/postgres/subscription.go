@@ -12,6 +12,7 @@ import (
 
 	"plinth/internal/broker"
 	"plinth/internal/errs"
+	"plinth/internal/loop"
 )
 
 // subscription claims what its credit allows and buffers it for Receive.
@@ -188,9 +189,9 @@ func (s *subscription) claim() (asked, got int, err error) {
 		s.held[d] = struct{}{}
 	}
 	s.buffer = append(s.buffer, claimed...)
-	signal(s.arrived)
+	loop.Signal(s.arrived)
 	if asked == maxClaim && len(claimed) == asked {
-		signal(s.freed) // There may be credit left.
+		loop.Signal(s.freed) // There may be credit left.
 	}
 	return asked, len(claimed), nil
 }
@@ -229,6 +230,6 @@ func (s *subscription) drop() []*delivery {
 	held := slices.Collect(maps.Keys(s.held))
 	clear(s.held)
 	s.buffer = nil
-	signal(s.freed)
+	loop.Signal(s.freed)
 	return held
 }

@@ -75,8 +75,8 @@ func (b *Broker) hint(queue int64) {
 	b.notifier.Notify(channel, strconv.FormatInt(queue, 10)+" "+b.id)
 }
 
-// hear takes in the hint of another process, and answers it where that is due.
-func (b *Broker) hear(queue int64) {
+// hearHint takes in the hint of another process, and answers it where that is due.
+func (b *Broker) hearHint(queue int64) {
 	b.mu.Lock()
 	l := b.lines[queue]
 	b.mu.Unlock()

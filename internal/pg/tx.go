@@ -1,0 +1,102 @@
+package pg
+
+import (
+	"context"
+	"errors"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+)
+
+// Tx is a transaction that InTx has begun and will end. What locks rows takes a *Tx, since the lock lasts as long as it does.
+type Tx struct {
+	tx     pgx.Tx
+	system bool
+	after  *[]func()
+}
+
+// InTx runs fn in a transaction and commits it. When fn returns an error or panics, or ctx ends, everything is rolled back;
+// the panic goes on. An errs.Unavailable may come from the commit itself: then the outcome is unknown.
+func (p *pool) InTx(ctx context.Context, fn func(tx *Tx) error) error {
+	begun, err := p.conns.BeginTx(ctx, pgx.TxOptions{BeginQuery: p.begin(ctx)})
+	if err != nil {
+		return driverError(err)
+	}
+	tx := &Tx{tx: begun, system: p.system, after: new([]func())}
+	// Rolling back what is committed does nothing. A cancelled request must not leave its locks to a timeout, nor cost
+	// the pool a connection.
+	defer rollback(ctx, begun)
+	if err := fn(tx); err != nil {
+		return classify(err, begun.Conn().IsClosed())
+	}
+	if err := begun.Commit(ctx); err != nil {
+		return driverError(err)
+	}
+	for _, f := range *tx.after {
+		f()
+	}
+	return nil
+}
+
+func rollback(ctx context.Context, tx pgx.Tx) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), rollbackLimit)
+	defer cancel()
+	_ = tx.Rollback(ctx)
+}
+
+// AfterCommit has f called once the transaction is committed, in the order of the calls; never where it is rolled back.
+func (tx *Tx) AfterCommit(f func()) { *tx.after = append(*tx.after, f) }
+
+// InTx runs fn within a savepoint: when fn returns an error or panics, only what was done since is undone, AfterCommit
+// included, and the transaction can go on.
+func (tx *Tx) InTx(ctx context.Context, fn func(tx *Tx) error) error {
+	savepoint, err := tx.tx.Begin(ctx)
+	if err != nil {
+		return driverError(err)
+	}
+	defer rollback(ctx, savepoint)
+	inner := &Tx{tx: savepoint, system: tx.system, after: new([]func())}
+	if err := fn(inner); err != nil {
+		return err
+	}
+	if err := savepoint.Commit(ctx); err != nil {
+		return driverError(err)
+	}
+	*tx.after = append(*tx.after, *inner.after...)
+	return nil
+}
+
+// Exec runs a statement.
+func (tx *Tx) Exec(ctx context.Context, sql string, args ...any) (pgconn.CommandTag, error) {
+	return tx.tx.Exec(ctx, sql, args...)
+}
+
+// Query runs a statement that returns rows.
+func (tx *Tx) Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error) {
+	return tx.tx.Query(ctx, sql, args...)
+}
+
+// QueryRow runs a statement that returns at most one row; Scan returns pgx.ErrNoRows when there was none.
+func (tx *Tx) QueryRow(ctx context.Context, sql string, args ...any) pgx.Row {
+	return tx.tx.QueryRow(ctx, sql, args...)
+}
+
+// SendBatch runs many statements in one message to the server.
+func (tx *Tx) SendBatch(ctx context.Context, b *pgx.Batch) pgx.BatchResults {
+	return tx.tx.SendBatch(ctx, b)
+}
+
+// CopyFrom copies rows into a table.
+func (tx *Tx) CopyFrom(ctx context.Context, table pgx.Identifier, columns []string, rows pgx.CopyFromSource) (int64, error) {
+	return tx.tx.CopyFrom(ctx, table, columns, rows)
+}
+
+// One scans a row that may be missing: then it returns the error missing.
+func One[T any](row pgx.Row, scan func(pgx.Row) (T, error), missing error) (T, error) {
+	v, err := scan(row)
+	if errors.Is(err, pgx.ErrNoRows) {
+		var zero T
+		return zero, missing
+	}
+	return v, err
+}
