@@ -82,7 +82,7 @@ func (r *RPC) open(ctx context.Context, stream *connect.BidiStream[messagev1.Con
 	if deadline == 0 {
 		deadline = defaultAckDeadline
 	}
-	return r.service.Subscribe(ctx, queue, outstanding, deadline)
+	return r.service.Consume(ctx, queue, outstanding, deadline)
 }
 
 // settle does what the client asks until it asks no more; it gives the reason, io.EOF for a half-close.

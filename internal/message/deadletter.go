@@ -41,10 +41,10 @@ func (f Filter) list(ctx context.Context, queue QueueName) resource.List {
 	return resource.ListOf("dead letters", auth.TenantOf(ctx), queue.name, f.Reason, f.FailedAfter.UnixMicro(), f.FailedBefore.UnixMicro())
 }
 
-// DeadLetters lists the dead letters of a queue, the latest failure first, in pages of size at most (0 is 100, more than
+// ListDeadLetters lists the dead letters of a queue, the latest failure first, in pages of size at most (0 is 100, more than
 // 1,000 are 1,000) and of about 2 MiB. next is empty on the last page. Errors: NotFound for an unknown queue;
-// InvalidArgument for a token that DeadLetters did not give for this queue and filter.
-func (s *Service) DeadLetters(ctx context.Context, queue QueueName, filter Filter, size int, token string) (
+// InvalidArgument for a token that is not of this list, such as one for another filter.
+func (s *Service) ListDeadLetters(ctx context.Context, queue QueueName, filter Filter, size int, token string) (
 	letters []DeadLetter, next string, err error,
 ) {
 	list := filter.list(ctx, queue)
@@ -63,8 +63,8 @@ func (s *Service) DeadLetters(ctx context.Context, queue QueueName, filter Filte
 	return letters, next, err
 }
 
-// DeadLetter describes one. Errors: InvalidArgument for an id that is no UUID; NotFound.
-func (s *Service) DeadLetter(ctx context.Context, id string) (DeadLetter, error) {
+// GetDeadLetter returns a dead letter. Errors: InvalidArgument for an id that is no UUID; NotFound.
+func (s *Service) GetDeadLetter(ctx context.Context, id string) (DeadLetter, error) {
 	id, err := parseID(id)
 	if err != nil {
 		return DeadLetter{}, err

@@ -19,7 +19,7 @@ func (r *RPC) ListDeadLetters(ctx context.Context, req *messagev1.ListDeadLetter
 	if err != nil {
 		return nil, err
 	}
-	letters, next, err := r.service.DeadLetters(ctx, queue, filter, int(req.GetPageSize()), req.GetPageToken())
+	letters, next, err := r.service.ListDeadLetters(ctx, queue, filter, int(req.GetPageSize()), req.GetPageToken())
 	if err != nil {
 		return nil, err
 	}
@@ -31,7 +31,7 @@ func (r *RPC) ListDeadLetters(ctx context.Context, req *messagev1.ListDeadLetter
 }
 
 func (r *RPC) GetDeadLetter(ctx context.Context, req *messagev1.GetDeadLetterRequest) (*messagev1.DeadLetter, error) {
-	d, err := r.service.DeadLetter(ctx, req.GetId())
+	d, err := r.service.GetDeadLetter(ctx, req.GetId())
 	if err != nil {
 		return nil, err
 	}
@@ -75,7 +75,7 @@ func (r *RPC) PurgeDeadLetters(ctx context.Context, req *messagev1.PurgeDeadLett
 }
 
 func (r *RPC) GetDeadLetterOperation(ctx context.Context, req *messagev1.GetDeadLetterOperationRequest) (*messagev1.DeadLetterOperation, error) {
-	op, err := r.service.DeadLetterOperation(ctx, req.GetId())
+	op, err := r.service.GetDeadLetterOperation(ctx, req.GetId())
 	if err != nil {
 		return nil, err
 	}
@@ -89,7 +89,7 @@ func (r *RPC) ListDeadLetterOperations(ctx context.Context, req *messagev1.ListD
 	if err != nil {
 		return nil, err
 	}
-	operations, next, err := r.service.DeadLetterOperations(ctx, queue, int(req.GetPageSize()), req.GetPageToken())
+	operations, next, err := r.service.ListDeadLetterOperations(ctx, queue, int(req.GetPageSize()), req.GetPageToken())
 	if err != nil {
 		return nil, err
 	}

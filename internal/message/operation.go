@@ -223,8 +223,8 @@ func (s *Service) stepAll(ctx context.Context) (progress bool, err error) {
 	return progress, err
 }
 
-// DeadLetterOperation describes a redrive or purge. Errors: InvalidArgument for an id that is no UUID; NotFound.
-func (s *Service) DeadLetterOperation(ctx context.Context, id string) (Operation, error) {
+// GetDeadLetterOperation returns a redrive or purge. Errors: InvalidArgument for an id that is no UUID; NotFound.
+func (s *Service) GetDeadLetterOperation(ctx context.Context, id string) (Operation, error) {
 	id, err := parseID(id)
 	if err != nil {
 		return Operation{}, err
@@ -232,9 +232,9 @@ func (s *Service) DeadLetterOperation(ctx context.Context, id string) (Operation
 	return selectOperation(ctx, s.db, id)
 }
 
-// DeadLetterOperations lists the redrives and purges of a queue, the latest first, in pages as DeadLetters does. Errors:
-// NotFound for an unknown queue; InvalidArgument for a token that DeadLetterOperations did not give for this queue.
-func (s *Service) DeadLetterOperations(ctx context.Context, queue QueueName, size int, token string) (
+// ListDeadLetterOperations lists the redrives and purges of a queue, the latest first, in pages as ListQueues does. Errors:
+// NotFound for an unknown queue; InvalidArgument for a token that is not of this list.
+func (s *Service) ListDeadLetterOperations(ctx context.Context, queue QueueName, size int, token string) (
 	operations []Operation, next string, err error,
 ) {
 	list := resource.ListOf("operations", auth.TenantOf(ctx), queue.name)

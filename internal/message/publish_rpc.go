@@ -75,7 +75,7 @@ func publicationFromProto(req *messagev1.PublishRequest) (p Publication, err err
 }
 
 func (r *RPC) GetMessage(ctx context.Context, req *messagev1.GetMessageRequest) (*messagev1.WaitingMessage, error) {
-	m, err := r.service.Waiting(ctx, req.GetId())
+	m, err := r.service.GetMessage(ctx, req.GetId())
 	if err != nil {
 		return nil, err
 	}
@@ -87,5 +87,5 @@ func (r *RPC) GetMessage(ctx context.Context, req *messagev1.GetMessageRequest) 
 }
 
 func (r *RPC) CancelMessage(ctx context.Context, req *messagev1.CancelMessageRequest) (*messagev1.CancelMessageResponse, error) {
-	return &messagev1.CancelMessageResponse{}, r.service.Cancel(ctx, req.GetId())
+	return &messagev1.CancelMessageResponse{}, r.service.CancelMessage(ctx, req.GetId())
 }

@@ -22,7 +22,7 @@ type Queue struct {
 	CreatedAt time.Time
 	Policy
 	Paused bool
-	// Stats is nil but in the answer of Service.Queue.
+	// Stats is nil unless the queue is from Service.GetQueue.
 	Stats *Stats
 }
 
@@ -145,8 +145,8 @@ func (s *Service) EnsureQueue(ctx context.Context, name QueueName) error {
 	})
 }
 
-// Queue describes a queue, with its Stats. Errors: NotFound.
-func (s *Service) Queue(ctx context.Context, name QueueName) (Queue, error) {
+// GetQueue returns a queue, with its Stats. Errors: NotFound.
+func (s *Service) GetQueue(ctx context.Context, name QueueName) (Queue, error) {
 	q, err := selectQueue(ctx, s.db, name)
 	if err != nil {
 		return Queue{}, err
@@ -163,9 +163,9 @@ func (s *Service) Queue(ctx context.Context, name QueueName) (Queue, error) {
 	return q, err
 }
 
-// Queues lists queues by name, size of them at most (0 is 100, more than 1,000 are 1,000) and about 2 MiB, from the page
-// that token names. next is empty on the last page. Errors: InvalidArgument for a token that Queues did not give.
-func (s *Service) Queues(ctx context.Context, size int, token string) (queues []Queue, next string, err error) {
+// ListQueues lists queues by name, size of them at most (0 is 100, more than 1,000 are 1,000) and about 2 MiB, from the page
+// that token names. next is empty on the last page. Errors: InvalidArgument for a token that is not of this list.
+func (s *Service) ListQueues(ctx context.Context, size int, token string) (queues []Queue, next string, err error) {
 	list := resource.ListOf("queues", auth.TenantOf(ctx))
 	after, err := resource.Position(list, token, ParseQueueName)
 	if err != nil {

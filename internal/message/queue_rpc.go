@@ -25,12 +25,12 @@ func (r *RPC) GetQueue(ctx context.Context, req *messagev1.GetQueueRequest) (*me
 	if err != nil {
 		return nil, err
 	}
-	q, err := r.service.Queue(ctx, name)
+	q, err := r.service.GetQueue(ctx, name)
 	return queueOrError(q, err)
 }
 
 func (r *RPC) ListQueues(ctx context.Context, req *messagev1.ListQueuesRequest) (*messagev1.ListQueuesResponse, error) {
-	queues, next, err := r.service.Queues(ctx, int(req.GetPageSize()), req.GetPageToken())
+	queues, next, err := r.service.ListQueues(ctx, int(req.GetPageSize()), req.GetPageToken())
 	if err != nil {
 		return nil, err
 	}

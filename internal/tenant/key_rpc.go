@@ -26,7 +26,7 @@ func (r *RPC) CreateApiKey(ctx context.Context, req *tenantv1.CreateApiKeyReques
 		}
 		k.ExpiresAt = r.service.now().Add(life)
 	}
-	secret, k, err := r.service.CreateKey(ctx, k)
+	secret, k, err := r.service.CreateApiKey(ctx, k)
 	if err != nil {
 		return nil, err
 	}
@@ -34,12 +34,12 @@ func (r *RPC) CreateApiKey(ctx context.Context, req *tenantv1.CreateApiKeyReques
 }
 
 func (r *RPC) GetApiKey(ctx context.Context, req *tenantv1.GetApiKeyRequest) (*tenantv1.ApiKey, error) {
-	k, err := r.service.Key(ctx, req.GetId())
+	k, err := r.service.GetApiKey(ctx, req.GetId())
 	return keyOrError(k, err)
 }
 
 func (r *RPC) ListApiKeys(ctx context.Context, req *tenantv1.ListApiKeysRequest) (*tenantv1.ListApiKeysResponse, error) {
-	keys, next, err := r.service.Keys(ctx, req.GetTenant(), int(req.GetPageSize()), req.GetPageToken())
+	keys, next, err := r.service.ListApiKeys(ctx, req.GetTenant(), int(req.GetPageSize()), req.GetPageToken())
 	if err != nil {
 		return nil, err
 	}
@@ -51,7 +51,7 @@ func (r *RPC) ListApiKeys(ctx context.Context, req *tenantv1.ListApiKeysRequest)
 }
 
 func (r *RPC) RevokeApiKey(ctx context.Context, req *tenantv1.RevokeApiKeyRequest) (*tenantv1.ApiKey, error) {
-	k, err := r.service.RevokeKey(ctx, req.GetId())
+	k, err := r.service.RevokeApiKey(ctx, req.GetId())
 	return keyOrError(k, err)
 }
 

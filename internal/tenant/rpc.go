@@ -32,12 +32,12 @@ func (r *RPC) CreateTenant(ctx context.Context, req *tenantv1.CreateTenantReques
 }
 
 func (r *RPC) GetTenant(ctx context.Context, req *tenantv1.GetTenantRequest) (*tenantv1.Tenant, error) {
-	t, err := r.service.Tenant(ctx, req.GetName())
+	t, err := r.service.GetTenant(ctx, req.GetName())
 	return tenantOrError(t, err)
 }
 
 func (r *RPC) ListTenants(ctx context.Context, req *tenantv1.ListTenantsRequest) (*tenantv1.ListTenantsResponse, error) {
-	tenants, next, err := r.service.Tenants(ctx, int(req.GetPageSize()), req.GetPageToken())
+	tenants, next, err := r.service.ListTenants(ctx, int(req.GetPageSize()), req.GetPageToken())
 	if err != nil {
 		return nil, err
 	}
