@@ -65,27 +65,22 @@ func (s *Service) GetApiKey(ctx context.Context, id string) (Key, error) {
 	return selectKey(ctx, s.system, id)
 }
 
-// ListApiKeys lists the keys of a tenant, of all where it is empty, the latest first, in pages as ListTenants does. Errors:
+// ListApiKeys lists the keys of a tenant, of all where it is empty, the latest first, in pages as resource.List has them. Errors:
 // InvalidArgument for a token that is not of this list.
 func (s *Service) ListApiKeys(ctx context.Context, tenant string, size int, token string) (keys []Key, next string, err error) {
-	list := resource.ListOf("keys", tenant)
-	before, err := resource.Position(list, token, uuid.Parse)
-	if err != nil {
-		return nil, "", err
+	list := resource.List[Key, uuid.UUID]{
+		Of:       []any{"keys", tenant},
+		Start:    uuid.Max,
+		Position: func(k Key) string { return k.ID },
+		Parse:    uuid.Parse,
+		Select: resource.OneMore(func(before uuid.UUID, limit int) ([]Key, error) {
+			if tenant != "" && checkName(tenant) != nil { // Nobody has that name, nor keys.
+				return nil, nil
+			}
+			return selectKeys(ctx, s.system, tenant, before.String(), limit)
+		}),
 	}
-	if token == "" {
-		before = uuid.Max
-	}
-	if tenant != "" && checkName(tenant) != nil { // Nobody has that name, nor keys.
-		return nil, "", nil
-	}
-	size = resource.PageSize(size)
-	keys, err = selectKeys(ctx, s.system, tenant, before.String(), size+1)
-	if len(keys) > size {
-		keys = keys[:size]
-		next = list.Token(keys[size-1].ID)
-	}
-	return keys, next, err
+	return list.Page(size, token)
 }
 
 // RevokeApiKey ends a key for good; one that is revoked stays as it is. Errors: NotFound.
