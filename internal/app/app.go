@@ -4,7 +4,6 @@ package app
 
 import (
 	"context"
-	"fmt"
 	"net/http"
 	"slices"
 	"time"
@@ -150,13 +149,13 @@ func (a *App) open(ctx context.Context, conns int32) (*pg.DB, error) {
 	return db, nil
 }
 
-// mount makes the handler of the one port.
-func (a *App) mount() (err error) {
+// mount builds the handler of the one port.
+func (a *App) mount() error {
 	methods, err := methodRates(a.cfg.RateLimitMethods)
 	if err != nil {
 		return wrong("RATE_LIMIT_METHODS", err)
 	}
-	a.stack, err = rpc.New(rpc.Config{
+	a.stack = rpc.New(rpc.Config{
 		Log: a.logs.Access, Timeout: a.cfg.RequestTimeout, Origins: a.cfg.CORSAllowedOrigins, Public: public(),
 		Authenticate: a.authenticator(), ActFor: a.tenants.ActFor, Denied: a.metrics.Denied,
 		Limits: rpc.Limits{
@@ -164,9 +163,6 @@ func (a *App) mount() (err error) {
 		},
 		Limiter: a.limiter, Draining: a.draining, MaxAge: a.cfg.MaxConnectionAge,
 	})
-	if err != nil {
-		return fmt.Errorf("build the rpc stack: %w", err)
-	}
 	mux, err := a.routes()
 	if err != nil {
 		return err
