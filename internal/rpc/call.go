@@ -18,7 +18,7 @@ import (
 
 type callKey struct{}
 
-// call is one request on its way through the stack: what its log line will say, and the writer of its reply. It is a
+// call is one request on its way through the stack: the fields of its log line, and the writer of its reply. It is a
 // ResponseWriter with Flush of its own, because Connect asks for http.Flusher by type assertion.
 type call struct {
 	http.ResponseWriter
@@ -115,17 +115,14 @@ func (c *call) Unwrap() http.ResponseWriter { return c.ResponseWriter }
 func (s *Stack) limitTime(next link) link {
 	return func(ctx context.Context, c *call) {
 		c.endAged()
+		defer c.limitReply(s.Timeout)
 		var stop func()
 		if s.methods[c.path].streams {
 			stop = s.stream(c)
 		} else {
 			ctx, stop = c.deadline(ctx, s.Timeout)
 		}
-		defer func() {
-			stop()
-			// The last of the reply is sent after this, to a client that may not take it.
-			_ = http.NewResponseController(c.ResponseWriter).SetWriteDeadline(time.Now().Add(s.Timeout))
-		}()
+		defer stop()
 		next(ctx, c)
 	}
 }
@@ -147,6 +144,11 @@ func (c *call) deadline(ctx context.Context, timeout time.Duration) (context.Con
 		}
 		cancel()
 	}
+}
+
+// limitReply bounds how long a client may take over the last of the reply, which is sent once the handler has returned.
+func (c *call) limitReply(timeout time.Duration) {
+	_ = http.NewResponseController(c.ResponseWriter).SetWriteDeadline(time.Now().Add(timeout))
 }
 
 // cutOff ends the wait for a body that does not come, and that for a client which does not read the reply after as long
