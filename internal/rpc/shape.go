@@ -89,7 +89,7 @@ func (c *call) reshaped() *body {
 
 // unparsed completes the error of a body, or of a path of REST, that is no message.
 func (c *call) unparsed(b *body) {
-	// What is before protojson's text names Go types. The prefix has a no-break space, for that nobody relies on it.
+	// What is before protojson's text names Go types. Its prefix has a no-break space, so that nobody relies on it.
 	_, text, found := strings.Cut(strings.ReplaceAll(b.Message, "\u00a0", " "), "proto: ")
 	if !found && c.isREST() && b.Code == connect.CodeUnknown.String() {
 		text, found = b.Message, true // Broken gzip.
