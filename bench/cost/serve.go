@@ -83,10 +83,7 @@ func Serve(handler func(*observe.Logs) (http.Handler, error), in io.Reader, out 
 // Full is the service behind the whole stack, mounted as internal/app does it.
 func Full(cfg rpc.Config) (http.Handler, error) {
 	cfg.Timeout = callTimeout
-	stack, err := rpc.New(cfg)
-	if err != nil {
-		return nil, err
-	}
+	stack := rpc.New(cfg)
 	options := connect.WithHandlerOptions(stack.Options()...)
 	service := rpc.Mount(messagev1.NewMessageServiceHandler(Stub{}, options))
 	rest, err := rpc.REST([]rpc.Service{service})

@@ -123,7 +123,7 @@ func (t *tenancy) fill(ctx context.Context, database string, tenants int) error 
 			return err
 		}
 		for range keysOfEach {
-			key, _, err := service.CreateKey(ctx, tenant.Key{Tenant: name, Scopes: []string{"messages.publish"}})
+			key, _, err := service.CreateApiKey(ctx, tenant.Key{Tenant: name, Scopes: []string{"messages.publish"}})
 			if err != nil {
 				return err
 			}

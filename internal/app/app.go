@@ -4,7 +4,6 @@ package app
 
 import (
 	"context"
-	"fmt"
 	"net/http"
 	"time"
 
@@ -130,13 +129,13 @@ func build(ctx context.Context, cfg Config, logs *observe.Logs) (_ *App, err err
 	return a, nil
 }
 
-// mount makes the handler of the one port.
-func (a *App) mount() (err error) {
+// mount builds the handler of the one port.
+func (a *App) mount() error {
 	methods, err := methodRates(a.cfg.RateLimitMethods)
 	if err != nil {
 		return wrong("RATE_LIMIT_METHODS", err)
 	}
-	a.stack, err = rpc.New(rpc.Config{
+	a.stack = rpc.New(rpc.Config{
 		Log: a.logs.Access, Timeout: a.cfg.RequestTimeout, Origins: a.cfg.CORSAllowedOrigins, Public: public(),
 		Authenticate: a.authenticator(), ActFor: a.tenants.ActFor, Denied: a.metrics.Denied,
 		Limits: rpc.Limits{
@@ -144,9 +143,6 @@ func (a *App) mount() (err error) {
 		},
 		Limiter: a.limiter, Draining: a.draining, MaxAge: a.cfg.MaxConnectionAge,
 	})
-	if err != nil {
-		return fmt.Errorf("build the rpc stack: %w", err)
-	}
 	mux, err := a.routes()
 	if err != nil {
 		return err

@@ -22,8 +22,6 @@ var (
 	domains    = []string{"message", "schedule", "file", "cache", "lock", "channel", "tenant"}
 	// edges are the imports from domain to domain; besides, every domain may use tenant.
 	edges = map[string][]string{"schedule": {"message"}, "file": {"message"}, "cache": {"message"}}
-	// below are the foundation that a domain may use: all but the edge itself.
-	below = []string{"errs", "auth", "observe", "pg", "kv", "loop", "blob", "broker", "resource"}
 )
 
 // goPackage is what `go list -json` says of a package.
@@ -92,7 +90,7 @@ func importFaults(p goPackage) (faults []string) {
 		case strings.HasPrefix(to, "broker/") && !isTestSupport(path) && from != "app" && !strings.HasPrefix(from, "plinth/bench/"):
 			fault(path, "only app chooses a broker")
 		case isDomain && strings.HasPrefix(path, internal) && to != "tenant" &&
-			!slices.Contains(below, to) && !slices.Contains(edges[from], to):
+			!slices.Contains(foundation, to) && !slices.Contains(edges[from], to):
 			fault(path, "a domain may not")
 		case slices.Contains(foundation, strings.SplitN(from, "/", 2)[0]) && slices.Contains(domains, top):
 			fault(path, "the foundation stands without domains")
@@ -125,12 +123,13 @@ func fileFaults(pkg, name string, file *ast.File) (faults []string) {
 		faults = append(faults, fmt.Sprintf("%s/%s: ", pkg, name)+fmt.Sprintf(format, args...))
 	}
 	isDomain := slices.Contains(domains, strings.TrimPrefix(pkg, internal))
-	speaksRPC := pkg == "plinth/internal/rpc" || pkg == "plinth/internal/app" || isDomain && strings.HasSuffix(name, "rpc.go")
+	speaksRPC := pkg == "plinth/internal/rpc" || pkg == "plinth/internal/app" ||
+		isDomain && (name == "rpc.go" || strings.HasSuffix(name, "_rpc.go") || name == "http.go")
 	for _, spec := range file.Imports {
 		path := strings.Trim(spec.Path.Value, `"`)
-		generated := strings.HasPrefix(path, "plinth/api/") || strings.HasPrefix(path, "connectrpc.com/")
-		if generated && strings.HasPrefix(pkg, internal) && !speaksRPC {
-			fault("imports %s: only rpc.go and *_rpc.go files, rpc and app do", path)
+		ofRPC := path == "plinth/internal/rpc" || strings.HasPrefix(path, "plinth/api/") || strings.HasPrefix(path, "connectrpc.com/")
+		if ofRPC && strings.HasPrefix(pkg, internal) && !speaksRPC {
+			fault("imports %s: only *_rpc.go, rpc.go and http.go files of domains, rpc and app do", path)
 		}
 	}
 	ast.Inspect(file, func(n ast.Node) bool {
@@ -159,7 +158,7 @@ func TestImportRulesBite(t *testing.T) {
 		{ImportPath: "plinth/internal/app", Imports: []string{"plinth/internal/pg/pgtest"}},
 		{ImportPath: "plinth/internal/message", Imports: []string{"plinth/internal/broker/amqp"}},
 		{ImportPath: "plinth/internal/message", Imports: []string{"plinth/internal/schedule"}},
-		{ImportPath: "plinth/internal/message", Imports: []string{"plinth/internal/rpc"}},
+		{ImportPath: "plinth/internal/rpc", Imports: []string{"plinth/internal/message"}},
 		{ImportPath: "plinth/internal/broker/amqp", Imports: []string{"plinth/internal/message"}},
 		{ImportPath: "plinth/cmd/server", Imports: []string{"plinth/internal/message"}},
 		{ImportPath: "plinth/cmd/server", Imports: []string{"plinth/internal/app"}, Deps: []string{"plinth/internal/dev"}},
@@ -180,6 +179,9 @@ func TestImportRulesBite(t *testing.T) {
 	for _, sinner := range []struct{ pkg, name, source string }{
 		{"plinth/internal/message", "service.go", `import _ "connectrpc.com/connect"`},
 		{"plinth/internal/message", "service.go", `import _ "plinth/api/plinth/message/v1"`},
+		{"plinth/internal/message", "service.go", `import _ "plinth/internal/rpc"`},
+		{"plinth/internal/message", "notrpc.go", `import _ "plinth/internal/rpc"`},
+		{"plinth/internal/sample", "http.go", `import _ "plinth/internal/rpc"`},
 		{"plinth/internal/pg", "db.go", `import _ "connectrpc.com/connect"`},
 		{"plinth/internal/message", "service.go", "const q = `SELECT 1`"},
 		{"plinth/internal/message", "worker.go", `const q = "DELETE FROM queues"`},
@@ -191,6 +193,15 @@ func TestImportRulesBite(t *testing.T) {
 		}
 		if len(fileFaults(sinner.pkg, sinner.name, file)) == 0 {
 			t.Errorf("%s/%s may say %s", sinner.pkg, sinner.name, sinner.source)
+		}
+	}
+	for _, name := range []string{"rpc.go", "queue_rpc.go", "http.go"} {
+		file, err := parser.ParseFile(token.NewFileSet(), name, `package x; import _ "plinth/internal/rpc"; import _ "connectrpc.com/connect"`, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if faults := fileFaults("plinth/internal/message", name, file); len(faults) != 0 {
+			t.Errorf("%v", faults)
 		}
 	}
 }

@@ -39,10 +39,9 @@ func public() []string {
 }
 
 // services are what is mounted on RPC paths, and on the REST routes that the protos name.
-func (a *App) services(stack *rpc.Stack, options []connect.HandlerOption) []rpc.Service {
-	around := message.Around{Validate: stack.Validate, Error: rpc.PartError, Finishing: rpc.Finishing}
+func (a *App) services(options []connect.HandlerOption) []rpc.Service {
 	return []rpc.Service{
-		rpc.Mount(messagev1.NewMessageServiceHandler(message.NewRPC(a.messages, a.cfg.ShutdownTimeout/4, around), options...)),
+		rpc.Mount(messagev1.NewMessageServiceHandler(message.NewRPC(a.messages, a.cfg.ShutdownTimeout/4), options...)),
 		rpc.Mount(tenantv1.NewTenantServiceHandler(tenant.NewRPC(a.tenants), options...)),
 	}
 }
@@ -64,10 +63,9 @@ func (a *App) checks() []check {
 
 // routes mounts everything on the one port.
 func (a *App) routes() (*http.ServeMux, error) {
-	stack := a.stack
 	mux := http.NewServeMux()
-	options := stack.Options()
-	services := a.services(stack, options)
+	options := a.stack.Options()
+	services := a.services(options)
 	names := []string{grpchealth.HealthV1ServiceName}
 	for _, s := range services {
 		mux.Handle(s.Path, s.Handler)

@@ -10,7 +10,8 @@ import (
 	"unicode/utf8"
 )
 
-// Kind is what went wrong, in the terms of the RPC status codes that callers know.
+// Kind is what went wrong, in the terms of the RPC status codes that callers know. A new one also needs a code in package rpc, a
+// rule in Retryable and a line in docs/errors.md; a test compares them.
 type Kind uint8
 
 // Internal is the zero Kind: an error that nobody classified.
@@ -35,36 +36,36 @@ const (
 type Error struct {
 	Kind    Kind
 	Message string
-	// Reason tells errors of one kind apart for programs, such as QUOTA_EXCEEDED; empty is the kind's own name.
+	// Reason is what programs distinguish errors of one kind by, such as QUOTA_EXCEEDED; empty is the kind's own name.
 	Reason string
-	// RetryAfter is how long doing the same again is of no use; 0 says nothing of that.
+	// RetryAfter is how long doing the same again is of no use; 0 if that is not known.
 	RetryAfter time.Duration
 	cause      error
 }
 
-// New makes an Error of a kind with a message for the caller.
+// New returns an Error of a kind with a message for the caller.
 func New(kind Kind, format string, args ...any) *Error {
 	return &Error{Kind: kind, Message: fmt.Sprintf(format, args...)}
 }
 
-// Wrap makes an Error of a kind whose cause is kept for the log.
+// Wrap returns an Error of a kind whose cause is kept for the log.
 func Wrap(cause error, kind Kind, format string, args ...any) *Error {
 	return &Error{Kind: kind, Message: fmt.Sprintf(format, args...), cause: cause}
 }
 
-// Because gives the error a reason for programs, in capitals.
+// Because sets the reason for programs, in capitals, and returns the error.
 func (e *Error) Because(reason string) *Error {
 	e.Reason = reason
 	return e
 }
 
-// After says how long doing the same again is of no use.
+// After sets how long doing the same again is of no use, and returns the error.
 func (e *Error) After(d time.Duration) *Error {
 	e.RetryAfter = d
 	return e
 }
 
-// Error gives the whole story, cause included: it is for logs. Callers are shown Message.
+// Error returns the message with the cause. It is for logs; callers see Message alone.
 func (e *Error) Error() string {
 	if e.cause == nil {
 		return e.Message
@@ -74,7 +75,7 @@ func (e *Error) Error() string {
 
 func (e *Error) Unwrap() error { return e.cause }
 
-// KindOf classifies any error: an Error in its chain by its Kind, the context's errors by theirs, all others Internal.
+// KindOf returns the kind of any error: an Error in its chain by its Kind, the context's errors by theirs, all others Internal.
 func KindOf(err error) Kind {
 	var e *Error
 	switch {
@@ -89,10 +90,10 @@ func KindOf(err error) Kind {
 	}
 }
 
-// Is says whether err is of the kind.
+// Is reports whether err is of the kind.
 func Is(err error, kind Kind) bool { return err != nil && KindOf(err) == kind }
 
-// Shortened cuts a text to most bytes, never within a character.
+// Shortened returns text cut to most bytes, never within a character.
 func Shortened(text string, most int) string {
 	if len(text) <= most {
 		return text

@@ -2,8 +2,8 @@ package errs
 
 import "errors"
 
-// Retryable says whether doing the same again may help. What nobody classified is taken to be a passing fault; what the
-// kind calls wrong with the request itself, or Permanent marked, stays wrong. err is not nil.
+// Retryable reports whether doing the same again may help. What nobody classified is taken to be a passing fault; what is wrong
+// with the request itself by its kind, or is marked by Permanent, stays wrong. err is not nil.
 func Retryable(err error) bool {
 	var marked permanent
 	if errors.As(err, &marked) {
@@ -12,12 +12,14 @@ func Retryable(err error) bool {
 	switch KindOf(err) {
 	case InvalidArgument, NotFound, AlreadyExists, PermissionDenied, FailedPrecondition, Unimplemented, Unauthenticated:
 		return false
-	default: // Internal, Canceled, DeadlineExceeded, ResourceExhausted, Aborted, Unavailable
+	case Internal, Canceled, DeadlineExceeded, ResourceExhausted, Aborted, Unavailable:
 		return true
+	default:
+		return true // It is no kind of ours.
 	}
 }
 
-// Permanent marks an error as one that no retry mends, whatever its kind, which stays. nil stays nil.
+// Permanent marks an error as not retryable, whatever its kind, which stays. It returns nil for nil.
 func Permanent(err error) error {
 	if err == nil {
 		return nil

@@ -11,6 +11,7 @@ import (
 
 	messagev1 "plinth/api/plinth/message/v1"
 	"plinth/internal/errs"
+	"plinth/internal/rpc"
 )
 
 // Defaults of a subscription.
@@ -19,7 +20,7 @@ const (
 	defaultAckDeadline = 30 * time.Second
 )
 
-// peek is how long a client that subscribes and at once half-closes, so that it can settle nothing, is shown what waits.
+// peek is how long a client that subscribes and at once half-closes, so that it can settle nothing, gets messages.
 const peek = time.Second
 
 func (r *RPC) Consume(ctx context.Context, stream *connect.BidiStream[messagev1.ConsumeRequest, messagev1.ConsumeResponse]) error {
@@ -28,7 +29,7 @@ func (r *RPC) Consume(ctx context.Context, stream *connect.BidiStream[messagev1.
 		return err
 	}
 	defer sub.Close()
-	if err := stream.Send(nil); err != nil { // The headers: they tell the client that it is subscribed.
+	if err := stream.Send(nil); err != nil { // The headers, by which the client knows that it is subscribed.
 		return err
 	}
 	ctx, end := context.WithCancelCause(ctx)
@@ -37,12 +38,12 @@ func (r *RPC) Consume(ctx context.Context, stream *connect.BidiStream[messagev1.
 
 	taking, stop := context.WithCancel(ctx)
 	defer stop()
-	defer context.AfterFunc(r.around.Finishing(ctx), stop)()
+	defer context.AfterFunc(rpc.Finishing(ctx), stop)()
 	for {
 		batch, err := sub.Next(taking)
 		switch {
 		case err == nil:
-			if err := stream.Send(&messagev1.ConsumeResponse{Messages: messagesToProto(batch)}); err != nil {
+			if err := stream.Send(&messagev1.ConsumeResponse{Messages: rpc.SliceToProto(batch, messageToProto)}); err != nil {
 				return err
 			}
 		case ctx.Err() != nil: // The client half-closed, went away or sent something bad.
@@ -82,10 +83,10 @@ func (r *RPC) open(ctx context.Context, stream *connect.BidiStream[messagev1.Con
 	if deadline == 0 {
 		deadline = defaultAckDeadline
 	}
-	return r.service.Subscribe(ctx, queue, outstanding, deadline)
+	return r.service.Consume(ctx, queue, outstanding, deadline)
 }
 
-// settle does what the client asks until it asks no more; it gives the reason, io.EOF for a half-close.
+// settle does what the client asks until it asks no more, and returns why: io.EOF for a half-close.
 func settle(ctx context.Context, stream *connect.BidiStream[messagev1.ConsumeRequest, messagev1.ConsumeResponse], sub *Subscription) error {
 	settled := false
 	for {
@@ -125,13 +126,9 @@ func nacksFromProto(items []*messagev1.NackItem) []Nack {
 	return nacks
 }
 
-func messagesToProto(batch []Message) []*messagev1.Message {
-	messages := make([]*messagev1.Message, len(batch))
-	for i, m := range batch {
-		messages[i] = &messagev1.Message{
-			Id: m.ID, Attempt: int32(m.Attempt), Payload: m.Body, Attributes: m.Attributes,
-			PublishTime: timestamppb.New(m.PublishedAt()),
-		}
+func messageToProto(m Message) *messagev1.Message {
+	return &messagev1.Message{
+		Id: m.ID, Attempt: int32(m.Attempt), Payload: m.Body, Attributes: m.Attributes,
+		PublishTime: timestamppb.New(m.PublishedAt()),
 	}
-	return messages
 }

@@ -37,34 +37,30 @@ type Filter struct {
 	FailedBefore time.Time // the last failure was earlier
 }
 
-func (f Filter) list(ctx context.Context, queue QueueName) resource.List {
-	return resource.ListOf("dead letters", auth.TenantOf(ctx), queue.name, f.Reason, f.FailedAfter.UnixMicro(), f.FailedBefore.UnixMicro())
-}
-
-// DeadLetters lists the dead letters of a queue, the latest failure first, in pages of size at most (0 is 100, more than
-// 1,000 are 1,000) and of about 2 MiB. next is empty on the last page. Errors: NotFound for an unknown queue;
-// InvalidArgument for a token that DeadLetters did not give for this queue and filter.
-func (s *Service) DeadLetters(ctx context.Context, queue QueueName, filter Filter, size int, token string) (
+// ListDeadLetters lists the dead letters of a queue, the latest failure first, in pages as resource.List has them and of about
+// 2 MiB. Errors: NotFound for an unknown queue; InvalidArgument for a token that is not of this list, such as one for another
+// filter.
+func (s *Service) ListDeadLetters(ctx context.Context, queue QueueName, filter Filter, size int, token string) (
 	letters []DeadLetter, next string, err error,
 ) {
-	list := filter.list(ctx, queue)
-	after, err := resource.Position(list, token, parsePosition)
-	if err != nil {
-		return nil, "", err
+	list := resource.List[DeadLetter, position]{
+		Of: []any{
+			"dead letters", auth.TenantOf(ctx), queue.name, filter.Reason, filter.FailedAfter.UnixMicro(), filter.FailedBefore.UnixMicro(),
+		},
+		Position: func(d DeadLetter) string { return position{d.LastFailedAt, uuid.MustParse(d.ID)}.String() },
+		Parse:    parsePosition,
+		Select: func(after position, size int) ([]DeadLetter, bool, error) {
+			if _, err := selectQueue(ctx, s.db, queue); err != nil {
+				return nil, false, err
+			}
+			return selectDeadLetters(ctx, s.db, queue, filter, after, size)
+		},
 	}
-	if _, err := selectQueue(ctx, s.db, queue); err != nil {
-		return nil, "", err
-	}
-	letters, more, err := selectDeadLetters(ctx, s.db, queue, filter, after, resource.PageSize(size))
-	if err == nil && more {
-		last := letters[len(letters)-1]
-		next = list.Token(position{last.LastFailedAt, uuid.MustParse(last.ID)}.String())
-	}
-	return letters, next, err
+	return list.Page(size, token)
 }
 
-// DeadLetter describes one. Errors: InvalidArgument for an id that is no UUID; NotFound.
-func (s *Service) DeadLetter(ctx context.Context, id string) (DeadLetter, error) {
+// GetDeadLetter returns a dead letter. Errors: InvalidArgument for an id that is no UUID; NotFound.
+func (s *Service) GetDeadLetter(ctx context.Context, id string) (DeadLetter, error) {
 	id, err := parseID(id)
 	if err != nil {
 		return DeadLetter{}, err

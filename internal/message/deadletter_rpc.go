@@ -2,12 +2,11 @@ package message
 
 import (
 	"context"
-	"time"
 
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	messagev1 "plinth/api/plinth/message/v1"
-	"plinth/internal/errs"
+	"plinth/internal/rpc"
 )
 
 func (r *RPC) ListDeadLetters(ctx context.Context, req *messagev1.ListDeadLettersRequest) (*messagev1.ListDeadLettersResponse, error) {
@@ -19,23 +18,13 @@ func (r *RPC) ListDeadLetters(ctx context.Context, req *messagev1.ListDeadLetter
 	if err != nil {
 		return nil, err
 	}
-	letters, next, err := r.service.DeadLetters(ctx, queue, filter, int(req.GetPageSize()), req.GetPageToken())
-	if err != nil {
-		return nil, err
-	}
-	res := &messagev1.ListDeadLettersResponse{NextPageToken: next}
-	for _, d := range letters {
-		res.DeadLetters = append(res.DeadLetters, deadLetterToProto(d))
-	}
-	return res, nil
+	letters, next, err := r.service.ListDeadLetters(ctx, queue, filter, int(req.GetPageSize()), req.GetPageToken())
+	return &messagev1.ListDeadLettersResponse{DeadLetters: rpc.SliceToProto(letters, deadLetterToProto), NextPageToken: next}, err
 }
 
 func (r *RPC) GetDeadLetter(ctx context.Context, req *messagev1.GetDeadLetterRequest) (*messagev1.DeadLetter, error) {
-	d, err := r.service.DeadLetter(ctx, req.GetId())
-	if err != nil {
-		return nil, err
-	}
-	return deadLetterToProto(d), nil
+	d, err := r.service.GetDeadLetter(ctx, req.GetId())
+	return deadLetterToProto(d), err
 }
 
 func (r *RPC) RedriveDeadLetters(ctx context.Context, req *messagev1.RedriveDeadLettersRequest) (*messagev1.RedriveDeadLettersResponse, error) {
@@ -75,11 +64,8 @@ func (r *RPC) PurgeDeadLetters(ctx context.Context, req *messagev1.PurgeDeadLett
 }
 
 func (r *RPC) GetDeadLetterOperation(ctx context.Context, req *messagev1.GetDeadLetterOperationRequest) (*messagev1.DeadLetterOperation, error) {
-	op, err := r.service.DeadLetterOperation(ctx, req.GetId())
-	if err != nil {
-		return nil, err
-	}
-	return operationToProto(op), nil
+	op, err := r.service.GetDeadLetterOperation(ctx, req.GetId())
+	return operationToProto(op), err
 }
 
 func (r *RPC) ListDeadLetterOperations(ctx context.Context, req *messagev1.ListDeadLetterOperationsRequest) (
@@ -89,15 +75,8 @@ func (r *RPC) ListDeadLetterOperations(ctx context.Context, req *messagev1.ListD
 	if err != nil {
 		return nil, err
 	}
-	operations, next, err := r.service.DeadLetterOperations(ctx, queue, int(req.GetPageSize()), req.GetPageToken())
-	if err != nil {
-		return nil, err
-	}
-	res := &messagev1.ListDeadLetterOperationsResponse{NextPageToken: next}
-	for _, op := range operations {
-		res.Operations = append(res.Operations, operationToProto(op))
-	}
-	return res, nil
+	operations, next, err := r.service.ListDeadLetterOperations(ctx, queue, int(req.GetPageSize()), req.GetPageToken())
+	return &messagev1.ListDeadLetterOperationsResponse{Operations: rpc.SliceToProto(operations, operationToProto), NextPageToken: next}, err
 }
 
 // choiceRequest are the fields that redrives and purges both have.
@@ -124,29 +103,18 @@ func choiceFromProto(req choiceRequest) (queue QueueName, which Choice, err erro
 
 func filterFromProto(f *messagev1.DeadLetterFilter) (filter Filter, err error) {
 	filter.Reason = f.GetReason()
-	if filter.FailedAfter, err = timeFromProto("filter.start_time", f.GetStartTime()); err != nil {
+	if filter.FailedAfter, err = rpc.TimeFromProto("filter.start_time", f.GetStartTime()); err != nil {
 		return filter, err
 	}
-	filter.FailedBefore, err = timeFromProto("filter.end_time", f.GetEndTime())
+	filter.FailedBefore, err = rpc.TimeFromProto("filter.end_time", f.GetEndTime())
 	return filter, err
-}
-
-// timeFromProto is zero for a field that is not set.
-func timeFromProto(field string, t *timestamppb.Timestamp) (time.Time, error) {
-	if t == nil {
-		return time.Time{}, nil
-	}
-	if t.CheckValid() != nil {
-		return time.Time{}, errs.New(errs.InvalidArgument, "%s: a moment in the years 1 to 9999 is allowed", field)
-	}
-	return t.AsTime(), nil
 }
 
 func deadLetterToProto(d DeadLetter) *messagev1.DeadLetter {
 	return &messagev1.DeadLetter{
 		Id: d.ID, Queue: d.Queue.String(), MessageId: d.MessageID, Reason: d.Reason, Attempts: int32(d.Attempts),
 		FirstFailureTime: timestamppb.New(d.FirstFailedAt), LastFailureTime: timestamppb.New(d.LastFailedAt),
-		PublishTime: timeToProto(d.PublishedAt()), Payload: d.Body, Attributes: d.Attributes,
+		PublishTime: rpc.TimeToProto(d.PublishedAt()), Payload: d.Body, Attributes: d.Attributes,
 	}
 }
 
@@ -176,14 +144,6 @@ func operationToProto(op Operation) *messagev1.DeadLetterOperation {
 	return &messagev1.DeadLetterOperation{
 		Id: op.ID, Kind: operationKinds[op.Kind], Queue: op.Queue.String(), State: operationStates[op.State],
 		Total: op.Total, Done: op.Done, Skipped: op.Skipped, MaxPerSecond: int32(op.MaxPerSecond),
-		Principal: op.Principal, CreateTime: timestamppb.New(op.CreatedAt), EndTime: timeToProto(op.EndedAt),
+		Principal: op.Principal, CreateTime: timestamppb.New(op.CreatedAt), EndTime: rpc.TimeToProto(op.EndedAt),
 	}
-}
-
-// timeToProto is not set for a time that is zero.
-func timeToProto(t time.Time) *timestamppb.Timestamp {
-	if t.IsZero() {
-		return nil
-	}
-	return timestamppb.New(t)
 }

@@ -65,7 +65,7 @@ func (f fixture) list(t *testing.T, q message.QueueName, filter message.Filter, 
 	t.Helper()
 	token := ""
 	for {
-		letters, next, err := f.DeadLetters(within(t), q, filter, size, token)
+		letters, next, err := f.ListDeadLetters(within(t), q, filter, size, token)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -93,10 +93,10 @@ func TestDeadLettersInPages(t *testing.T) {
 	if _, pages := f.list(t, q, message.Filter{}, 5); fmt.Sprint(pages) != "[5 5 5 5 5]" {
 		t.Errorf("pages %v", pages)
 	}
-	if letters, next, err := f.DeadLetters(within(t), f.queue(t, "empty"), message.Filter{}, 5, ""); len(letters) != 0 || next != "" || err != nil {
+	if letters, next, err := f.ListDeadLetters(within(t), f.queue(t, "empty"), message.Filter{}, 5, ""); len(letters) != 0 || next != "" || err != nil {
 		t.Errorf("%v %q %v", letters, next, err)
 	}
-	if _, _, err := f.DeadLetters(within(t), name(t, "none"), message.Filter{}, 5, ""); !errs.Is(err, errs.NotFound) {
+	if _, _, err := f.ListDeadLetters(within(t), name(t, "none"), message.Filter{}, 5, ""); !errs.Is(err, errs.NotFound) {
 		t.Errorf("unknown queue: %v", err)
 	}
 }
@@ -130,7 +130,7 @@ func TestDeadLettersByFilter(t *testing.T) {
 		{message.Filter{FailedBefore: now.Add(-6*time.Minute + time.Microsecond)}, reasons[6:]},
 		{message.Filter{Reason: "s", FailedAfter: now.Add(-5 * time.Minute), FailedBefore: now.Add(-time.Minute)}, reasons[2:6]},
 	} {
-		letters, next, err := f.DeadLetters(within(t), q, test.filter, 0, "")
+		letters, next, err := f.ListDeadLetters(within(t), q, test.filter, 0, "")
 		var got []string
 		for _, d := range letters {
 			got = append(got, d.Reason)
@@ -148,16 +148,16 @@ func TestTokenOfDeadLettersPinsItsFilter(t *testing.T) {
 	f.letters(t, q, 9)
 	f.letters(t, other, 9)
 	filter := message.Filter{Reason: "because", FailedAfter: time.Now().Add(-time.Hour)}
-	_, token, err := f.DeadLetters(within(t), q, filter, 3, "")
+	_, token, err := f.ListDeadLetters(within(t), q, filter, 3, "")
 	if err != nil || token == "" {
 		t.Fatalf("%q %v", token, err)
 	}
-	if page, _, err := f.DeadLetters(within(t), q, filter, 5, token); len(page) != 5 || err != nil {
+	if page, _, err := f.ListDeadLetters(within(t), q, filter, 5, token); len(page) != 5 || err != nil {
 		t.Errorf("%d letters, %v", len(page), err)
 	}
 	refused := func(q message.QueueName, filter message.Filter, token string) {
 		t.Helper()
-		if _, _, err := f.DeadLetters(within(t), q, filter, 3, token); !errs.Is(err, errs.InvalidArgument) {
+		if _, _, err := f.ListDeadLetters(within(t), q, filter, 3, token); !errs.Is(err, errs.InvalidArgument) {
 			t.Errorf("%v %+v %q: %v", q, filter, token, err)
 		}
 	}
@@ -168,7 +168,7 @@ func TestTokenOfDeadLettersPinsItsFilter(t *testing.T) {
 	for _, bad := range []string{"?", "AAAA", token[:40], token + "AAAA"} {
 		refused(q, filter, bad)
 	}
-	if _, _, err := f.DeadLetterOperations(within(t), q, 3, token); !errs.Is(err, errs.InvalidArgument) {
+	if _, _, err := f.ListDeadLetterOperations(within(t), q, 3, token); !errs.Is(err, errs.InvalidArgument) {
 		t.Errorf("a token of another list: %v", err)
 	}
 }
@@ -205,10 +205,10 @@ func TestDeadLetterRoundTrip(t *testing.T) {
 	sub.Nack([]message.Nack{{ID: m.ID, Reason: "no good"}})
 	var letters []message.DeadLetter
 	eventually(t, "a dead letter", func() bool {
-		letters, _, err = f.DeadLetters(within(t), q, message.Filter{}, 0, "")
+		letters, _, err = f.ListDeadLetters(within(t), q, message.Filter{}, 0, "")
 		return len(letters) == 1
 	})
-	got, err := f.DeadLetter(within(t), letters[0].ID)
+	got, err := f.GetDeadLetter(within(t), letters[0].ID)
 	if err != nil || got.Queue != q || got.MessageID != receipt.ID || !strings.Contains(got.Reason, "no good") || got.Attempts != 1 ||
 		string(got.Body) != "a\x00b" || fmt.Sprint(got.Attributes) != fmt.Sprint(attributes) || time.Since(got.LastFailedAt) > time.Minute ||
 		got.FirstFailedAt.After(got.LastFailedAt) || !got.PublishedAt().Equal(m.PublishedAt()) {
@@ -222,7 +222,7 @@ func TestDeadLetterRoundTrip(t *testing.T) {
 		t.Errorf("redriven %+v, want it as it was published", again)
 	}
 	for id, kind := range map[string]errs.Kind{got.ID: errs.NotFound, "x": errs.InvalidArgument} {
-		if _, err := f.DeadLetter(within(t), id); !errs.Is(err, kind) {
+		if _, err := f.GetDeadLetter(within(t), id); !errs.Is(err, kind) {
 			t.Errorf("%s: %v", id, err)
 		}
 	}

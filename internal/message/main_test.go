@@ -147,7 +147,7 @@ func (f fixture) publish(t *testing.T, q message.QueueName, body string) string 
 
 func (f fixture) subscribe(t *testing.T, q message.QueueName, outstanding int, deadline time.Duration) *message.Subscription {
 	t.Helper()
-	sub, err := f.Subscribe(within(t), q, outstanding, deadline)
+	sub, err := f.Consume(within(t), q, outstanding, deadline)
 	if err != nil {
 		t.Fatal(err)
 	}

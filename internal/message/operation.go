@@ -216,8 +216,8 @@ func (s *Service) stepAll(ctx context.Context) (progress bool, err error) {
 	return progress, err
 }
 
-// DeadLetterOperation describes a redrive or purge. Errors: InvalidArgument for an id that is no UUID; NotFound.
-func (s *Service) DeadLetterOperation(ctx context.Context, id string) (Operation, error) {
+// GetDeadLetterOperation returns a redrive or purge. Errors: InvalidArgument for an id that is no UUID; NotFound.
+func (s *Service) GetDeadLetterOperation(ctx context.Context, id string) (Operation, error) {
 	id, err := parseID(id)
 	if err != nil {
 		return Operation{}, err
@@ -225,27 +225,22 @@ func (s *Service) DeadLetterOperation(ctx context.Context, id string) (Operation
 	return selectOperation(ctx, s.db, id)
 }
 
-// DeadLetterOperations lists the redrives and purges of a queue, the latest first, in pages as DeadLetters does. Errors:
-// NotFound for an unknown queue; InvalidArgument for a token that DeadLetterOperations did not give for this queue.
-func (s *Service) DeadLetterOperations(ctx context.Context, queue QueueName, size int, token string) (
+// ListDeadLetterOperations lists the redrives and purges of a queue, the latest first, in pages as resource.List has them. Errors:
+// NotFound for an unknown queue; InvalidArgument for a token that is not of this list.
+func (s *Service) ListDeadLetterOperations(ctx context.Context, queue QueueName, size int, token string) (
 	operations []Operation, next string, err error,
 ) {
-	list := resource.ListOf("operations", auth.TenantOf(ctx), queue.name)
-	after, err := resource.Position(list, token, uuid.Parse)
-	if err != nil {
-		return nil, "", err
+	list := resource.List[Operation, uuid.UUID]{
+		Of:       []any{"operations", auth.TenantOf(ctx), queue.name},
+		Start:    uuid.Max,
+		Position: func(op Operation) string { return op.ID },
+		Parse:    uuid.Parse,
+		Select: resource.OneMore(func(before uuid.UUID, limit int) ([]Operation, error) {
+			if _, err := selectQueue(ctx, s.db, queue); err != nil {
+				return nil, err
+			}
+			return selectOperations(ctx, s.db, queue, before.String(), limit)
+		}),
 	}
-	if token == "" {
-		after = uuid.Max
-	}
-	if _, err := selectQueue(ctx, s.db, queue); err != nil {
-		return nil, "", err
-	}
-	size = resource.PageSize(size)
-	operations, err = selectOperations(ctx, s.db, queue, after.String(), size+1)
-	if len(operations) > size {
-		operations = operations[:size]
-		next = list.Token(operations[size-1].ID)
-	}
-	return operations, next, err
+	return list.Page(size, token)
 }

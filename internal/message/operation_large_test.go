@@ -63,13 +63,13 @@ func TestTwoWorkers(t *testing.T) {
 	}
 	var got message.Queue
 	eventually(t, "all are in the queue", func() bool {
-		got, err = f.Queue(within(t), q)
+		got, err = f.GetQueue(within(t), q)
 		return err == nil && got.Stats.Waiting == 0
 	})
 	if got.Stats.Depth != 2500 || got.Stats.DeadLetters != 0 {
 		t.Errorf("%+v", got.Stats)
 	}
-	if got, err := f.Queue(within(t), other); err != nil || *got.Stats != (message.Stats{}) {
+	if got, err := f.GetQueue(within(t), other); err != nil || *got.Stats != (message.Stats{}) {
 		t.Errorf("%+v %v", got.Stats, err)
 	}
 }

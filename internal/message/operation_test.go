@@ -57,7 +57,7 @@ func (f fixture) work(t *testing.T) {
 
 func (f fixture) operation(t *testing.T, id string) message.Operation {
 	t.Helper()
-	op, err := f.DeadLetterOperation(within(t), id)
+	op, err := f.GetDeadLetterOperation(within(t), id)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -95,7 +95,7 @@ func TestRedriveByIDs(t *testing.T) {
 	f := newFixture(t, false)
 	q, other := f.queue(t, "orders"), f.queue(t, "other")
 	ids, others := f.letters(t, q, 10), f.letters(t, other, 1)
-	d, err := f.DeadLetter(within(t), ids[3])
+	d, err := f.GetDeadLetter(within(t), ids[3])
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -285,7 +285,7 @@ func TestRedriveIsAllOrNone(t *testing.T) {
 	q := f.queue(t, "orders")
 	ids := f.letters(t, q, 1000)
 	f.schema(t, `CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RAISE EXCEPTION ''no''; END'`)
-	first, err := f.DeadLetter(within(t), ids[0])
+	first, err := f.GetDeadLetter(within(t), ids[0])
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -345,7 +345,7 @@ func TestOperations(t *testing.T) {
 	var got []string
 	token := ""
 	for {
-		page, next, err := f.DeadLetterOperations(within(t), q, 3, token)
+		page, next, err := f.ListDeadLetterOperations(within(t), q, 3, token)
 		if err != nil || len(page) > 3 {
 			t.Fatalf("%v %v", page, err)
 		}
@@ -355,7 +355,7 @@ func TestOperations(t *testing.T) {
 		if next == "" {
 			break
 		}
-		if _, _, err := f.DeadLetterOperations(within(t), other, 3, next); !errs.Is(err, errs.InvalidArgument) {
+		if _, _, err := f.ListDeadLetterOperations(within(t), other, 3, next); !errs.Is(err, errs.InvalidArgument) {
 			t.Errorf("a token of another queue: %v", err)
 		}
 		token = next
@@ -363,11 +363,11 @@ func TestOperations(t *testing.T) {
 	if !slices.Equal(got, want) {
 		t.Errorf("%v, want %v", got, want)
 	}
-	if _, _, err := f.DeadLetterOperations(within(t), name(t, "none"), 3, ""); !errs.Is(err, errs.NotFound) {
+	if _, _, err := f.ListDeadLetterOperations(within(t), name(t, "none"), 3, ""); !errs.Is(err, errs.NotFound) {
 		t.Errorf("unknown queue: %v", err)
 	}
 	for id, kind := range map[string]errs.Kind{uuid.NewString(): errs.NotFound, "x": errs.InvalidArgument} {
-		if _, err := f.DeadLetterOperation(within(t), id); !errs.Is(err, kind) {
+		if _, err := f.GetDeadLetterOperation(within(t), id); !errs.Is(err, kind) {
 			t.Errorf("%s: %v", id, err)
 		}
 	}

@@ -28,7 +28,7 @@ func (f fixture) depth(t *testing.T, q message.QueueName, want int64) {
 	t.Helper()
 	var got int64
 	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); <-time.After(10 * time.Millisecond) {
-		described, err := f.Queue(within(t), q)
+		described, err := f.GetQueue(within(t), q)
 		if err != nil {
 			t.Fatal(err)
 		}

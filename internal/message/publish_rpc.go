@@ -6,6 +6,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	messagev1 "plinth/api/plinth/message/v1"
+	"plinth/internal/rpc"
 )
 
 func (r *RPC) Publish(ctx context.Context, req *messagev1.PublishRequest) (*messagev1.PublishResponse, error) {
@@ -25,16 +26,16 @@ func (r *RPC) PublishBatch(ctx context.Context, req *messagev1.PublishBatchReque
 	results := make([]*messagev1.PublishResult, len(req.GetMessages()))
 	batch, places := make([]Publication, 0, len(results)), make([]int, 0, len(results))
 	for i, message := range req.GetMessages() {
-		p, err := r.checkedPublication(message)
+		p, err := checkedPublication(message)
 		if err != nil {
-			results[i] = r.failed(ctx, err)
+			results[i] = failed(ctx, err)
 			continue
 		}
 		batch, places = append(batch, p), append(places, i)
 	}
 	for n, result := range r.service.PublishBatch(ctx, batch) {
 		if result.Err != nil {
-			results[places[n]] = r.failed(ctx, result.Err)
+			results[places[n]] = failed(ctx, result.Err)
 			continue
 		}
 		results[places[n]] = &messagev1.PublishResult{Id: result.ID, Duplicate: result.Duplicate}
@@ -42,15 +43,15 @@ func (r *RPC) PublishBatch(ctx context.Context, req *messagev1.PublishBatchReque
 	return &messagev1.PublishBatchResponse{Results: results}, nil
 }
 
-func (r *RPC) checkedPublication(message *messagev1.PublishRequest) (Publication, error) {
-	if err := r.around.Validate(message); err != nil {
+func checkedPublication(message *messagev1.PublishRequest) (Publication, error) {
+	if err := rpc.Validate(message); err != nil {
 		return Publication{}, err
 	}
 	return publicationFromProto(message)
 }
 
-func (r *RPC) failed(ctx context.Context, err error) *messagev1.PublishResult {
-	code, message := r.around.Error(ctx, err)
+func failed(ctx context.Context, err error) *messagev1.PublishResult {
+	code, message := rpc.PartError(ctx, err)
 	return &messagev1.PublishResult{Error: &messagev1.PublishError{Code: code, Message: message}}
 }
 
@@ -75,7 +76,7 @@ func publicationFromProto(req *messagev1.PublishRequest) (p Publication, err err
 }
 
 func (r *RPC) GetMessage(ctx context.Context, req *messagev1.GetMessageRequest) (*messagev1.WaitingMessage, error) {
-	m, err := r.service.Waiting(ctx, req.GetId())
+	m, err := r.service.GetMessage(ctx, req.GetId())
 	if err != nil {
 		return nil, err
 	}
@@ -87,5 +88,5 @@ func (r *RPC) GetMessage(ctx context.Context, req *messagev1.GetMessageRequest) 
 }
 
 func (r *RPC) CancelMessage(ctx context.Context, req *messagev1.CancelMessageRequest) (*messagev1.CancelMessageResponse, error) {
-	return &messagev1.CancelMessageResponse{}, r.service.Cancel(ctx, req.GetId())
+	return &messagev1.CancelMessageResponse{}, r.service.CancelMessage(ctx, req.GetId())
 }

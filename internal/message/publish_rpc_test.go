@@ -59,7 +59,7 @@ func TestPublishLater(t *testing.T) {
 	if again, err := c.Publish(ctx, req); err != nil || !again.GetDuplicate() || again.GetId() != first.GetId() {
 		t.Errorf("%v %v", again, err)
 	}
-	if m, err := e.Waiting(ctx, first.GetId()); err != nil || time.Until(m.DeliverAt).Round(time.Minute) != time.Hour {
+	if m, err := e.GetMessage(ctx, first.GetId()); err != nil || time.Until(m.DeliverAt).Round(time.Minute) != time.Hour {
 		t.Errorf("%+v %v", m, err)
 	}
 }

@@ -44,16 +44,16 @@ func TestPublishCreatesQueues(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t, true)
 	f.publish(t, name(t, "now"), "a")
-	if got, err := f.Queue(within(t), name(t, "now")); err != nil || got.Stats.Depth != 1 {
+	if got, err := f.GetQueue(within(t), name(t, "now")); err != nil || got.Stats.Depth != 1 {
 		t.Errorf("%+v %v", got, err)
 	}
 	f.publishTx(t, to(name(t, "later"), "a"))
 	f.relay(t)
 	f.drained(t)
-	if got, err := f.Queue(within(t), name(t, "later")); err != nil || got.Stats.Depth != 1 || got.MaxAttempts != message.DefaultPolicy.MaxAttempts {
+	if got, err := f.GetQueue(within(t), name(t, "later")); err != nil || got.Stats.Depth != 1 || got.MaxAttempts != message.DefaultPolicy.MaxAttempts {
 		t.Errorf("%+v %v", got, err)
 	}
-	if _, err := f.Subscribe(within(t), name(t, "other"), 1, 0); !errs.Is(err, errs.NotFound) {
+	if _, err := f.Consume(within(t), name(t, "other"), 1, 0); !errs.Is(err, errs.NotFound) {
 		t.Errorf("subscribing must not create: %v", err)
 	}
 }
@@ -157,33 +157,33 @@ func TestWaiting(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	m, err := f.Waiting(within(t), strings.ToUpper(receipt.ID))
+	m, err := f.GetMessage(within(t), strings.ToUpper(receipt.ID))
 	if err != nil || m.ID != receipt.ID || m.Queue != q || m.Topic != "" || !m.DeliverAt.Equal(at) || m.Attempts != 0 || m.Reason != "" ||
 		string(m.Body) != "\x00\x01" || !maps.Equal(m.Attributes, map[string]string{"a": "b"}) {
 		t.Errorf("%+v %v", m, err)
 	}
-	if err := f.Cancel(within(t), receipt.ID); err != nil {
+	if err := f.CancelMessage(within(t), receipt.ID); err != nil {
 		t.Error(err)
 	}
 	for _, id := range []string{receipt.ID, f.publish(t, q, "in the queue"), uuid.NewString()} {
-		if _, err := f.Waiting(within(t), id); !errs.Is(err, errs.NotFound) {
+		if _, err := f.GetMessage(within(t), id); !errs.Is(err, errs.NotFound) {
 			t.Errorf("got: %v", err)
 		}
-		if err := f.Cancel(within(t), id); !errs.Is(err, errs.NotFound) {
+		if err := f.CancelMessage(within(t), id); !errs.Is(err, errs.NotFound) {
 			t.Errorf("cancelled: %v", err)
 		}
 	}
-	if _, err := f.Waiting(within(t), "x"); !errs.Is(err, errs.InvalidArgument) {
+	if _, err := f.GetMessage(within(t), "x"); !errs.Is(err, errs.InvalidArgument) {
 		t.Error(err)
 	}
 	// A message that waits in two queues is described for the first and cancelled for both.
 	id := uuid.NewString()
 	f.exec(t, `INSERT INTO message_waiting (tenant, id, queue, due_at, attempts, reason, body) VALUES
 		('default', $1::text::uuid, 'b', now() + interval '1 hour', 2, 'later', ''), ('default', $1::text::uuid, 'a', now() + interval '2 hours', 1, '', '')`, id)
-	if m, err := f.Waiting(within(t), id); err != nil || m.Queue.String() != "b" || m.Attempts != 2 || m.Reason != "later" {
+	if m, err := f.GetMessage(within(t), id); err != nil || m.Queue.String() != "b" || m.Attempts != 2 || m.Reason != "later" {
 		t.Errorf("%+v %v", m, err)
 	}
-	if err := f.Cancel(within(t), id); err != nil || f.waiting(t) != 0 {
+	if err := f.CancelMessage(within(t), id); err != nil || f.waiting(t) != 0 {
 		t.Errorf("%v, %d wait", err, f.waiting(t))
 	}
 }

@@ -20,7 +20,7 @@ type Queue struct {
 	CreatedAt time.Time
 	Policy
 	Paused bool
-	// Stats is nil but in the answer of Service.Queue.
+	// Stats is nil unless the queue is from Service.GetQueue.
 	Stats *Stats
 }
 
@@ -144,8 +144,8 @@ func (s *Service) EnsureQueue(ctx context.Context, name QueueName) error {
 	})
 }
 
-// Queue describes a queue, with its Stats. Errors: NotFound.
-func (s *Service) Queue(ctx context.Context, name QueueName) (Queue, error) {
+// GetQueue returns a queue, with its Stats. Errors: NotFound.
+func (s *Service) GetQueue(ctx context.Context, name QueueName) (Queue, error) {
 	q, err := selectQueue(ctx, s.db, name)
 	if err != nil {
 		return Queue{}, err
@@ -162,21 +162,20 @@ func (s *Service) Queue(ctx context.Context, name QueueName) (Queue, error) {
 	return q, err
 }
 
-// Queues lists queues by name, size of them at most (0 is 100, more than 1,000 are 1,000) and about 2 MiB, from the page
-// that token names. next is empty on the last page. Errors: InvalidArgument for a token that Queues did not give.
-func (s *Service) Queues(ctx context.Context, size int, token string) (queues []Queue, next string, err error) {
-	list := resource.ListOf("queues", auth.TenantOf(ctx))
-	after, err := resource.Position(list, token, ParseQueueName)
-	if err != nil {
-		return nil, "", err
+// ListQueues lists queues by name, in pages as resource.List has them and of about 2 MiB. Errors: InvalidArgument for a token
+// that is not of this list.
+func (s *Service) ListQueues(ctx context.Context, size int, token string) (queues []Queue, next string, err error) {
+	list := resource.List[Queue, QueueName]{
+		Of:       []any{"queues", auth.TenantOf(ctx)},
+		Position: func(q Queue) string { return q.Name.name },
+		Parse:    ParseQueueName,
+		Select: func(after QueueName, size int) ([]Queue, bool, error) {
+			queues, err := selectQueues(ctx, s.db, after.name, size+1)
+			n := pageLength(queues, size)
+			return queues[:n], n < len(queues), err
+		},
 	}
-	size = resource.PageSize(size)
-	queues, err = selectQueues(ctx, s.db, after.name, size+1)
-	if n := pageLength(queues, size); n < len(queues) {
-		queues = queues[:n]
-		next = list.Token(queues[n-1].Name.String())
-	}
-	return queues, next, err
+	return list.Page(size, token)
 }
 
 // pageLength is how many of the queues are in a page. Their bindings are what can be large.

@@ -9,6 +9,7 @@ import (
 
 	messagev1 "plinth/api/plinth/message/v1"
 	"plinth/internal/resource"
+	"plinth/internal/rpc"
 )
 
 func (r *RPC) CreateQueue(ctx context.Context, req *messagev1.CreateQueueRequest) (*messagev1.Queue, error) {
@@ -17,7 +18,7 @@ func (r *RPC) CreateQueue(ctx context.Context, req *messagev1.CreateQueueRequest
 		return nil, err
 	}
 	q, err := r.service.CreateQueue(ctx, name, policyFromProto(req))
-	return queueOrError(q, err)
+	return queueToProto(q), err
 }
 
 func (r *RPC) GetQueue(ctx context.Context, req *messagev1.GetQueueRequest) (*messagev1.Queue, error) {
@@ -25,20 +26,13 @@ func (r *RPC) GetQueue(ctx context.Context, req *messagev1.GetQueueRequest) (*me
 	if err != nil {
 		return nil, err
 	}
-	q, err := r.service.Queue(ctx, name)
-	return queueOrError(q, err)
+	q, err := r.service.GetQueue(ctx, name)
+	return queueToProto(q), err
 }
 
 func (r *RPC) ListQueues(ctx context.Context, req *messagev1.ListQueuesRequest) (*messagev1.ListQueuesResponse, error) {
-	queues, next, err := r.service.Queues(ctx, int(req.GetPageSize()), req.GetPageToken())
-	if err != nil {
-		return nil, err
-	}
-	res := &messagev1.ListQueuesResponse{NextPageToken: next}
-	for _, q := range queues {
-		res.Queues = append(res.Queues, queueToProto(q))
-	}
-	return res, nil
+	queues, next, err := r.service.ListQueues(ctx, int(req.GetPageSize()), req.GetPageToken())
+	return &messagev1.ListQueuesResponse{Queues: rpc.SliceToProto(queues, queueToProto), NextPageToken: next}, err
 }
 
 func (r *RPC) UpdateQueue(ctx context.Context, req *messagev1.UpdateQueueRequest) (*messagev1.Queue, error) {
@@ -51,7 +45,7 @@ func (r *RPC) UpdateQueue(ctx context.Context, req *messagev1.UpdateQueueRequest
 		return nil, err
 	}
 	q, err := r.service.UpdateQueue(ctx, name, change)
-	return queueOrError(q, err)
+	return queueToProto(q), err
 }
 
 func (r *RPC) DeleteQueue(ctx context.Context, req *messagev1.DeleteQueueRequest) (*messagev1.DeleteQueueResponse, error) {
@@ -68,7 +62,7 @@ func (r *RPC) PauseQueue(ctx context.Context, req *messagev1.PauseQueueRequest) 
 		return nil, err
 	}
 	q, err := r.service.PauseQueue(ctx, name)
-	return queueOrError(q, err)
+	return queueToProto(q), err
 }
 
 func (r *RPC) ResumeQueue(ctx context.Context, req *messagev1.ResumeQueueRequest) (*messagev1.Queue, error) {
@@ -77,7 +71,7 @@ func (r *RPC) ResumeQueue(ctx context.Context, req *messagev1.ResumeQueueRequest
 		return nil, err
 	}
 	q, err := r.service.ResumeQueue(ctx, name)
-	return queueOrError(q, err)
+	return queueToProto(q), err
 }
 
 func (r *RPC) PurgeQueue(ctx context.Context, req *messagev1.PurgeQueueRequest) (*messagev1.PurgeQueueResponse, error) {
@@ -125,21 +119,12 @@ func changeFromProto(req *messagev1.UpdateQueueRequest) (func(*Policy), error) {
 	})
 }
 
-func queueOrError(q Queue, err error) (*messagev1.Queue, error) {
-	if err != nil {
-		return nil, err
-	}
-	return queueToProto(q), nil
-}
-
 func queueToProto(q Queue) *messagev1.Queue {
 	res := &messagev1.Queue{
 		Name: q.Name.String(), CreateTime: timestamppb.New(q.CreatedAt), Paused: q.Paused,
 		MaxAttempts: int32(q.MaxAttempts), MinBackoff: durationpb.New(q.MinBackoff), MaxBackoff: durationpb.New(q.MaxBackoff),
 		MessageTtl: unlessNone(q.MessageTTL), MaxLength: q.MaxLength, DeadLetterRetention: durationpb.New(q.DeadLetterRetention),
-	}
-	for _, b := range q.Bindings {
-		res.Bindings = append(res.Bindings, &messagev1.Binding{Topic: b.Topic, Pattern: b.Pattern})
+		Bindings: rpc.SliceToProto(q.Bindings, bindingToProto),
 	}
 	if s := q.Stats; s != nil {
 		res.Depth, res.Waiting, res.DeadLetters = &s.Depth, &s.Waiting, &s.DeadLetters
@@ -150,6 +135,11 @@ func queueToProto(q Queue) *messagev1.Queue {
 	return res
 }
 
+func bindingToProto(b Binding) *messagev1.Binding {
+	return &messagev1.Binding{Topic: b.Topic, Pattern: b.Pattern}
+}
+
+// unlessNone returns nil, a field that is not set, for 0.
 func unlessNone(d time.Duration) *durationpb.Duration {
 	if d == 0 {
 		return nil

@@ -43,7 +43,7 @@ func TestQueues(t *testing.T) {
 	}
 	f.publish(t, q, "a")
 	f.publish(t, q, "b")
-	got, err := f.Queue(within(t), q)
+	got, err := f.GetQueue(within(t), q)
 	if err != nil || got.Name != q || got.CreatedAt.IsZero() || got.Stats.Depth != 2 {
 		t.Errorf("%+v %v", got, err)
 	}
@@ -53,14 +53,14 @@ func TestQueues(t *testing.T) {
 	if err := f.DeleteQueue(within(t), q); !errs.Is(err, errs.NotFound) {
 		t.Errorf("deleted twice: %v", err)
 	}
-	if _, err := f.Queue(within(t), q); !errs.Is(err, errs.NotFound) {
+	if _, err := f.GetQueue(within(t), q); !errs.Is(err, errs.NotFound) {
 		t.Errorf("got after it was deleted: %v", err)
 	}
 	if _, err := f.Publish(within(t), message.Publication{To: message.ToQueue(q)}); !errs.Is(err, errs.NotFound) {
 		t.Errorf("published after it was deleted: %v", err)
 	}
 	f.queue(t, "orders")
-	if got, err := f.Queue(within(t), q); err != nil || got.Stats.Depth != 0 {
+	if got, err := f.GetQueue(within(t), q); err != nil || got.Stats.Depth != 0 {
 		t.Errorf("a new queue has messages of the old one: %+v %v", got, err)
 	}
 }
@@ -82,10 +82,10 @@ func TestPolicy(t *testing.T) {
 	if err := f.EnsureQueue(within(t), q); err != nil {
 		t.Error(err)
 	}
-	if got, err := f.Queue(within(t), q); err != nil || !reflect.DeepEqual(got.Policy, want) || got.Paused {
+	if got, err := f.GetQueue(within(t), q); err != nil || !reflect.DeepEqual(got.Policy, want) || got.Paused {
 		t.Errorf("got %+v %v", got, err)
 	}
-	if page, _, err := f.Queues(within(t), 0, ""); err != nil || len(page) != 1 || !reflect.DeepEqual(page[0].Policy, want) || page[0].Stats != nil {
+	if page, _, err := f.ListQueues(within(t), 0, ""); err != nil || len(page) != 1 || !reflect.DeepEqual(page[0].Policy, want) || page[0].Stats != nil {
 		t.Errorf("listed %+v %v", page, err)
 	}
 	if got, err := f.CreateQueue(within(t), name(t, "plain"), message.Policy{}); err != nil || !reflect.DeepEqual(got.Policy, message.DefaultPolicy) {
@@ -132,7 +132,7 @@ func TestUpdateQueue(t *testing.T) {
 			t.Errorf("%s: %v", field, err)
 		}
 	}
-	if got, err := f.Queue(within(t), q); err != nil || !reflect.DeepEqual(got.Policy, want) {
+	if got, err := f.GetQueue(within(t), q); err != nil || !reflect.DeepEqual(got.Policy, want) {
 		t.Errorf("after what was refused: %+v %v", got, err)
 	}
 	if _, err := f.UpdateQueue(within(t), name(t, "none"), func(*message.Policy) {}); !errs.Is(err, errs.NotFound) {
@@ -155,7 +155,7 @@ func TestUpdatesAtTheSameTime(t *testing.T) {
 	if err := group.Wait(); err != nil {
 		t.Fatal(err)
 	}
-	if got, _ := f.Queue(within(t), q); got.MaxAttempts != message.DefaultPolicy.MaxAttempts+20 {
+	if got, _ := f.GetQueue(within(t), q); got.MaxAttempts != message.DefaultPolicy.MaxAttempts+20 {
 		t.Errorf("%d attempts", got.MaxAttempts)
 	}
 }
@@ -215,7 +215,7 @@ func TestCreateQueueWithoutBroker(t *testing.T) {
 	if _, err := f.CreateQueue(within(t), q, message.Policy{}); !errs.Is(err, errs.Unavailable) {
 		t.Error(err)
 	}
-	if page, _, err := f.Queues(within(t), 0, ""); len(page) != 0 || err != nil {
+	if page, _, err := f.ListQueues(within(t), 0, ""); len(page) != 0 || err != nil {
 		t.Errorf("%v %v is left", page, err)
 	}
 }
@@ -308,7 +308,7 @@ func TestPauseQueue(t *testing.T) {
 			t.Errorf("%+v %v", got, err)
 		}
 		hear("queues")
-		if got, err := f.Queue(within(t), q); err != nil || got.Paused != want {
+		if got, err := f.GetQueue(within(t), q); err != nil || got.Paused != want {
 			t.Errorf("%+v %v", got, err)
 		}
 	}
@@ -343,16 +343,16 @@ func TestPurgeQueue(t *testing.T) {
 		f.later(t, queue, "")
 		f.letters(t, queue, 4)
 	}
-	if got, err := f.Queue(within(t), q); err != nil || got.Stats.Depth != 1 || got.Stats.Waiting != 2 || got.Stats.DeadLetters != 4 {
+	if got, err := f.GetQueue(within(t), q); err != nil || got.Stats.Depth != 1 || got.Stats.Waiting != 2 || got.Stats.DeadLetters != 4 {
 		t.Errorf("before: %+v %v", got.Stats, err)
 	}
 	if n, err := f.PurgeQueue(within(t), q); n != 3 || err != nil {
 		t.Errorf("%d %v", n, err)
 	}
-	if got, err := f.Queue(within(t), q); err != nil || got.Stats.Depth != 0 || got.Stats.Waiting != 0 || got.Stats.DeadLetters != 4 {
+	if got, err := f.GetQueue(within(t), q); err != nil || got.Stats.Depth != 0 || got.Stats.Waiting != 0 || got.Stats.DeadLetters != 4 {
 		t.Errorf("after: %+v %v", got.Stats, err)
 	}
-	if got, err := f.Queue(within(t), other); err != nil || got.Stats.Depth != 1 || got.Stats.Waiting != 2 || got.Stats.DeadLetters != 4 {
+	if got, err := f.GetQueue(within(t), other); err != nil || got.Stats.Depth != 1 || got.Stats.Waiting != 2 || got.Stats.DeadLetters != 4 {
 		t.Errorf("another queue: %+v %v", got.Stats, err)
 	}
 	held.Close()
@@ -381,7 +381,7 @@ func TestDeleteQueueTakesAllAlong(t *testing.T) {
 	for queue, want := range map[message.QueueName]message.Stats{
 		q: {Waiting: 1}, other: {Waiting: 1, DeadLetters: 2, Rates: message.Rates{Delivered: 10, Acknowledged: 10}},
 	} {
-		got, err := f.Queue(within(t), queue)
+		got, err := f.GetQueue(within(t), queue)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -401,7 +401,7 @@ func TestQueuesInPages(t *testing.T) {
 	var names []string
 	token := ""
 	for {
-		page, next, err := f.Queues(within(t), 2, token)
+		page, next, err := f.ListQueues(within(t), 2, token)
 		if err != nil || len(page) > 2 {
 			t.Fatalf("%v %v", page, err)
 		}
@@ -416,11 +416,11 @@ func TestQueuesInPages(t *testing.T) {
 	if got := strings.Join(names, " "); got != "q0 q1 q2 q3 q4" {
 		t.Errorf("pages hold %s", got)
 	}
-	if page, next, err := f.Queues(within(t), 5, ""); len(page) != 5 || next != "" || err != nil {
+	if page, next, err := f.ListQueues(within(t), 5, ""); len(page) != 5 || next != "" || err != nil {
 		t.Errorf("a page that just fits: %d queues, next %q, %v", len(page), next, err)
 	}
 	for _, bad := range []string{"?", "cQ==", "IQ"} {
-		if _, _, err := f.Queues(within(t), 2, bad); !errs.Is(err, errs.InvalidArgument) {
+		if _, _, err := f.ListQueues(within(t), 2, bad); !errs.Is(err, errs.InvalidArgument) {
 			t.Errorf("token %q: %v", bad, err)
 		}
 	}
@@ -440,7 +440,7 @@ func TestBrokerThatCameBackEmpty(t *testing.T) {
 	forget()
 	f.publish(t, q, "a")
 	forget()
-	if _, err := f.Queue(within(t), q); err != nil {
+	if _, err := f.GetQueue(within(t), q); err != nil {
 		t.Errorf("Queue: %v", err)
 	}
 	forget()

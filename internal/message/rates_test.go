@@ -19,11 +19,11 @@ func TestRates(t *testing.T) {
 		process.Count(auth.DefaultTenant, q, 30, 60, 90)
 		stop()
 	}
-	if got, err := f.Queue(within(t), q); err != nil || got.Stats.Rates != (message.Rates{Published: 1, Delivered: 2, Acknowledged: 3}) {
+	if got, err := f.GetQueue(within(t), q); err != nil || got.Stats.Rates != (message.Rates{Published: 1, Delivered: 2, Acknowledged: 3}) {
 		t.Errorf("%+v %v", got.Stats, err)
 	}
 	f.exec(t, `UPDATE queue_rates SET bucket = bucket - interval '70 seconds'`)
-	if got, err := f.Queue(within(t), q); err != nil || got.Stats.Rates != (message.Rates{}) {
+	if got, err := f.GetQueue(within(t), q); err != nil || got.Stats.Rates != (message.Rates{}) {
 		t.Errorf("more than a minute later: %+v %v", got.Stats, err)
 	}
 	if n := f.count(t, `SELECT count(*) FROM queue_rates WHERE queue = 'idle'`); n != 0 {
@@ -38,7 +38,7 @@ func TestRatesAreWrittenInTime(t *testing.T) {
 	q := f.queue(t, "orders")
 	f.Count(auth.DefaultTenant, q, 60, 0, 0)
 	eventually(t, "counts are written", func() bool {
-		got, err := f.Queue(within(t), q)
+		got, err := f.GetQueue(within(t), q)
 		return err == nil && got.Stats.Rates.Published == 1
 	})
 }

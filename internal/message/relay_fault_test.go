@@ -31,7 +31,7 @@ func TestRelayWithABrokerThatIsAway(t *testing.T) {
 	if lines := f.logs.FilterMessage("waiting messages cannot be worked off, trying again").Len(); lines > 20 {
 		t.Errorf("%d attempts in a moment", lines)
 	}
-	if m, err := f.Waiting(within(t), ids[0]); err != nil || m.Attempts != 0 {
+	if m, err := f.GetMessage(within(t), ids[0]); err != nil || m.Attempts != 0 {
 		t.Errorf("%+v %v", m, err)
 	}
 	f.trouble.away.Store(false)
@@ -250,7 +250,7 @@ func TestRelayOfATopicWithAFullQueue(t *testing.T) {
 		}
 	}
 	eventually(t, "the full queue's copy waits alone", func() bool {
-		m, err := f.Waiting(within(t), ids[0])
+		m, err := f.GetMessage(within(t), ids[0])
 		return err == nil && m.Queue.String() == "full" && f.waiting(t) == 1
 	})
 	full := f.raw(t, "full")

@@ -256,7 +256,7 @@ func TestCancelOfAMessageOnItsWay(t *testing.T) {
 			id := f.publishTx(t, to(q, "a"))[0]
 			<-entered
 			cancelled := make(chan error, 1)
-			go func() { cancelled <- f.Cancel(within(t), id) }()
+			go func() { cancelled <- f.CancelMessage(within(t), id) }()
 			select {
 			case err := <-cancelled:
 				t.Fatalf("cancelled while on its way: %v", err)

@@ -28,17 +28,11 @@ type edge struct {
 func newEdge(t *testing.T) edge {
 	t.Helper()
 	f := newFixture(t, false)
-	stack, err := rpc.New(rpc.Config{Log: zap.NewNop(), Timeout: time.Minute})
-	if err != nil {
-		t.Fatal(err)
-	}
 	draining, drain := context.WithCancel(context.Background())
 	t.Cleanup(drain)
+	stack := rpc.New(rpc.Config{Log: zap.NewNop(), Timeout: time.Minute, Draining: draining})
 	mux := http.NewServeMux()
-	around := message.Around{
-		Validate: stack.Validate, Error: rpc.PartError, Finishing: func(context.Context) context.Context { return draining },
-	}
-	mux.Handle(messagev1.NewMessageServiceHandler(message.NewRPC(f.Service, 2*time.Second, around), stack.Options()...))
+	mux.Handle(messagev1.NewMessageServiceHandler(message.NewRPC(f.Service, 2*time.Second), stack.Options()...))
 	server := httptest.NewUnstartedServer(stack.Handler(mux))
 	server.Config.Protocols = new(http.Protocols)
 	server.Config.Protocols.SetHTTP1(true)

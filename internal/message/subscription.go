@@ -62,9 +62,9 @@ type Nack struct {
 	Reason string         // for people
 }
 
-// Subscribe starts to receive from a queue of the tenant that ctx acts for. At most maxOutstanding messages are leased at a
+// Consume starts to receive from a queue of the tenant that ctx acts for. At most maxOutstanding messages are leased at a
 // time, each for ackDeadline. Errors: NotFound.
-func (s *Service) Subscribe(ctx context.Context, queue QueueName, maxOutstanding int, ackDeadline time.Duration) (*Subscription, error) {
+func (s *Service) Consume(ctx context.Context, queue QueueName, maxOutstanding int, ackDeadline time.Duration) (*Subscription, error) {
 	life, end := context.WithCancel(context.WithoutCancel(ctx))
 	src, err := s.open(ctx, life, queue, maxOutstanding)
 	if err != nil {

@@ -32,7 +32,7 @@ func (f fixture) refused(t *testing.T, q message.QueueName, id string) {
 	var letters []message.DeadLetter
 	eventually(t, "a dead letter", func() bool {
 		var err error
-		letters, _, err = f.DeadLetters(as(t, "a"), q, message.Filter{}, 0, "")
+		letters, _, err = f.ListDeadLetters(as(t, "a"), q, message.Filter{}, 0, "")
 		return err != nil || len(letters) > 0
 	})
 	if len(letters) != 1 || letters[0].MessageID != id || letters[0].Reason != forged || letters[0].Attempts != 1 {
@@ -71,7 +71,7 @@ func TestForgedTenantInAStream(t *testing.T) {
 	if line := f.line(t, "message of another tenant refused"); line["tenant"] != "a" || line["named"] != "b" || line["queue"] != "orders" {
 		t.Errorf("%v", line)
 	}
-	if got, err := f.Queue(as(t, "a"), q); err != nil || got.Stats.Depth != 0 {
+	if got, err := f.GetQueue(as(t, "a"), q); err != nil || got.Stats.Depth != 0 {
 		t.Errorf("%+v %v", got.Stats, err)
 	}
 }
@@ -143,7 +143,7 @@ func TestTenantOfRetries(t *testing.T) {
 		var letters []message.DeadLetter
 		eventually(t, "a dead letter", func() bool {
 			var err error
-			letters, _, err = f.DeadLetters(as(t, tenant), q, message.Filter{}, 0, "")
+			letters, _, err = f.ListDeadLetters(as(t, tenant), q, message.Filter{}, 0, "")
 			return err != nil || len(letters) > 0
 		})
 		if len(letters) != 1 || letters[0].MessageID != ids[tenant] || letters[0].Attempts != most || string(letters[0].Body) != tenant {
@@ -153,7 +153,7 @@ func TestTenantOfRetries(t *testing.T) {
 			t.Error(err)
 		}
 		eventually(t, "it is a dead letter again", func() bool {
-			letters, _, err := f.DeadLetters(as(t, tenant), q, message.Filter{}, 0, "")
+			letters, _, err := f.ListDeadLetters(as(t, tenant), q, message.Filter{}, 0, "")
 			return err == nil && len(letters) == 1
 		})
 	}

@@ -111,13 +111,13 @@ func TestTroublesOfOneTenant(t *testing.T) {
 		t.Errorf("a got %s", d.ID)
 	}
 	eventually(t, "the full queue's copy waits alone", func() bool {
-		m, err := f.Waiting(as(t, "b"), fanned)
+		m, err := f.GetMessage(as(t, "b"), fanned)
 		return err == nil && m.Queue == small && f.waiting(t) == 1
 	})
-	if _, err := f.Waiting(as(t, "a"), fanned); !errs.Is(err, errs.NotFound) {
+	if _, err := f.GetMessage(as(t, "a"), fanned); !errs.Is(err, errs.NotFound) {
 		t.Errorf("a finds what waits for b: %v", err)
 	}
-	letters, _, err := f.DeadLetters(as(t, "b"), q, message.Filter{}, 0, "")
+	letters, _, err := f.ListDeadLetters(as(t, "b"), q, message.Filter{}, 0, "")
 	if err != nil || len(letters) != 1 || letters[0].MessageID != refused {
 		t.Errorf("%+v %v", letters, err)
 	}
@@ -139,7 +139,7 @@ func TestRedrivesOfTenants(t *testing.T) {
 	const many = 1001
 	left := func(tenant string, letters, waiting int) {
 		t.Helper()
-		got, err := f.Queue(as(t, tenant), q)
+		got, err := f.GetQueue(as(t, tenant), q)
 		if err != nil || got.Stats.DeadLetters != int64(letters) || got.Stats.Waiting != int64(waiting) {
 			t.Errorf("%s has %+v %v, want %d dead letters and %d messages that wait", tenant, got.Stats, err, letters, waiting)
 		}
@@ -180,7 +180,7 @@ func TestRedrivesOfTenants(t *testing.T) {
 	f.work(t)
 	left("a", 0, many)
 	left("b", 0, 0)
-	if op, err := f.DeadLetterOperation(as(t, "a"), redrive.ID); err != nil || op.Done != many || op.State != message.Done {
+	if op, err := f.GetDeadLetterOperation(as(t, "a"), redrive.ID); err != nil || op.Done != many || op.State != message.Done {
 		t.Errorf("%+v %v", op, err)
 	}
 	if n := f.count(t, `SELECT count(*) FROM message_waiting WHERE tenant = 'a'`); n != many {
@@ -202,7 +202,7 @@ func TestPurgesOfTenants(t *testing.T) {
 	untouched := func(when string) {
 		t.Helper()
 		want := message.Stats{Depth: 1, Waiting: 1, DeadLetters: 2, Rates: message.Rates{Delivered: 1, Acknowledged: 1}}
-		got, err := f.Queue(as(t, "a"), q)
+		got, err := f.GetQueue(as(t, "a"), q)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -240,7 +240,7 @@ func TestPausesOfTenants(t *testing.T) {
 	if got, err := f.PauseQueue(as(t, "a"), q); err != nil || !got.Paused {
 		t.Fatalf("%+v %v", got, err)
 	}
-	if got, err := f.Queue(as(t, "b"), q); err != nil || got.Paused {
+	if got, err := f.GetQueue(as(t, "b"), q); err != nil || got.Paused {
 		t.Errorf("b: %+v %v", got, err)
 	}
 	<-time.After(time.Second) // It is in effect everywhere by then.
@@ -281,7 +281,7 @@ func TestRatesOfTenants(t *testing.T) {
 	s.Count("b", q, 600, 0, 0)
 	stop()
 	for tenant, want := range map[string]message.Rates{"a": {Published: 1, Delivered: 2, Acknowledged: 3}, "b": {Published: 10}} {
-		if got, err := f.Queue(as(t, tenant), q); err != nil || got.Stats.Rates != want {
+		if got, err := f.GetQueue(as(t, tenant), q); err != nil || got.Stats.Rates != want {
 			t.Errorf("%s: %+v %v", tenant, got.Stats, err)
 		}
 	}

@@ -40,7 +40,7 @@ func (f fixture) publishAs(t *testing.T, tenant string, p message.Publication) s
 
 func (f fixture) subscribeAs(t *testing.T, tenant string, q message.QueueName) *message.Subscription {
 	t.Helper()
-	sub, err := f.Subscribe(as(t, tenant), q, 10, long)
+	sub, err := f.Consume(as(t, tenant), q, 10, long)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -71,11 +71,11 @@ func TestQueuesOfTenants(t *testing.T) {
 		backoff time.Duration
 		most    int
 	}{"a": {"[orders]", time.Second, 3}, "b": {"[more orders]", 2 * time.Second, 5}} {
-		got, err := f.Queue(as(t, tenant), q)
+		got, err := f.GetQueue(as(t, tenant), q)
 		if err != nil || got.MaxAttempts != want.most || got.MinBackoff != want.backoff || len(got.Bindings) != want.most/5 {
 			t.Errorf("%s: %+v %v", tenant, got, err)
 		}
-		page, _, err := f.Queues(as(t, tenant), 0, "")
+		page, _, err := f.ListQueues(as(t, tenant), 0, "")
 		var names []string
 		for _, q := range page {
 			names = append(names, q.Name.String())
@@ -87,7 +87,7 @@ func TestQueuesOfTenants(t *testing.T) {
 	if err := f.DeleteQueue(as(t, "b"), q); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := f.Queue(as(t, "a"), q); err != nil {
+	if _, err := f.GetQueue(as(t, "a"), q); err != nil {
 		t.Errorf("a's queue after that of b was deleted: %v", err)
 	}
 	if id := f.publishAs(t, "a", to(q, "x")); one(t, f.subscribeAs(t, "a", q)).ID != id {
@@ -103,7 +103,7 @@ func TestOthersFindNothing(t *testing.T) {
 	held := f.publishAs(t, "a", message.Publication{To: message.ToQueue(q), Delay: time.Hour})
 	f.publishAs(t, "a", to(q, "x"))
 	f.lettersOf(t, "a", q, 3)
-	letters, _, err := f.DeadLetters(as(t, "a"), q, message.Filter{}, 0, "")
+	letters, _, err := f.ListDeadLetters(as(t, "a"), q, message.Filter{}, 0, "")
 	if err != nil || len(letters) != 3 {
 		t.Fatalf("%v %v", letters, err)
 	}
@@ -114,7 +114,7 @@ func TestOthersFindNothing(t *testing.T) {
 	}
 	for who, ctx := range map[string]context.Context{"another tenant": as(t, "c"), "nobody": auth.With(within(t), &auth.Principal{})} {
 		for what, ask := range map[string]func() error{
-			"Queue":       func() error { _, err := f.Queue(ctx, q); return err },
+			"GetQueue":    func() error { _, err := f.GetQueue(ctx, q); return err },
 			"UpdateQueue": func() error { _, err := f.UpdateQueue(ctx, q, func(*message.Policy) {}); return err },
 			"PauseQueue":  func() error { _, err := f.PauseQueue(ctx, q); return err },
 			"PurgeQueue":  func() error { _, err := f.PurgeQueue(ctx, q); return err },
@@ -129,29 +129,29 @@ func TestOthersFindNothing(t *testing.T) {
 				_, err := f.Publish(ctx, message.Publication{To: topic(t, "news", ""), Delay: 1})
 				return err
 			},
-			"PublishBatch": func() error { return f.PublishBatch(ctx, []message.Publication{to(q, "x")})[0].Err },
-			"Subscribe":    func() error { _, err := f.Subscribe(ctx, q, 1, long); return err },
-			"Waiting":      func() error { _, err := f.Waiting(ctx, held); return err },
-			"Cancel":       func() error { return f.Cancel(ctx, held) },
-			"DeadLetters":  func() error { _, _, err := f.DeadLetters(ctx, q, message.Filter{}, 0, ""); return err },
-			"DeadLetter":   func() error { _, err := f.DeadLetter(ctx, letters[0].ID); return err },
-			"Redrive":      func() error { _, _, err := f.RedriveDeadLetters(ctx, q, all, 0); return err },
-			"Purge":        func() error { _, _, err := f.PurgeDeadLetters(ctx, q, message.Choice{Token: plan.ID}); return err },
-			"Operation":    func() error { _, err := f.DeadLetterOperation(ctx, plan.ID); return err },
-			"Operations":   func() error { _, _, err := f.DeadLetterOperations(ctx, q, 0, ""); return err },
+			"PublishBatch":             func() error { return f.PublishBatch(ctx, []message.Publication{to(q, "x")})[0].Err },
+			"Consume":                  func() error { _, err := f.Consume(ctx, q, 1, long); return err },
+			"GetMessage":               func() error { _, err := f.GetMessage(ctx, held); return err },
+			"CancelMessage":            func() error { return f.CancelMessage(ctx, held) },
+			"ListDeadLetters":          func() error { _, _, err := f.ListDeadLetters(ctx, q, message.Filter{}, 0, ""); return err },
+			"GetDeadLetter":            func() error { _, err := f.GetDeadLetter(ctx, letters[0].ID); return err },
+			"RedriveDeadLetters":       func() error { _, _, err := f.RedriveDeadLetters(ctx, q, all, 0); return err },
+			"PurgeDeadLetters":         func() error { _, _, err := f.PurgeDeadLetters(ctx, q, message.Choice{Token: plan.ID}); return err },
+			"GetDeadLetterOperation":   func() error { _, err := f.GetDeadLetterOperation(ctx, plan.ID); return err },
+			"ListDeadLetterOperations": func() error { _, _, err := f.ListDeadLetterOperations(ctx, q, 0, ""); return err },
 		} {
 			if err := ask(); !errs.Is(err, errs.NotFound) {
 				t.Errorf("%s, %s: %v", who, what, err)
 			}
 		}
-		if page, _, err := f.Queues(ctx, 0, ""); len(page) != 0 || err != nil {
+		if page, _, err := f.ListQueues(ctx, 0, ""); len(page) != 0 || err != nil {
 			t.Errorf("%s lists %v, %v", who, page, err)
 		}
 	}
 	if _, err := f.CreateQueue(auth.With(within(t), &auth.Principal{}), q, message.Policy{}); err == nil {
 		t.Error("nobody makes a queue")
 	}
-	got, err := f.Queue(as(t, "a"), q)
+	got, err := f.GetQueue(as(t, "a"), q)
 	if err != nil || got.Paused || got.Stats.Depth != 1 || got.Stats.Waiting != 1 || got.Stats.DeadLetters != 3 {
 		t.Errorf("a is left with %+v %+v %v", got, got.Stats, err)
 	}
@@ -195,7 +195,7 @@ func TestSameNamesAndKeys(t *testing.T) {
 		empty(t, deliveries)
 	}
 	for _, tenant := range []string{"a", "b"} {
-		if got, err := f.Queue(as(t, tenant), q); err != nil || got.Stats.Depth != 0 || got.Stats.Waiting != 0 {
+		if got, err := f.GetQueue(as(t, tenant), q); err != nil || got.Stats.Depth != 0 || got.Stats.Waiting != 0 {
 			t.Errorf("%s: %+v %v", tenant, got.Stats, err)
 		}
 	}
@@ -217,14 +217,14 @@ func TestSameIDs(t *testing.T) {
 	one(t, a)
 	one(t, b)
 	a.Nack([]message.Nack{{ID: id, Delay: after(time.Hour)}})
-	if _, err := f.Waiting(as(t, "b"), id); !errs.Is(err, errs.NotFound) {
+	if _, err := f.GetMessage(as(t, "b"), id); !errs.Is(err, errs.NotFound) {
 		t.Errorf("b finds what waits for a: %v", err)
 	}
 	b.Nack([]message.Nack{{ID: id, Delay: after(time.Hour)}})
-	if err := f.Cancel(as(t, "b"), id); err != nil {
+	if err := f.CancelMessage(as(t, "b"), id); err != nil {
 		t.Error(err)
 	}
-	if m, err := f.Waiting(as(t, "a"), id); err != nil || string(m.Body) != "a" {
+	if m, err := f.GetMessage(as(t, "a"), id); err != nil || string(m.Body) != "a" {
 		t.Errorf("after b cancelled its own: %+v %v", m, err)
 	}
 }
@@ -236,7 +236,7 @@ func TestAutoCreateOfTenants(t *testing.T) {
 	f.publishAs(t, "a", to(q, "x"))
 	f.publishAs(t, "b", message.Publication{To: message.ToQueue(q), Delay: time.Hour})
 	for tenant, want := range map[string]message.Stats{"a": {Depth: 1}, "b": {Waiting: 1}} {
-		if got, err := f.Queue(as(t, tenant), q); err != nil || got.Stats.Depth != want.Depth || got.Stats.Waiting != want.Waiting {
+		if got, err := f.GetQueue(as(t, tenant), q); err != nil || got.Stats.Depth != want.Depth || got.Stats.Waiting != want.Waiting {
 			t.Errorf("%s: %+v %v", tenant, got.Stats, err)
 		}
 	}
@@ -261,19 +261,19 @@ func TestTokensOfTenants(t *testing.T) {
 			}
 		}
 	}
-	_, letters, err := f.DeadLetters(as(t, "a"), q, message.Filter{}, 2, "")
+	_, letters, err := f.ListDeadLetters(as(t, "a"), q, message.Filter{}, 2, "")
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, operations, err := f.DeadLetterOperations(as(t, "a"), q, 2, "")
+	_, operations, err := f.ListDeadLetterOperations(as(t, "a"), q, 2, "")
 	if err != nil {
 		t.Fatal(err)
 	}
 	for tenant, refused := range map[string]bool{"a": false, "b": true} {
-		if _, _, err := f.DeadLetters(as(t, tenant), q, message.Filter{}, 2, letters); errs.Is(err, errs.InvalidArgument) != refused {
+		if _, _, err := f.ListDeadLetters(as(t, tenant), q, message.Filter{}, 2, letters); errs.Is(err, errs.InvalidArgument) != refused {
 			t.Errorf("%s with a's token of dead letters: %v", tenant, err)
 		}
-		if _, _, err := f.DeadLetterOperations(as(t, tenant), q, 2, operations); errs.Is(err, errs.InvalidArgument) != refused {
+		if _, _, err := f.ListDeadLetterOperations(as(t, tenant), q, 2, operations); errs.Is(err, errs.InvalidArgument) != refused {
 			t.Errorf("%s with a's token of operations: %v", tenant, err)
 		}
 	}

@@ -154,7 +154,7 @@ func TestTenantsComeAndGo(t *testing.T) {
 	q := name(t, "tasks")
 	f.publishTask(t, "a", "first")
 	wantHandled(t, handled, "a first")
-	if _, err := f.Queue(as(t, "b"), q); !errs.Is(err, errs.NotFound) {
+	if _, err := f.GetQueue(as(t, "b"), q); !errs.Is(err, errs.NotFound) {
 		t.Errorf("b's queue is there before b: %v", err)
 	}
 	tenants.set("a", "b")
@@ -171,7 +171,7 @@ func TestTenantsComeAndGo(t *testing.T) {
 	f.publishTask(t, "a", "second")
 	wantNoneHandled(t, handled)
 	f.handled(t, 3)
-	if got, err := f.Queue(as(t, "a"), q); err != nil || got.Stats.Depth != 1 || got.Stats.Waiting != 0 {
+	if got, err := f.GetQueue(as(t, "a"), q); err != nil || got.Stats.Depth != 1 || got.Stats.Waiting != 0 {
 		t.Errorf("a's queue without a: %+v %v", got.Stats, err)
 	}
 	tenants.set()
@@ -195,7 +195,7 @@ func TestTenantThatGoesIsDrained(t *testing.T) {
 	tenants.set()
 	f.line(t, "message given back")
 	eventually(t, "it is in the queue again", func() bool {
-		got, err := f.Queue(as(t, "a"), name(t, "tasks"))
+		got, err := f.GetQueue(as(t, "a"), name(t, "tasks"))
 		return err == nil && got.Stats.Depth == 1
 	})
 	wantNoneHandled(t, handled)

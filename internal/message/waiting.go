@@ -157,10 +157,10 @@ type WaitingMessage struct {
 	Attributes map[string]string
 }
 
-// Waiting describes a message that waits for its time. One that was published to a topic and waits for its next attempt
-// in several queues is described for the one where it is due first. Errors: InvalidArgument for an id that is no UUID;
+// GetMessage returns a message that waits for its time. One that was published to a topic and waits for its next attempt
+// in several queues is returned for the one where it is due first. Errors: InvalidArgument for an id that is no UUID;
 // NotFound for any other message, those that are in a queue among them.
-func (s *Service) Waiting(ctx context.Context, id string) (WaitingMessage, error) {
+func (s *Service) GetMessage(ctx context.Context, id string) (WaitingMessage, error) {
 	id, err := parseID(id)
 	if err != nil {
 		return WaitingMessage{}, err
@@ -168,9 +168,9 @@ func (s *Service) Waiting(ctx context.Context, id string) (WaitingMessage, error
 	return selectWaiting(ctx, s.db, id)
 }
 
-// Cancel removes a message that waits for its time, for good and in all queues where it waits. A message that is on its
-// way to the broker is waited for. Errors are those of Waiting.
-func (s *Service) Cancel(ctx context.Context, id string) error {
+// CancelMessage removes a message that waits for its time, for good and in all queues where it waits. A message that is on its
+// way to the broker is waited for. Errors are those of GetMessage.
+func (s *Service) CancelMessage(ctx context.Context, id string) error {
 	id, err := parseID(id)
 	if err != nil {
 		return err

@@ -98,7 +98,7 @@ func (f fixture) dead(t *testing.T, q message.QueueName, n int) []message.DeadLe
 	var letters []message.DeadLetter
 	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); <-time.After(10 * time.Millisecond) {
 		var err error
-		if letters, _, err = f.DeadLetters(within(t), q, message.Filter{}, 1000, ""); err != nil {
+		if letters, _, err = f.ListDeadLetters(within(t), q, message.Filter{}, 1000, ""); err != nil {
 			t.Fatal(err)
 		}
 		if len(letters) >= n {
@@ -243,7 +243,7 @@ func TestFailedMessageIsOutOfTheWay(t *testing.T) {
 	case <-time.After(5 * time.Second):
 		t.Fatal("the good message waits behind the bad ones")
 	}
-	if stats, err := f.Queue(within(t), q); err != nil || stats.Stats.Waiting != 5 || stats.Stats.Depth != 0 {
+	if stats, err := f.GetQueue(within(t), q); err != nil || stats.Stats.Waiting != 5 || stats.Stats.Depth != 0 {
 		t.Errorf("%+v %v", stats.Stats, err)
 	}
 }
@@ -312,7 +312,7 @@ func TestFailureInAQueueThatIsGone(t *testing.T) {
 	f.line(t, "message failed")
 	f.queueOf(t, "tasks", quick)
 	f.dead(t, q, 0)
-	if stats, err := f.Queue(within(t), q); err != nil || stats.Stats.Waiting != 0 {
+	if stats, err := f.GetQueue(within(t), q); err != nil || stats.Stats.Waiting != 0 {
 		t.Errorf("%+v %v", stats.Stats, err)
 	}
 	if n := f.logs.FilterMessage("failed message cannot be moved, trying again").Len(); n != 0 {
@@ -391,7 +391,7 @@ func TestDrainIsNoFailure(t *testing.T) {
 	if m := one(t, f.subscribe(t, q, 1, long)); m.ID != id {
 		t.Errorf("%+v came, want the message that was cut off", m)
 	}
-	if stats, err := f.Queue(within(t), q); err != nil || stats.Stats.Waiting+stats.Stats.DeadLetters != 0 {
+	if stats, err := f.GetQueue(within(t), q); err != nil || stats.Stats.Waiting+stats.Stats.DeadLetters != 0 {
 		t.Errorf("%+v %v", stats.Stats, err)
 	}
 	if f.logs.FilterMessage("message failed").Len() != 0 {

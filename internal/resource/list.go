@@ -16,44 +16,61 @@ const (
 	maxPage     = 1000
 )
 
-// PageSize is how many items a page has at most, for what a client asks for: 100 for 0, and never more than 1,000.
-func PageSize(asked int) int {
-	if asked <= 0 {
-		return defaultPage
-	}
-	return min(asked, maxPage)
-}
-
 var errToken = errs.New(errs.InvalidArgument,
 	"page_token: not a token of this list; use next_page_token of the page before, with the same filter")
 
-// List is a list that is read in pages. Its tokens mean nothing to another.
-type List struct{ digest string }
-
-// ListOf names a list by all that decides what is in it: what is listed, of whom, and by which filter.
-func ListOf(what ...any) List {
-	sum := sha256.Sum256(fmt.Appendf(nil, "%#v", what))
-	return List{string(sum[:8])}
+// List is a list of T that clients read in pages. A P is a position in it.
+type List[T, P any] struct {
+	// Of is all that decides what is in the list: what is listed, of whom, and by which filter. A token of one list means
+	// nothing to another.
+	Of []any
+	// Start is the position before the first item.
+	Start P
+	// Position returns the position of an item as text, which Parse reads. A client may pass any text to Parse.
+	Position func(T) string
+	Parse    func(string) (P, error)
+	// Select returns up to size items after a position, and reports whether there are more. It returns at least one item
+	// if there are any.
+	Select func(after P, size int) (items []T, more bool, err error)
 }
 
-// Token names a position, for the client.
-func (l List) Token(position string) string {
-	return base64.RawURLEncoding.EncodeToString([]byte(l.digest + position))
+// Page returns the page that token names, the first one for an empty token. A page has at most size items: 0 means 100, and
+// more than 1,000 means 1,000. next is the token of the next page, empty on the last one. Errors: InvalidArgument for a token
+// that is not of this list; those of Select.
+func (l List[T, P]) Page(size int, token string) (items []T, next string, err error) {
+	digest := l.digest()
+	after := l.Start
+	if token != "" {
+		text, err := base64.RawURLEncoding.DecodeString(token)
+		if err != nil || len(text) < len(digest) || string(text[:len(digest)]) != digest {
+			return nil, "", errToken
+		}
+		if after, err = l.Parse(string(text[len(digest):])); err != nil {
+			return nil, "", errToken
+		}
+	}
+	if size <= 0 {
+		size = defaultPage
+	}
+	items, more, err := l.Select(after, min(size, maxPage))
+	if err != nil {
+		return nil, "", err
+	}
+	if more {
+		next = base64.RawURLEncoding.EncodeToString([]byte(digest + l.Position(items[len(items)-1])))
+	}
+	return items, next, nil
 }
 
-// Position gives the position that a token of a list names; the zero P for no token. parse reads a position, and may meet
-// whatever a client makes up. Errors: InvalidArgument.
-func Position[P any](l List, token string, parse func(string) (P, error)) (position P, err error) {
-	if token == "" {
-		return position, nil
+func (l List[T, P]) digest() string {
+	sum := sha256.Sum256(fmt.Appendf(nil, "%#v", l.Of))
+	return string(sum[:8])
+}
+
+// OneMore returns a List.Select that finds out whether there are more items by asking for one more than the page has.
+func OneMore[T, P any](query func(after P, limit int) ([]T, error)) func(after P, size int) ([]T, bool, error) {
+	return func(after P, size int) ([]T, bool, error) {
+		items, err := query(after, size+1)
+		return items[:min(len(items), size)], len(items) > size, err
 	}
-	text, err := base64.RawURLEncoding.DecodeString(token)
-	n := len(l.digest)
-	if err != nil || len(text) < n || string(text[:n]) != l.digest {
-		return position, errToken
-	}
-	if position, err = parse(string(text[n:])); err != nil {
-		return position, errToken
-	}
-	return position, nil
 }

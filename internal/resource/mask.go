@@ -8,11 +8,11 @@ type Field[T any] struct {
 	Copy func(*T)
 }
 
-// Change gives what copies the fields that an update_mask names; without one, those that are set. Errors: InvalidArgument for
-// a path that is no field. what is the resource's name, for the error.
+// Change returns a function that copies the fields which an update_mask names; without a mask, those that are set. what is the
+// name of the resource, for the error. Errors: InvalidArgument for a path that is no field.
 func Change[T any](what string, mask []string, fields map[string]Field[T]) (func(*T), error) {
 	for _, path := range mask {
-		if _, known := fields[path]; !known {
+		if _, ok := fields[path]; !ok {
 			return nil, errs.New(errs.InvalidArgument, "update_mask: %.64q is no field of a %s that can be changed", path, what)
 		}
 	}

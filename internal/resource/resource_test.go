@@ -2,6 +2,8 @@ package resource_test
 
 import (
 	"errors"
+	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -9,41 +11,98 @@ import (
 	"plinth/internal/resource"
 )
 
-func TestPageSize(t *testing.T) {
-	for asked, want := range map[int]int{-1: 100, 0: 100, 1: 1, 1000: 1000, 1001: 1000} {
-		if got := resource.PageSize(asked); got != want {
-			t.Errorf("PageSize(%d) = %d, want %d", asked, got, want)
+// numbers is a list of the numbers up to n, whose positions are shorter than 10 bytes.
+func numbers(n int, of ...any) resource.List[int, int] {
+	return resource.List[int, int]{
+		Of: of, Start: -1, Position: strconv.Itoa,
+		Parse: func(text string) (int, error) {
+			if len(text) > 9 {
+				return 0, errors.New("too long")
+			}
+			return strconv.Atoi(text)
+		},
+		Select: resource.OneMore(func(after, limit int) (items []int, err error) {
+			for i := after + 1; i < n && len(items) < limit; i++ {
+				items = append(items, i)
+			}
+			return items, nil
+		}),
+	}
+}
+
+func TestPages(t *testing.T) {
+	for _, test := range []struct {
+		n, size int
+		want    []int // sizes of the pages
+	}{
+		{0, 10, []int{0}}, {9, 10, []int{9}}, {10, 10, []int{10}}, {11, 10, []int{10, 1}}, {20, 10, []int{10, 10}}, {3, 1, []int{1, 1, 1}},
+		{150, 0, []int{100, 50}}, {150, -1, []int{100, 50}}, {1001, 1001, []int{1000, 1}}, {1000, 5000, []int{1000}},
+	} {
+		var got []int
+		seen := 0
+		for token := ""; ; {
+			items, next, err := numbers(test.n).Page(test.size, token)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, item := range items {
+				if item != seen {
+					t.Fatalf("%d in pages of %d: %d follows %d", test.n, test.size, item, seen-1)
+				}
+				seen++
+			}
+			got = append(got, len(items))
+			if token = next; token == "" {
+				break
+			}
+		}
+		if !slices.Equal(got, test.want) {
+			t.Errorf("%d in pages of %d: %v, want %v", test.n, test.size, got, test.want)
 		}
 	}
 }
 
+// A page that ends early, for its bytes, goes on after its last item.
+func TestShortPage(t *testing.T) {
+	list := numbers(9)
+	list.Select = func(after, _ int) ([]int, bool, error) { return []int{after + 1, after + 2}, true, nil }
+	_, next, err := list.Page(5, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if items, _, err := list.Page(5, next); err != nil || !slices.Equal(items, []int{2, 3}) {
+		t.Errorf("%v %v", items, err)
+	}
+}
+
+func TestPageOfError(t *testing.T) {
+	list := numbers(9)
+	fault := errors.New("fault")
+	list.Select = resource.OneMore(func(int, int) ([]int, error) { return nil, fault })
+	if items, next, err := list.Page(5, ""); !errors.Is(err, fault) || len(items) > 0 || next != "" {
+		t.Errorf("%v %q %v", items, next, err)
+	}
+}
+
 func TestToken(t *testing.T) {
-	list := resource.ListOf("letters", "acme", 1)
-	short := func(position string) (string, error) {
-		if len(position) < 10 {
-			return position, nil
-		}
-		return "", errors.New("too long")
+	list := numbers(9, "letters", "acme", 1)
+	_, token, err := list.Page(5, "")
+	if err != nil || token == "" {
+		t.Fatal(token, err)
 	}
-	for _, want := range []string{"", "after", "\x00\xff"} {
-		if got, err := resource.Position(list, list.Token(want), short); got != want || err != nil {
-			t.Errorf("the position %q comes back as %q, %v", want, got, err)
+	for _, of := range [][]any{{"letters", "acme", 2}, {"letters", "other", 1}, {"letters acme", 1}, {}} {
+		if _, _, err := numbers(9, of...).Page(5, token); !errs.Is(err, errs.InvalidArgument) {
+			t.Errorf("%v takes the token: %v", of, err)
 		}
 	}
-	never := func(string) (string, error) { return "", errors.New("no position") }
-	if got, err := resource.Position(list, "", never); got != "" || err != nil {
-		t.Errorf("the first page begins at %q, %v", got, err)
+	long := list
+	long.Position = func(int) string { return "1234567890" }
+	_, tooLong, err := long.Page(5, "")
+	if err != nil {
+		t.Fatal(err)
 	}
-	token := list.Token("after")
-	for _, other := range []resource.List{
-		resource.ListOf("letters", "acme", 2), resource.ListOf("letters", "other", 1), resource.ListOf("letters acme", 1), resource.ListOf(),
-	} {
-		if _, err := resource.Position(other, token, short); !errs.Is(err, errs.InvalidArgument) {
-			t.Errorf("another list takes the token: %v", err)
-		}
-	}
-	for _, bad := range []string{"!", "AAAA", token[1:], token[:8], list.Token("too long a position")} {
-		if _, err := resource.Position(list, bad, short); !errs.Is(err, errs.InvalidArgument) || !strings.Contains(err.Error(), "page_token") {
+	for _, bad := range []string{"!", "AAAA", token[1:], token[:8], tooLong} {
+		if _, _, err := list.Page(5, bad); !errs.Is(err, errs.InvalidArgument) || !strings.Contains(err.Error(), "page_token") {
 			t.Errorf("%q: %v", bad, err)
 		}
 	}

@@ -3,7 +3,6 @@ package rpc
 import (
 	"context"
 	"net/http"
-	"strings"
 	"time"
 
 	"connectrpc.com/connect"
@@ -19,33 +18,30 @@ const tenantHeader = "X-Tenant"
 const recheck = 500 * time.Millisecond
 
 // admit finds out who calls before anything of the body is read, for every path that is not for everybody: the RPCs that are
-// not public, and the REST routes. What they may do is decided in front of the RPC (see interceptor), which is where a REST
-// route's method is known.
-func (s *Stack) admit(next http.Handler) http.Handler {
+// not public, and the REST routes. What they may do is decided in front of the RPC (see interceptor), where the method of a REST
+// route is known.
+func (s *Stack) admit(next link) link {
 	if s.Authenticate == nil {
 		anonymous := auth.Anonymous()
-		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			next.ServeHTTP(w, r.WithContext(auth.With(r.Context(), anonymous)))
-		})
+		return func(ctx context.Context, c *call) { next(auth.With(ctx, anonymous), c) }
 	}
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		m, known := s.methods[r.URL.Path]
-		if known && m.public || !known && !strings.HasPrefix(r.URL.Path, "/api/") {
-			next.ServeHTTP(w, r)
+	return func(ctx context.Context, c *call) {
+		m, isRPC := s.methods[c.path]
+		if isRPC && m.public || !isRPC && !c.isREST() {
+			next(ctx, c)
 			return
 		}
-		c := callFrom(r.Context())
-		p, err := s.identify(r.Context(), r)
+		p, err := s.identify(ctx, c.request)
 		if err != nil {
-			s.refuse(w, c, r, err)
+			s.refuse(ctx, c, err)
 			return
 		}
 		c.principal = p
-		next.ServeHTTP(w, r.WithContext(auth.With(r.Context(), p)))
-	})
+		next(auth.With(ctx, p), c)
+	}
 }
 
-// identify tells who makes a request, and for which tenant.
+// identify returns who makes a request, and for which tenant.
 func (s *Stack) identify(ctx context.Context, r *http.Request) (*auth.Principal, error) {
 	token, err := auth.Bearer(r.Header["Authorization"])
 	if err != nil {
@@ -65,15 +61,15 @@ func (s *Stack) identify(ctx context.Context, r *http.Request) (*auth.Principal,
 	return s.ActFor(ctx, p, names[0])
 }
 
-// refuse answers a request in its own protocol; whoever speaks none of RPC's gets the JSON shape, as Connect's clients do.
-func (s *Stack) refuse(w http.ResponseWriter, c *call, r *http.Request, err error) {
+// refuse answers a call in its own protocol; whoever speaks none of RPC's gets the JSON shape, as Connect's clients do.
+func (s *Stack) refuse(ctx context.Context, c *call, err error) {
 	if errs.Is(err, errs.Unauthenticated) {
-		w.Header().Set("WWW-Authenticate", "Bearer")
+		c.Header().Set("WWW-Authenticate", "Bearer")
 	}
-	wire := c.outcome(r.Context(), nil, err)
-	s.denied(r.URL.Path)
+	wire := c.outcome(ctx, nil, err)
+	s.denied(c.path)
 	c.answered = true
-	_ = connect.NewErrorWriter().Write(w, r, wire)
+	_ = connect.NewErrorWriter().Write(c, c.request, wire)
 }
 
 // permit decides whether who calls may call this method. Every RPC passes it, also one that is mounted without Handler.
@@ -96,7 +92,7 @@ func (s *Stack) permit(ctx context.Context, c *call, m method) error {
 // denied counts what was refused for who asked.
 func (s *Stack) denied(what string) {
 	if s.Denied != nil {
-		if _, known := s.methods[what]; !known { // A client chooses its paths.
+		if _, isRPC := s.methods[what]; !isRPC { // A client chooses its paths.
 			what = "rest"
 		}
 		s.Denied(what)

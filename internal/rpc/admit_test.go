@@ -277,14 +277,11 @@ func TestNobodysBodyIsNotRead(t *testing.T) {
 // An RPC that is mounted without the handler around it, or that names no scope, is nobody's.
 func TestDenyByDefault(t *testing.T) {
 	t.Parallel()
-	stack, err := rpc.New(rpc.Config{Timeout: time.Minute, Authenticate: newKeyring().authenticate})
-	if err != nil {
-		t.Fatal(err)
-	}
+	stack := rpc.New(rpc.Config{Timeout: time.Minute, Authenticate: newKeyring().authenticate})
 	_, handler := messagev1.NewMessageServiceHandler(stub{publish: whose}, stack.Options()...)
 	f := serveAlone(t, handler)
 	client := messagev1.NewMessageServiceClient(http.DefaultClient, f, bearer("admin"))
-	_, err = client.Publish(t.Context(), &messagev1.PublishRequest{Queue: "q", Payload: &messagev1.PublishRequest_Message{}})
+	_, err := client.Publish(t.Context(), &messagev1.PublishRequest{Queue: "q", Payload: &messagev1.PublishRequest_Message{}})
 	if connect.CodeOf(err) != connect.CodeUnauthenticated {
 		t.Errorf("got %v", err)
 	}

@@ -1,6 +1,7 @@
 package rpc
 
 import (
+	"context"
 	"net/http"
 	"time"
 
@@ -11,23 +12,29 @@ import (
 // preflightAge is how long a browser may remember what it was allowed: two hours is the most that Chromium takes.
 const preflightAge = 2 * time.Hour
 
-// Browsers stands before everything that is mounted, for the sake of browsers. Pages of the origins may call: each is "*", or
-// scheme://host[:port] with at most one "*" in it. Cookies are neither taken nor given, so a page has no more rights than
-// what its script brings along.
-func Browsers(origins []string, next http.Handler) http.Handler {
-	if len(origins) > 0 { // The library takes none for all.
-		next = crossOrigin(origins).Handler(next)
+// guardBrowsers tells browsers what they may do with the replies, and lets pages of the origins call. Cookies are neither taken
+// nor set, so a page has no more rights than what its script brings along.
+func (s *Stack) guardBrowsers(next link) link {
+	var pages *cors.Cors
+	if len(s.Origins) > 0 { // The library takes none for all.
+		pages = crossOrigin(s.Origins)
 	}
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		h := w.Header()
+	return func(ctx context.Context, c *call) {
+		h := c.Header()
 		h["X-Content-Type-Options"] = []string{"nosniff"}
 		h["Referrer-Policy"] = []string{"no-referrer"}
-		h["Content-Security-Policy"] = []string{"default-src 'none'; frame-ancestors 'none'"} // Nothing here is a page.
-		if r.TLS != nil {
+		h["Content-Security-Policy"] = []string{"default-src 'none'; frame-ancestors 'none'"} // No reply is a page.
+		if c.request.TLS != nil {
 			h["Strict-Transport-Security"] = []string{"max-age=31536000"}
 		}
-		next.ServeHTTP(w, r)
-	})
+		if pages != nil {
+			pages.HandlerFunc(c, c.request)
+			if c.status != 0 { // It answered a preflight.
+				return
+			}
+		}
+		next(ctx, c)
+	}
 }
 
 func crossOrigin(origins []string) *cors.Cors {

@@ -5,6 +5,9 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
+	"time"
+
+	"go.uber.org/zap"
 
 	"plinth/internal/rpc"
 )
@@ -21,7 +24,8 @@ func browse(t *testing.T, origins []string, method string, header map[string]str
 		req.Header.Set(name, value)
 	}
 	w := httptest.NewRecorder()
-	rpc.Browsers(origins, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+	stack := rpc.New(rpc.Config{Log: zap.NewNop(), Timeout: time.Minute, Origins: origins})
+	stack.Handler(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		w.WriteHeader(http.StatusTeapot)
 	})).ServeHTTP(w, req)
 	return w.Result()

@@ -18,7 +18,7 @@ import (
 
 type callKey struct{}
 
-// call is one request on its way through the stack: what its log line will say, and the writer of its reply. It is a
+// call is one request on its way through the stack: the fields of its log line, and the writer of its reply. It is a
 // ResponseWriter with Flush of its own, because Connect asks for http.Flusher by type assertion.
 type call struct {
 	http.ResponseWriter
@@ -35,7 +35,7 @@ type call struct {
 	answered  bool            // the reply is an error in the caller's protocol already
 	finishing context.Context // of a stream: ends when it is to finish
 	partFault bool            // a part of the call failed by the server's fault
-	failure   []byte          // the body of an error reply, held back so that shapeError can give it the one shape
+	failure   []byte          // the body of an error reply, held back for shapeError
 
 	mu     sync.Mutex // guards what the deadline's goroutine and the handler's share
 	status int        // 0 until the header is written
@@ -52,7 +52,7 @@ func newCall(w http.ResponseWriter, r *http.Request) *call {
 	return c
 }
 
-// callFrom finds the call in the context of a handler. An RPC that is mounted without Handler has one of its own.
+// callFrom returns the call in the context of a handler. An RPC that is mounted without Handler gets a new one.
 func callFrom(ctx context.Context) *call {
 	if c, ok := ctx.Value(callKey{}).(*call); ok {
 		return c
@@ -60,7 +60,7 @@ func callFrom(ctx context.Context) *call {
 	return &call{}
 }
 
-// RequestID gives the id of the request that ctx belongs to, empty outside of one.
+// RequestID returns the id of the request that ctx belongs to, empty outside of one.
 func RequestID(ctx context.Context) string { return callFrom(ctx).id }
 
 func (c *call) WriteHeader(status int) {
@@ -110,6 +110,23 @@ func (c *call) Flush() {
 // Unwrap lets http.ResponseController reach the connection.
 func (c *call) Unwrap() http.ResponseWriter { return c.ResponseWriter }
 
+// limitTime sets how long a call may take: a unary one has a deadline, a stream a moment to finish at. It also ends connections
+// that are too old.
+func (s *Stack) limitTime(next link) link {
+	return func(ctx context.Context, c *call) {
+		c.endAged()
+		defer c.limitReply(s.Timeout)
+		var stop func()
+		if s.methods[c.path].streams {
+			stop = s.stream(c)
+		} else {
+			ctx, stop = c.deadline(ctx, s.Timeout)
+		}
+		defer stop()
+		next(ctx, c)
+	}
+}
+
 // deadline bounds the call: the handler by its context, and what a slow client holds by the deadlines of the connection.
 // Timeouts of the whole server would cut streams.
 func (c *call) deadline(ctx context.Context, timeout time.Duration) (context.Context, func()) {
@@ -129,6 +146,11 @@ func (c *call) deadline(ctx context.Context, timeout time.Duration) (context.Con
 	}
 }
 
+// limitReply bounds how long a client may take over the last of the reply, which is sent once the handler has returned.
+func (c *call) limitReply(timeout time.Duration) {
+	_ = http.NewResponseController(c.ResponseWriter).SetWriteDeadline(time.Now().Add(timeout))
+}
+
 // cutOff ends the wait for a body that does not come, and that for a client which does not read the reply after as long
 // again: the reply may only begin now.
 func (c *call) cutOff(timeout time.Duration) {
@@ -145,24 +167,31 @@ func (c *call) cutOff(timeout time.Duration) {
 	}
 }
 
-// recovered turns a panic outside of any RPC into an error reply. It says whether the handler meant to abort the
-// connection.
-func (c *call) recovered(p any) (aborted bool) {
+// recoverPanics turns a panic outside of any RPC into an error reply.
+func recoverPanics(next link) link {
+	return func(ctx context.Context, c *call) {
+		defer func() { c.recovered(recover()) }()
+		next(ctx, c)
+	}
+}
+
+// recovered panics again where the connection is to be aborted: because the handler asked for it, or because its reply has begun,
+// and cutting it off is the only way to say that it is not whole.
+func (c *call) recovered(p any) {
 	if p == nil {
-		return false
+		return
 	}
 	if p == http.ErrAbortHandler {
-		return true
+		panic(p)
 	}
 	c.code, c.err = connect.CodeInternal, panicError(p)
 	if c.status != 0 && c.failure == nil {
-		return true // The reply has begun: cutting it off is the only way to say that it is not whole.
+		panic(http.ErrAbortHandler)
 	}
 	c.status, c.failure = http.StatusInternalServerError, []byte{}
-	return false
 }
 
-// outcome is the last word on an RPC: it turns a panic into an error, and any error into the one that the client sees.
+// outcome turns the panic of an RPC into an error, and any error into the one that the client sees.
 func (c *call) outcome(ctx context.Context, p any, err error) error {
 	if p != nil {
 		if p == http.ErrAbortHandler {
@@ -190,14 +219,14 @@ func whyGivenUp(ctx context.Context, err error) error {
 	return err
 }
 
-// PartError gives the error of one part of a call, such as an entry of a batch, as clients see it. A fault of the server
-// goes to the call's log line. It is for the goroutine of the call.
+// PartError returns the error of one part of a call, such as an entry of a batch, as clients see it. A fault of the server goes
+// to the call's log line. Only the goroutine of the call may call it.
 func PartError(ctx context.Context, err error) (code, message string) {
 	c := callFrom(ctx)
 	err = whyGivenUp(ctx, err)
 	wire := wireError(err, c.id)
 	if isServerFault(wire.Code()) && !c.partFault {
-		c.partFault, c.err = true, err // One of them tells enough.
+		c.partFault, c.err = true, err // The first is enough.
 	}
 	return wire.Code().String(), wire.Message()
 }

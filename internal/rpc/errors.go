@@ -31,13 +31,13 @@ var codes = map[errs.Kind]connect.Code{
 	errs.Unauthenticated:    connect.CodeUnauthenticated,
 }
 
-// domain is whose reasons google.rpc.ErrorInfo has.
+// domain is that of the reasons in google.rpc.ErrorInfo.
 const domain = "plinth"
 
-// unavailableRetry is told with what is unavailable, unless the error knows better.
+// unavailableRetry is the RetryAfter of an Unavailable error without one.
 const unavailableRetry = time.Second
 
-// wireError gives an error the form that clients see. A Connect error was made on purpose and passes untouched; an
+// wireError returns an error in the form that clients see. A Connect error was made on purpose and passes untouched; an
 // errs.Error shows its message; anything else is internal and shows nothing of itself.
 func wireError(err error, requestID string) *connect.Error {
 	var wire *connect.Error
@@ -57,10 +57,10 @@ func wireError(err error, requestID string) *connect.Error {
 	}
 	kind := errs.KindOf(err)
 	message, reason := "internal error: the log of the server has it under this request's id", ""
-	var known *errs.Error
+	var classified *errs.Error
 	switch {
-	case errors.As(err, &known):
-		message, reason = known.Message, known.Reason
+	case errors.As(err, &classified):
+		message, reason = classified.Message, classified.Reason
 	case kind == errs.Canceled:
 		message = "the call was canceled"
 	case kind == errs.DeadlineExceeded:
@@ -78,17 +78,17 @@ func wireError(err error, requestID string) *connect.Error {
 	return wire
 }
 
-// errorInfo tells programs the reason; one that the error does not give is its code in capitals.
+// errorInfo returns the reason for programs: without one of its own, an error has its code in capitals.
 func errorInfo(reason string, code connect.Code) *errdetails.ErrorInfo {
 	return &errdetails.ErrorInfo{Reason: cmp.Or(reason, strings.ToUpper(code.String())), Domain: domain}
 }
 
-// retryAfter is how long doing the same again is of no use; 0 where that is not known.
+// retryAfter returns how long doing the same again is of no use, 0 if nobody knows.
 func retryAfter(err error) time.Duration {
-	var known *errs.Error
+	var classified *errs.Error
 	switch {
-	case errors.As(err, &known) && known.RetryAfter > 0:
-		return known.RetryAfter
+	case errors.As(err, &classified) && classified.RetryAfter > 0:
+		return classified.RetryAfter
 	case errs.Is(err, errs.Unavailable):
 		return unavailableRetry
 	}

@@ -40,10 +40,7 @@ type besieged struct {
 func newBesieged(t *testing.T) *besieged {
 	t.Helper()
 	b := &besieged{}
-	stack, err := rpc.New(rpc.Config{Log: zap.NewNop(), Timeout: hurriedCall})
-	if err != nil {
-		t.Fatal(err)
-	}
+	stack := rpc.New(rpc.Config{Log: zap.NewNop(), Timeout: hurriedCall})
 	mux := http.NewServeMux()
 	service := rpc.Mount(messagev1.NewMessageServiceHandler(stub{publish: b.publish, consume: echo}, stack.Options()...))
 	mux.Handle(service.Path, service.Handler)

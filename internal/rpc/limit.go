@@ -23,8 +23,8 @@ type Limits struct {
 	Streams int                // streams at a time
 }
 
-// limitRate takes the call out of every rate that it counts for, or refuses it. The tightest one is told in the headers of
-// draft-ietf-httpapi-ratelimit-headers.
+// limitRate takes the call out of every rate that it counts for, or refuses it. The headers of
+// draft-ietf-httpapi-ratelimit-headers have the tightest one.
 func (s *Stack) limitRate(ctx context.Context, c *call, m method) error {
 	if s.Limiter == nil || m.public {
 		return nil
@@ -48,7 +48,7 @@ func (s *Stack) limitRate(ctx context.Context, c *call, m method) error {
 	}
 	d := s.Limiter.Take(ctx, 1, limits[:n]...)
 	if c.ResponseWriter != nil {
-		tellRate(c.Header(), d)
+		setRateHeaders(c.Header(), d)
 	}
 	if d.Allowed {
 		return nil
@@ -64,7 +64,7 @@ func either(own, general kv.Rate) kv.Rate {
 	return general
 }
 
-func tellRate(h http.Header, d kv.Decision) {
+func setRateHeaders(h http.Header, d kv.Decision) {
 	text := appendItem(make([]byte, 0, 128), d.Kind, "q", d.Limit.Count, "w", d.Limit.Per)
 	end := len(text)
 	both := string(appendItem(text, d.Kind, "r", d.Remaining, "t", d.Reset))
@@ -106,7 +106,7 @@ func newConcurrency(most int) *concurrency {
 	return c
 }
 
-// begin takes a place for a unary call, which is for end.
+// begin takes a place for a unary call, which end takes back.
 func (c *concurrency) begin(ctx context.Context) (permit adaptivelimiter.Permit, err error) {
 	if c.calls == nil {
 		return nil, nil
@@ -126,7 +126,7 @@ func (c *concurrency) begin(ctx context.Context) (permit adaptivelimiter.Permit,
 	return permit, nil
 }
 
-// end gives the place back. How long the call took tells of the service's load, unless it failed: errors are quick, or as
+// end takes the place back. How long the call took is a measure of the service's load, unless it failed: errors are quick, or as
 // slow as a deadline.
 func (c *concurrency) end(permit adaptivelimiter.Permit, err error) {
 	switch {

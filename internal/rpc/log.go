@@ -1,6 +1,7 @@
 package rpc
 
 import (
+	"context"
 	"strings"
 	"time"
 
@@ -11,8 +12,16 @@ import (
 	"plinth/internal/errs"
 )
 
-// logCall writes the one line of a request: at debug for the probes, which ask every second and whose answer has lines of
-// its own when it changes, at error where the server is at fault, at info for all else, faults of clients included.
+// logCalls writes one line for each request.
+func (s *Stack) logCalls(next link) link {
+	return func(ctx context.Context, c *call) {
+		defer s.logCall(c)
+		next(ctx, c)
+	}
+}
+
+// logCall writes the line of a request: at debug for the probes, which ask every second and whose answer has lines of its own
+// when it changes, at error where the server is at fault, at info for all else, faults of clients included.
 func (s *Stack) logCall(c *call) {
 	level := zapcore.InfoLevel
 	switch {
@@ -29,7 +38,7 @@ func (s *Stack) logCall(c *call) {
 // maxLogged is the most of an error that is logged, in bytes: a stack has room.
 const maxLogged = 16 << 10
 
-// MarshalLogObject gives the fields of the call's log line.
+// MarshalLogObject adds the fields of the call's log line.
 func (c *call) MarshalLogObject(line zapcore.ObjectEncoder) error {
 	line.AddString("method", c.method)
 	line.AddString("path", errs.Shortened(c.path, maxFault))

@@ -11,14 +11,14 @@ import (
 	authv1 "plinth/api/plinth/auth/v1"
 )
 
-// method is what the stack knows of an RPC from its proto.
+// method is what the proto of an RPC says about it.
 type method struct {
 	scope   string // what a caller needs; empty is what nobody has
 	public  bool   // everybody may call it
 	streams bool
 }
 
-// methodsOf lists every method that is linked, by its path, those in the list of public ones marked.
+// methodsOf returns every method that is linked, by its path, and marks the public ones.
 func methodsOf(public []string) map[string]method {
 	methods := map[string]method{}
 	eachMethod(func(path string, m protoreflect.MethodDescriptor) {
@@ -33,7 +33,7 @@ func methodsOf(public []string) map[string]method {
 	return methods
 }
 
-// Scopes are all that methods name, in order.
+// Scopes returns all scopes that methods name, in order.
 func Scopes() (scopes []string) {
 	eachMethod(func(_ string, m protoreflect.MethodDescriptor) {
 		if scope, _ := proto.GetExtension(m.Options(), authv1.E_Scope).(string); scope != "" {
@@ -59,7 +59,7 @@ func eachMethod(visit func(path string, m protoreflect.MethodDescriptor)) {
 	})
 }
 
-// IsMethod says whether there is a method with the path.
+// IsMethod reports whether there is a method with the path.
 func IsMethod(path string) (found bool) {
 	eachMethod(func(p string, _ protoreflect.MethodDescriptor) { found = found || p == path })
 	return found

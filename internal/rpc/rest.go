@@ -16,11 +16,11 @@ type Service struct {
 	Handler http.Handler
 }
 
-// Mount names what a generated New…Handler returns.
+// Mount returns what a generated New…Handler returns, as a Service.
 func Mount(path string, handler http.Handler) Service { return Service{path, handler} }
 
-// REST transcodes the routes in the protos of services. It stands beside their own paths, not over them, so that those are
-// served by Connect as it is. Unknown query parameters are ignored, as unknown fields are.
+// REST returns a handler of the routes in the protos of services. It is mounted beside their own paths, not over them, so that
+// Connect handles those as it is. Unknown query parameters are ignored, as unknown fields are.
 func REST(services []Service) (http.Handler, error) {
 	var transcoded []*vanguard.Service
 	for _, s := range services {

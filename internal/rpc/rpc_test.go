@@ -59,10 +59,7 @@ func configured(t *testing.T, s stub, cfg rpc.Config) fixture {
 	t.Helper()
 	core, logs := observer.New(zapcore.DebugLevel)
 	cfg.Log = zap.New(core)
-	stack, err := rpc.New(cfg)
-	if err != nil {
-		t.Fatal(err)
-	}
+	stack := rpc.New(cfg)
 	mux := http.NewServeMux()
 	service := rpc.Mount(messagev1.NewMessageServiceHandler(s, stack.Options()...))
 	mux.Handle(service.Path, service.Handler)

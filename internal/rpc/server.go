@@ -19,11 +19,11 @@ const (
 	writeTimeout   = 15 * time.Second // of an HTTP/2 connection that takes not a byte
 )
 
-// GCPercent is the GOGC that a serving process runs with unless its environment says otherwise. Its live heap is a few MiB,
-// which Go's default of 100 has collected many times a second (docs/adr/0014).
+// GCPercent is the GOGC that a process with the port runs with unless its environment says otherwise. Its live heap is a few MiB,
+// which would be collected many times a second with Go's default of 100 (docs/adr/0014).
 const GCPercent = 200
 
-// NewServer makes the server of the one port: HTTP/1.1 and HTTP/2, without TLS by prior knowledge. What net/http has to
+// NewServer returns the server of the one port: HTTP/1.1 and HTTP/2, without TLS by prior knowledge. What net/http has to
 // say about clients' handshakes and resets goes to log at debug.
 func NewServer(handler http.Handler, log *zap.Logger) *http.Server {
 	protocols := new(http.Protocols)

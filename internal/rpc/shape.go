@@ -1,6 +1,7 @@
 package rpc
 
 import (
+	"context"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
@@ -32,8 +33,16 @@ type detail struct {
 	Debug json.RawMessage `json:"debug,omitempty"`
 }
 
+// shapeErrors has every error reply leave in one shape.
+func shapeErrors(next link) link {
+	return func(ctx context.Context, c *call) {
+		defer c.shapeError()
+		next(ctx, c)
+	}
+}
+
 // shapeError writes the error reply that was held back, in the one shape. Connect's own errors are in it already; REST
-// transcoding answers a google.rpc.Status, and net/http, or Connect before it knows the protocol, plain text or nothing.
+// transcoding answers with a google.rpc.Status, and net/http, or Connect before it knows the protocol, with plain text or nothing.
 func (c *call) shapeError() {
 	if c.failure == nil {
 		return
@@ -57,9 +66,9 @@ func (c *call) shapeError() {
 	_, _ = c.ResponseWriter.Write(c.failure)
 }
 
-// reshaped is the body that the reply shall have, nil where it is right as it is: Connect's own error of an RPC, or JSON
-// that a handler means, as /health does. An error that was made before the call reached an RPC, of a body that does not
-// parse for one, gets its details here.
+// reshaped returns the body that the reply should have, or nil if it is right as it is: Connect's own error of an RPC, or JSON
+// that a handler wrote on purpose, as /health does. It adds the details to an error from before the call reached an RPC, such as
+// that of a body that does not parse.
 func (c *call) reshaped() *body {
 	b := c.restBody()
 	if b == nil && c.Header().Get("Content-Type") != "application/json" {
@@ -80,7 +89,7 @@ func (c *call) reshaped() *body {
 
 // unparsed completes the error of a body, or of a path of REST, that is no message.
 func (c *call) unparsed(b *body) {
-	// What stands before protojson's text names Go types; the no-break space in its prefix says that nobody should lean on it.
+	// What is before protojson's text names Go types. Its prefix has a no-break space, so that nobody relies on it.
 	_, text, found := strings.Cut(strings.ReplaceAll(b.Message, "\u00a0", " "), "proto: ")
 	if !found && c.isREST() && b.Code == connect.CodeUnknown.String() {
 		text, found = b.Message, true // Broken gzip.
@@ -107,7 +116,7 @@ func (c *call) restBody() *body {
 	return b
 }
 
-// plainBody makes the error of a request that no handler took.
+// plainBody returns the error of a request that no handler took.
 func (c *call) plainBody() *body {
 	b := &body{Code: connect.CodeInternal.String()}
 	switch c.status {
@@ -142,26 +151,26 @@ func (c *call) plainBody() *body {
 }
 
 // statusCodes are what a Connect client makes of a status alone (https://connectrpc.com/docs/protocol/#http-to-error-code).
-// What the body tells it must not differ. Other callers get, as the log does, a code that says more.
+// The code in the body must be the same. Other callers get, as the log does, a more precise one.
 var statusCodes = map[int]connect.Code{
 	http.StatusNotFound:             connect.CodeUnimplemented,
 	http.StatusMethodNotAllowed:     connect.CodeUnknown,
 	http.StatusUnsupportedMediaType: connect.CodeUnknown,
 }
 
-// speaksConnect says whether the caller is a Connect client, as far as anybody can tell. REST transcoding writes Connect's
+// speaksConnect reports whether the caller is a Connect client, as far as its headers show. REST transcoding writes Connect's
 // header into the request.
 func (c *call) speaksConnect() bool {
 	return c.noProtocol() || !c.isREST() && c.request.Header.Get("Connect-Protocol-Version") != ""
 }
 
-// noProtocol says whether an RPC was called in a content type that no protocol has.
+// noProtocol reports whether an RPC was called in a content type that no protocol has.
 func (c *call) noProtocol() bool { return c.status == http.StatusUnsupportedMediaType && !c.isREST() }
 
 // fieldPattern finds the field in protojson's complaint about a value.
 var fieldPattern = regexp.MustCompile(`\bfield "?(?:[A-Za-z0-9_]+\.)*([A-Za-z0-9_]+)`)
 
-// maxFault is how much is told of why a request does not parse, in bytes: what was not expected there may be all of it.
+// maxFault is how much of a message about a request that does not parse is kept, in bytes: it may quote the whole request.
 const maxFault = 1 << 10
 
 // beforeRPC completes an error that was made outside of the interceptor: its details, and its part of the log line.

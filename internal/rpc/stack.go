@@ -3,15 +3,14 @@ package rpc
 import (
 	"context"
 	"net/http"
+	"slices"
 	"time"
 
-	"buf.build/go/protovalidate"
 	"connectrpc.com/connect"
 	"go.uber.org/zap"
 
 	"plinth/internal/auth"
 	"plinth/internal/kv"
-	"plinth/internal/observe"
 )
 
 // Limits of one message. Four MiB is what gRPC clients take by default; below one KiB compression costs the server three
@@ -21,18 +20,18 @@ const (
 	compressMinBytes = 1 << 10
 )
 
-// Config says what the stack does with calls.
+// Config is what the stack does with calls.
 type Config struct {
 	Log     *zap.Logger   // gets a line for each request
 	Timeout time.Duration // of a unary call
-	Origins []string      // whose pages may call, see Browsers
+	Origins []string      // whose pages may call: each is "*", or scheme://host[:port] with at most one "*" in it
 	Public  []string      // the paths of the RPCs that everybody may call
 
-	// Authenticate tells who calls; nil is AUTH_MODE=off, where everybody is auth.Anonymous. ActFor gives a principal the
+	// Authenticate returns who calls; nil is AUTH_MODE=off, where everybody is auth.Anonymous. ActFor returns a principal of the
 	// tenant that an administrator names.
 	Authenticate auth.Authenticator
 	ActFor       func(ctx context.Context, p *auth.Principal, tenant string) (*auth.Principal, error)
-	Denied       func(procedure string) // counts what was refused to who asked; nil does not
+	Denied       func(procedure string) // counts what was refused for who asked; nil does not
 
 	Limits  Limits
 	Limiter *kv.Limiter // nil limits no rates
@@ -44,61 +43,45 @@ type Config struct {
 // Stack is the one way into the service.
 type Stack struct {
 	Config
-	methods   map[string]method
-	validator protovalidate.Validator
-	load      *concurrency
+	methods map[string]method
+	load    *concurrency
 }
 
-// New makes a stack.
-func New(cfg Config) (*Stack, error) {
-	validator, err := protovalidate.New()
-	if err != nil {
-		return nil, err
+// New returns a stack.
+func New(cfg Config) *Stack {
+	return &Stack{Config: cfg, methods: methodsOf(cfg.Public), load: newConcurrency(cfg.Limits.Calls)}
+}
+
+// Handler returns next with the stack around it. It puts the chain together once, for all requests.
+func (s *Stack) Handler(next http.Handler) http.Handler {
+	chain := link(func(ctx context.Context, c *call) { next.ServeHTTP(c, c.request.WithContext(ctx)) })
+	for _, around := range slices.Backward([]func(link) link{ // The first is the outermost.
+		s.logCalls,
+		shapeErrors,
+		recoverPanics,
+		joinTrace,
+		s.limitTime,
+		s.guardBrowsers,
+		s.admit,
+	}) {
+		chain = around(chain)
 	}
-	return &Stack{Config: cfg, methods: methodsOf(cfg.Public), validator: validator, load: newConcurrency(cfg.Limits.Calls)}, nil
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		c := newCall(w, r) // With the request's id.
+		chain(context.WithValue(r.Context(), callKey{}, c), c)
+	})
 }
 
-// Options are what every RPC handler is made with.
+// link is a part of the chain, with all that comes after it. It is no http.Handler because each of those would copy the request
+// to change its context.
+type link func(ctx context.Context, c *call)
+
+// Options returns what every RPC handler is created with.
 func (s *Stack) Options() []connect.HandlerOption {
 	return []connect.HandlerOption{
 		connect.WithInterceptors(interceptor{s}),
 		connect.WithReadMaxBytes(MaxMessageBytes),
 		connect.WithCompressMinBytes(compressMinBytes),
-	}
-}
-
-// Handler puts the stack around everything that is mounted.
-func (s *Stack) Handler(next http.Handler) http.Handler {
-	next = Browsers(s.Origins, s.admit(next))
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		c := newCall(w, r)
-		defer s.finish(c)
-		c.endAged()
-		ctx := context.WithValue(r.Context(), callKey{}, c)
-		if parent, state := traceOf(r.Header); parent != "" {
-			c.trace = parent[3:35]
-			ctx = observe.WithTrace(ctx, parent, state)
-		}
-		var stop func()
-		if s.methods[r.URL.Path].streams {
-			stop = s.stream(c)
-		} else {
-			ctx, stop = c.deadline(ctx, s.Timeout)
-		}
-		defer stop()
-		next.ServeHTTP(c, r.WithContext(ctx))
-	})
-}
-
-// finish ends every request: with a reply, whatever happened, and with its log line.
-func (s *Stack) finish(c *call) {
-	aborted := c.recovered(recover())
-	// The last of the reply is sent after this, to a client that may not take it.
-	_ = http.NewResponseController(c.ResponseWriter).SetWriteDeadline(time.Now().Add(s.Timeout))
-	c.shapeError()
-	s.logCall(c)
-	if aborted {
-		panic(http.ErrAbortHandler)
 	}
 }
 
@@ -110,21 +93,24 @@ func (s interceptor) WrapUnary(next connect.UnaryFunc) connect.UnaryFunc {
 		c := callFrom(ctx)
 		c.procedure = req.Spec().Procedure
 		defer func() { err = c.outcome(ctx, recover(), err) }()
-		m, err := s.enter(ctx, c)
-		if err != nil {
+		m := s.methods[c.procedure]
+		if err := s.permit(ctx, c, m); err != nil {
 			return nil, err
 		}
-		if err := s.validate(req.Any()); err != nil {
+		if err := s.limitRate(ctx, c, m); err != nil {
+			return nil, err
+		}
+		if err := validate(req.Any()); err != nil {
 			return nil, err
 		}
 		if m.public { // Probes must see a server that is busy.
 			return next(ctx, req)
 		}
-		permit, err := s.load.begin(ctx)
+		place, err := s.load.begin(ctx)
 		if err != nil {
 			return nil, err
 		}
-		defer func() { s.load.end(permit, err) }()
+		defer func() { s.load.end(place, err) }()
 		return next(ctx, req)
 	}
 }
@@ -134,7 +120,11 @@ func (s interceptor) WrapStreamingHandler(next connect.StreamingHandlerFunc) con
 		c := callFrom(ctx)
 		c.procedure = conn.Spec().Procedure
 		defer func() { err = c.outcome(ctx, recover(), err) }()
-		if _, err := s.enter(ctx, c); err != nil {
+		m := s.methods[c.procedure]
+		if err := s.permit(ctx, c, m); err != nil {
+			return err
+		}
+		if err := s.limitRate(ctx, c, m); err != nil {
 			return err
 		}
 		end, err := s.openStream()
@@ -144,17 +134,8 @@ func (s interceptor) WrapStreamingHandler(next connect.StreamingHandlerFunc) con
 		defer end()
 		ctx, stop := s.watch(ctx, c)
 		defer stop()
-		return next(ctx, validatingConn{conn, s})
+		return next(ctx, validatingConn{conn})
 	}
-}
-
-// enter is what every RPC has to pass, unary or not.
-func (s interceptor) enter(ctx context.Context, c *call) (method, error) {
-	m := s.methods[c.procedure]
-	if err := s.permit(ctx, c, m); err != nil {
-		return m, err
-	}
-	return m, s.limitRate(ctx, c, m)
 }
 
 func (s interceptor) WrapStreamingClient(next connect.StreamingClientFunc) connect.StreamingClientFunc {

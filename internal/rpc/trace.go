@@ -1,16 +1,30 @@
 package rpc
 
 import (
+	"context"
 	"net/http"
 	"strings"
+
+	"plinth/internal/observe"
 )
 
 // maxTraceState is how much of a tracestate is passed on, in bytes: what the standard wants passed on at least.
 const maxTraceState = 512
 
+// joinTrace has what the call does belong to the trace of its caller.
+func joinTrace(next link) link {
+	return func(ctx context.Context, c *call) {
+		if parent, state := traceOf(c.request.Header); parent != "" {
+			c.trace = parent[3:35]
+			ctx = observe.WithTrace(ctx, parent, state)
+		}
+		next(ctx, c)
+	}
+}
+
 // traceOf reads the W3C trace context of a request (https://www.w3.org/TR/trace-context/): a valid traceparent, that is
 // `version-traceid-parentid-flags`, and its tracestate, which is dropped where it is long or odd. A traceparent of a later
-// version is cut to the parts that are known. parent is empty where there is no valid one.
+// version is cut to the parts of this one. parent is empty where there is no valid one.
 func traceOf(h http.Header) (parent, state string) {
 	parents := h["Traceparent"]
 	if len(parents) != 1 {

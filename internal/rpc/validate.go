@@ -13,24 +13,19 @@ import (
 	"plinth/internal/errs"
 )
 
-// Bounds of what is told of a message's faults, since a client chooses how many there are, and the keys of its maps.
+// Bounds of the error of a message, since a client chooses how many faults there are, and the keys of its maps.
 const (
 	maxViolations = 16
 	maxField      = 200 // bytes
 )
 
-// validate is Validate for whatever a handler takes.
-func (s *Stack) validate(message any) error {
-	if m, ok := message.(proto.Message); ok {
-		return s.Validate(m)
-	}
-	return nil
-}
-
-// Validate holds a message against the rules in its proto. An error names each field and what is allowed, in its text and
-// as a google.rpc.BadRequest.
-func (s *Stack) Validate(message proto.Message) error {
-	err := s.validator.Validate(message)
+// Validate checks a message against the rules in its proto. An error names each field and what is allowed, in its text and as a
+// google.rpc.BadRequest.
+//
+// Requests and the messages of streams are valid when they reach a handler. Validate is for handlers that treat a part of a
+// request as a call of its own.
+func Validate(message proto.Message) error {
+	err := protovalidate.Validate(message)
 	if err == nil {
 		return nil
 	}
@@ -42,21 +37,29 @@ func (s *Stack) Validate(message proto.Message) error {
 	var texts []string
 	for _, v := range invalid.Violations[:min(len(invalid.Violations), maxViolations)] {
 		field, text := protovalidate.FieldPathString(v.Proto.GetField()), v.Proto.GetMessage()
-		told := violation(text)
+		fault := violation(text)
 		if field != "" {
-			told = &errdetails.BadRequest_FieldViolation{Field: errs.Shortened(field, maxField), Description: text}
-			text = told.Field + ": " + text
+			fault = &errdetails.BadRequest_FieldViolation{Field: errs.Shortened(field, maxField), Description: text}
+			text = fault.Field + ": " + text
 		}
-		bad.FieldViolations = append(bad.FieldViolations, told)
+		bad.FieldViolations = append(bad.FieldViolations, fault)
 		texts = append(texts, text)
 	}
 	return &invalidError{strings.Join(texts, "; "), bad}
 }
 
+// validate is Validate for whatever a handler takes.
+func validate(message any) error {
+	if m, ok := message.(proto.Message); ok {
+		return Validate(m)
+	}
+	return nil
+}
+
 // named is how every message about a field begins, in the protos and in the code.
 var named = regexp.MustCompile(`^[a-z][a-z0-9_.\[\]]*: `)
 
-// violation takes a message about a field apart.
+// violation splits a message about a field.
 func violation(text string) *errdetails.BadRequest_FieldViolation {
 	prefix := named.FindString(text)
 	return &errdetails.BadRequest_FieldViolation{Field: strings.TrimSuffix(prefix, ": "), Description: strings.TrimPrefix(text, prefix)}
@@ -71,14 +74,11 @@ type invalidError struct {
 func (e *invalidError) Error() string { return e.text }
 
 // validatingConn validates each message of a stream as it comes in.
-type validatingConn struct {
-	connect.StreamingHandlerConn
-	stack interceptor
-}
+type validatingConn struct{ connect.StreamingHandlerConn }
 
 func (c validatingConn) Receive(message any) error {
 	if err := c.StreamingHandlerConn.Receive(message); err != nil {
 		return err
 	}
-	return c.stack.validate(message)
+	return validate(message)
 }

@@ -202,7 +202,7 @@ func TestManyKeys(t *testing.T) {
 	}
 	all(-1)
 	p.pass(time.Millisecond)
-	if _, err := p.RevokeKey(t.Context(), ids[77]); err != nil {
+	if _, err := p.RevokeApiKey(t.Context(), ids[77]); err != nil {
 		t.Fatal(err)
 	}
 	began := time.Now()

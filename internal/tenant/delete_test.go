@@ -127,7 +127,7 @@ func TestDeleteTenantNamesAll(t *testing.T) {
 	if !errs.Is(err, errs.FailedPrecondition) || !strings.Contains(err.Error(), "1 queues and 1 idempotency keys") {
 		t.Error(err)
 	}
-	got, err := f.Tenant(t.Context(), "acme")
+	got, err := f.GetTenant(t.Context(), "acme")
 	if err != nil || len(got.Usage) != 2 || got.Usage["keys"] != 1 || got.Usage["queues"] != 1 {
 		t.Errorf("uses %v, %v", got.Usage, err)
 	}
@@ -170,7 +170,7 @@ func TestDeleteTenantWaits(t *testing.T) {
 		t.Fatal(err)
 	}
 	wantKind(t, <-deleted, errs.FailedPrecondition)
-	if _, err := f.Tenant(ctx, "acme"); err != nil {
+	if _, err := f.GetTenant(ctx, "acme"); err != nil {
 		t.Errorf("and it is gone: %v", err)
 	}
 }

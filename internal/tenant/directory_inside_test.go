@@ -54,7 +54,7 @@ func newProcess(t testing.TB, url string, conns int32) process {
 
 func (p process) key(t testing.TB, expires time.Time) (secret, id string) {
 	t.Helper()
-	secret, k, err := p.CreateKey(t.Context(), Key{Scopes: []string{"*"}, ExpiresAt: expires})
+	secret, k, err := p.CreateApiKey(t.Context(), Key{Scopes: []string{"*"}, ExpiresAt: expires})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -170,7 +170,7 @@ func TestOwnChangeIsSeenAtOnce(t *testing.T) {
 	secret, id := p.key(t, time.Time{})
 	p.is(t, secret, 0)
 	p.pass(time.Millisecond)
-	if _, err := p.RevokeKey(t.Context(), id); err != nil {
+	if _, err := p.RevokeApiKey(t.Context(), id); err != nil {
 		t.Fatal(err)
 	}
 	// As the answer to a question from before would.
@@ -216,7 +216,7 @@ func TestLookupFromBeforeARevocation(t *testing.T) {
 	}()
 	<-read // The key is good, says the lookup, and then
 	p.pass(time.Millisecond)
-	if _, err := p.RevokeKey(t.Context(), id); err != nil {
+	if _, err := p.RevokeApiKey(t.Context(), id); err != nil {
 		t.Fatal(err)
 	}
 	p.is(t, secret, errs.Unauthenticated)

@@ -41,7 +41,7 @@ func TestChangesAreInEffectWithinASecond(t *testing.T) {
 			t.Errorf("%s after %v", what, took)
 		}
 	}
-	if _, err := f.RevokeKey(ctx, k.ID); err != nil {
+	if _, err := f.RevokeApiKey(ctx, k.ID); err != nil {
 		t.Fatal(err)
 	}
 	soon("revoked", func() bool { _, err := other.Authenticate(ctx, revoked); return errs.Is(err, errs.Unauthenticated) })
@@ -78,7 +78,7 @@ func TestCallsAskForChanges(t *testing.T) {
 	if _, err := other.Authenticate(t.Context(), secret); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := f.RevokeKey(t.Context(), k.ID); err != nil {
+	if _, err := f.RevokeApiKey(t.Context(), k.ID); err != nil {
 		t.Fatal(err)
 	}
 	if took := eventually(t, "revoked", func() bool { _, err := other.Authenticate(t.Context(), secret); return err != nil }); took > time.Second {
@@ -109,7 +109,7 @@ func TestLookupsAmongRevocations(t *testing.T) {
 				}
 			})
 		}
-		if _, err := f.RevokeKey(ctx, k.ID); err != nil {
+		if _, err := f.RevokeApiKey(ctx, k.ID); err != nil {
 			t.Fatal(err)
 		}
 		if took := eventually(t, "revoked", func() bool { _, err := other.Authenticate(ctx, secret); return err != nil }); took > time.Second {
@@ -143,7 +143,7 @@ func TestAwayIsNoExcuse(t *testing.T) {
 	}
 	away(true)
 	cut := time.Now()
-	if _, err := f.RevokeKey(t.Context(), k.ID); err != nil {
+	if _, err := f.RevokeApiKey(t.Context(), k.ID); err != nil {
 		t.Fatal(err)
 	}
 	eventually(t, "refused", func() bool {

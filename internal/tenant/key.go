@@ -16,10 +16,10 @@ const maxKeyLife = 10 * 365 * 24 * time.Hour
 
 var errExpireTime = errs.New(errs.InvalidArgument, "expire_time: a moment in the future is allowed, up to ten years ahead")
 
-// CreateKey makes an API key for k.Tenant, the default one where that is empty, and gives the key, which is kept nowhere.
+// CreateApiKey creates an API key for k.Tenant, the default one where that is empty, and returns the key, which is kept nowhere.
 // Errors: NotFound for an unknown tenant; InvalidArgument for an unknown scope, for no scope at all, and for an expiry that is
 // past or more than ten years ahead.
-func (s *Service) CreateKey(ctx context.Context, k Key) (secret string, _ Key, err error) {
+func (s *Service) CreateApiKey(ctx context.Context, k Key) (secret string, _ Key, err error) {
 	if k.Tenant == "" {
 		k.Tenant = auth.DefaultTenant
 	}
@@ -57,39 +57,34 @@ func (s *Service) CreateKey(ctx context.Context, k Key) (secret string, _ Key, e
 	return secret, k, nil
 }
 
-// Key describes a key. Errors: NotFound, for an id that is no UUID as well.
-func (s *Service) Key(ctx context.Context, id string) (Key, error) {
+// GetApiKey returns a key. Errors: NotFound, for an id that is no UUID as well.
+func (s *Service) GetApiKey(ctx context.Context, id string) (Key, error) {
 	if uuid.Validate(id) != nil {
 		return Key{}, errNoKey(id)
 	}
 	return selectKey(ctx, s.system, id)
 }
 
-// Keys lists the keys of a tenant, of all where it is empty, the latest first, in pages as Tenants does. Errors:
-// InvalidArgument for a token that Keys did not give for this tenant.
-func (s *Service) Keys(ctx context.Context, tenant string, size int, token string) (keys []Key, next string, err error) {
-	list := resource.ListOf("keys", tenant)
-	before, err := resource.Position(list, token, uuid.Parse)
-	if err != nil {
-		return nil, "", err
+// ListApiKeys lists the keys of a tenant, of all where it is empty, the latest first, in pages as resource.List has them. Errors:
+// InvalidArgument for a token that is not of this list.
+func (s *Service) ListApiKeys(ctx context.Context, tenant string, size int, token string) (keys []Key, next string, err error) {
+	list := resource.List[Key, uuid.UUID]{
+		Of:       []any{"keys", tenant},
+		Start:    uuid.Max,
+		Position: func(k Key) string { return k.ID },
+		Parse:    uuid.Parse,
+		Select: resource.OneMore(func(before uuid.UUID, limit int) ([]Key, error) {
+			if tenant != "" && checkName(tenant) != nil { // Nobody has that name, nor keys.
+				return nil, nil
+			}
+			return selectKeys(ctx, s.system, tenant, before.String(), limit)
+		}),
 	}
-	if token == "" {
-		before = uuid.Max
-	}
-	if tenant != "" && checkName(tenant) != nil { // Nobody has that name, nor keys.
-		return nil, "", nil
-	}
-	size = resource.PageSize(size)
-	keys, err = selectKeys(ctx, s.system, tenant, before.String(), size+1)
-	if len(keys) > size {
-		keys = keys[:size]
-		next = list.Token(keys[size-1].ID)
-	}
-	return keys, next, err
+	return list.Page(size, token)
 }
 
-// RevokeKey ends a key for good; one that is revoked stays as it is. Errors: NotFound.
-func (s *Service) RevokeKey(ctx context.Context, id string) (k Key, err error) {
+// RevokeApiKey ends a key for good; one that is revoked stays as it is. Errors: NotFound.
+func (s *Service) RevokeApiKey(ctx context.Context, id string) (k Key, err error) {
 	if uuid.Validate(id) != nil {
 		return Key{}, errNoKey(id)
 	}

@@ -5,6 +5,7 @@ import (
 
 	tenantv1 "plinth/api/plinth/tenant/v1"
 	"plinth/internal/errs"
+	"plinth/internal/rpc"
 )
 
 func (r *RPC) CreateApiKey(ctx context.Context, req *tenantv1.CreateApiKeyRequest) (*tenantv1.CreateApiKeyResponse, error) {
@@ -26,46 +27,29 @@ func (r *RPC) CreateApiKey(ctx context.Context, req *tenantv1.CreateApiKeyReques
 		}
 		k.ExpiresAt = r.service.now().Add(life)
 	}
-	secret, k, err := r.service.CreateKey(ctx, k)
-	if err != nil {
-		return nil, err
-	}
-	return &tenantv1.CreateApiKeyResponse{Key: secret, ApiKey: keyToProto(k)}, nil
+	secret, k, err := r.service.CreateApiKey(ctx, k)
+	return &tenantv1.CreateApiKeyResponse{Key: secret, ApiKey: keyToProto(k)}, err
 }
 
 func (r *RPC) GetApiKey(ctx context.Context, req *tenantv1.GetApiKeyRequest) (*tenantv1.ApiKey, error) {
-	k, err := r.service.Key(ctx, req.GetId())
-	return keyOrError(k, err)
+	k, err := r.service.GetApiKey(ctx, req.GetId())
+	return keyToProto(k), err
 }
 
 func (r *RPC) ListApiKeys(ctx context.Context, req *tenantv1.ListApiKeysRequest) (*tenantv1.ListApiKeysResponse, error) {
-	keys, next, err := r.service.Keys(ctx, req.GetTenant(), int(req.GetPageSize()), req.GetPageToken())
-	if err != nil {
-		return nil, err
-	}
-	res := &tenantv1.ListApiKeysResponse{NextPageToken: next}
-	for _, k := range keys {
-		res.ApiKeys = append(res.ApiKeys, keyToProto(k))
-	}
-	return res, nil
+	keys, next, err := r.service.ListApiKeys(ctx, req.GetTenant(), int(req.GetPageSize()), req.GetPageToken())
+	return &tenantv1.ListApiKeysResponse{ApiKeys: rpc.SliceToProto(keys, keyToProto), NextPageToken: next}, err
 }
 
 func (r *RPC) RevokeApiKey(ctx context.Context, req *tenantv1.RevokeApiKeyRequest) (*tenantv1.ApiKey, error) {
-	k, err := r.service.RevokeKey(ctx, req.GetId())
-	return keyOrError(k, err)
-}
-
-func keyOrError(k Key, err error) (*tenantv1.ApiKey, error) {
-	if err != nil {
-		return nil, err
-	}
-	return keyToProto(k), nil
+	k, err := r.service.RevokeApiKey(ctx, req.GetId())
+	return keyToProto(k), err
 }
 
 func keyToProto(k Key) *tenantv1.ApiKey {
 	return &tenantv1.ApiKey{
 		Id: k.ID, Tenant: k.Tenant, DisplayName: k.DisplayName, Prefix: k.Prefix, Scopes: k.Scopes, RateLimit: k.Rate.String(),
-		CreateTime: timeToProto(k.CreatedAt), ExpireTime: timeToProto(k.ExpiresAt), RevokeTime: timeToProto(k.RevokedAt),
-		LastUsedTime: timeToProto(k.LastUsedAt),
+		CreateTime: rpc.TimeToProto(k.CreatedAt), ExpireTime: rpc.TimeToProto(k.ExpiresAt), RevokeTime: rpc.TimeToProto(k.RevokedAt),
+		LastUsedTime: rpc.TimeToProto(k.LastUsedAt),
 	}
 }

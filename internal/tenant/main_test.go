@@ -78,7 +78,7 @@ func (f fixture) tenant(t testing.TB, name string) {
 
 func (f fixture) key(t testing.TB, of string) (secret string, k tenant.Key) {
 	t.Helper()
-	secret, k, err := f.CreateKey(t.Context(), tenant.Key{Tenant: of, Scopes: []string{"queues.*"}})
+	secret, k, err := f.CreateApiKey(t.Context(), tenant.Key{Tenant: of, Scopes: []string{"queues.*"}})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -2,7 +2,6 @@ package tenant
 
 import (
 	"context"
-	"time"
 
 	"google.golang.org/protobuf/types/known/timestamppb"
 
@@ -10,14 +9,15 @@ import (
 	"plinth/internal/errs"
 	"plinth/internal/kv"
 	"plinth/internal/resource"
+	"plinth/internal/rpc"
 )
 
-// RPC is TenantService on the wire.
+// RPC is TenantService on the wire. Connect drops the reply of a method that returns an error, too.
 type RPC struct{ service *Service }
 
 var _ tenantv1.TenantServiceHandler = (*RPC)(nil)
 
-// NewRPC makes the handler.
+// NewRPC returns the handler.
 func NewRPC(service *Service) *RPC { return &RPC{service} }
 
 func (r *RPC) CreateTenant(ctx context.Context, req *tenantv1.CreateTenantRequest) (*tenantv1.Tenant, error) {
@@ -28,24 +28,17 @@ func (r *RPC) CreateTenant(ctx context.Context, req *tenantv1.CreateTenantReques
 	t, err := r.service.CreateTenant(ctx, Tenant{
 		Name: req.GetName(), DisplayName: req.GetDisplayName(), Rate: rate, Quotas: req.GetQuotas(),
 	})
-	return tenantOrError(t, err)
+	return tenantToProto(t), err
 }
 
 func (r *RPC) GetTenant(ctx context.Context, req *tenantv1.GetTenantRequest) (*tenantv1.Tenant, error) {
-	t, err := r.service.Tenant(ctx, req.GetName())
-	return tenantOrError(t, err)
+	t, err := r.service.GetTenant(ctx, req.GetName())
+	return tenantToProto(t), err
 }
 
 func (r *RPC) ListTenants(ctx context.Context, req *tenantv1.ListTenantsRequest) (*tenantv1.ListTenantsResponse, error) {
-	tenants, next, err := r.service.Tenants(ctx, int(req.GetPageSize()), req.GetPageToken())
-	if err != nil {
-		return nil, err
-	}
-	res := &tenantv1.ListTenantsResponse{NextPageToken: next}
-	for _, t := range tenants {
-		res.Tenants = append(res.Tenants, tenantToProto(t))
-	}
-	return res, nil
+	tenants, next, err := r.service.ListTenants(ctx, int(req.GetPageSize()), req.GetPageToken())
+	return &tenantv1.ListTenantsResponse{Tenants: rpc.SliceToProto(tenants, tenantToProto), NextPageToken: next}, err
 }
 
 func (r *RPC) UpdateTenant(ctx context.Context, req *tenantv1.UpdateTenantRequest) (*tenantv1.Tenant, error) {
@@ -54,7 +47,7 @@ func (r *RPC) UpdateTenant(ctx context.Context, req *tenantv1.UpdateTenantReques
 		return nil, err
 	}
 	t, err := r.service.UpdateTenant(ctx, req.GetName(), change)
-	return tenantOrError(t, err)
+	return tenantToProto(t), err
 }
 
 func (r *RPC) DeleteTenant(ctx context.Context, req *tenantv1.DeleteTenantRequest) (*tenantv1.DeleteTenantResponse, error) {
@@ -82,24 +75,9 @@ func rateFromProto(text string) (kv.Rate, error) {
 	return rate, nil
 }
 
-func tenantOrError(t Tenant, err error) (*tenantv1.Tenant, error) {
-	if err != nil {
-		return nil, err
-	}
-	return tenantToProto(t), nil
-}
-
 func tenantToProto(t Tenant) *tenantv1.Tenant {
 	return &tenantv1.Tenant{
 		Name: t.Name, DisplayName: t.DisplayName, CreateTime: timestamppb.New(t.CreatedAt), Disabled: t.Disabled,
 		RateLimit: t.Rate.String(), Quotas: t.Quotas, Usage: t.Usage,
 	}
-}
-
-// timeToProto is not set for a time that is zero.
-func timeToProto(t time.Time) *timestamppb.Timestamp {
-	if t.IsZero() {
-		return nil
-	}
-	return timestamppb.New(t)
 }

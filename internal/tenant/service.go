@@ -129,8 +129,8 @@ func (s *Service) checkQuotas(quotas map[string]int64) error {
 	return nil
 }
 
-// Tenant describes a tenant, with what it uses. Errors: NotFound.
-func (s *Service) Tenant(ctx context.Context, name string) (Tenant, error) {
+// GetTenant returns a tenant, with what it uses. Errors: NotFound.
+func (s *Service) GetTenant(ctx context.Context, name string) (Tenant, error) {
 	if checkName(name) != nil {
 		return Tenant{}, errNoTenant(name)
 	}
@@ -151,21 +151,18 @@ func (s *Service) Tenant(ctx context.Context, name string) (Tenant, error) {
 	return t, nil
 }
 
-// Tenants lists tenants by name, size of them at most (0 is 100, more than 1,000 are 1,000), from the page that token names.
-// next is empty on the last page. Errors: InvalidArgument for a token that Tenants did not give.
-func (s *Service) Tenants(ctx context.Context, size int, token string) (tenants []Tenant, next string, err error) {
-	list := resource.ListOf("tenants")
-	after, err := resource.Position(list, token, func(name string) (string, error) { return name, checkName(name) })
-	if err != nil {
-		return nil, "", err
+// ListTenants lists tenants by name, in pages as resource.List has them. Errors: InvalidArgument for a token that is not of this
+// list.
+func (s *Service) ListTenants(ctx context.Context, size int, token string) (tenants []Tenant, next string, err error) {
+	list := resource.List[Tenant, string]{
+		Of:       []any{"tenants"},
+		Position: func(t Tenant) string { return t.Name },
+		Parse:    func(name string) (string, error) { return name, checkName(name) },
+		Select: resource.OneMore(func(after string, limit int) ([]Tenant, error) {
+			return selectTenants(ctx, s.system, after, limit)
+		}),
 	}
-	size = resource.PageSize(size)
-	tenants, err = selectTenants(ctx, s.system, after, size+1)
-	if len(tenants) > size {
-		tenants = tenants[:size]
-		next = list.Token(tenants[size-1].Name)
-	}
-	return tenants, next, err
+	return list.Page(size, token)
 }
 
 // UpdateTenant changes a tenant; change gets it as it is. Errors: NotFound; InvalidArgument for an unknown quota;

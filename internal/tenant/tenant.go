@@ -40,7 +40,7 @@ type Tenant struct {
 	Rate        kv.Rate          // of its calls; zero is the service's default
 	Quotas      map[string]int64 // that differ from the service's defaults; 0 is no limit
 	CreatedAt   time.Time
-	Usage       map[string]int64 // of what the quotas count; only Service.Tenant fills it in
+	Usage       map[string]int64 // of what the quotas count; only Service.GetTenant fills it in
 }
 
 // record is the tenant as principals carry it.

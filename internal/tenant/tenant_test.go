@@ -45,14 +45,14 @@ func TestTenants(t *testing.T) {
 	if err := f.queue(ctx, "acme", "q"); err != nil {
 		t.Fatal(err)
 	}
-	got, err := f.Tenant(ctx, "acme")
+	got, err := f.GetTenant(ctx, "acme")
 	if err != nil || !got.Disabled || got.Rate.IsLimit() || got.Quotas["queues"] != 7 || got.Usage["queues"] != 1 {
 		t.Errorf("got %+v, %v", got, err)
 	}
 	if _, counted := got.Usage["messages_per_second"]; counted {
 		t.Error("a rate is counted as if it stood")
 	}
-	_, err = f.Tenant(ctx, "nobody")
+	_, err = f.GetTenant(ctx, "nobody")
 	wantKind(t, err, errs.NotFound)
 }
 
@@ -64,7 +64,7 @@ func TestTenantsInPages(t *testing.T) {
 	}
 	var names []string
 	for token := ""; ; {
-		page, next, err := f.Tenants(t.Context(), 2, token)
+		page, next, err := f.ListTenants(t.Context(), 2, token)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -79,7 +79,7 @@ func TestTenantsInPages(t *testing.T) {
 		t.Errorf("got %s", got)
 	}
 	for _, token := range []string{"?", "QUJD"} {
-		_, _, err := f.Tenants(t.Context(), 2, token)
+		_, _, err := f.ListTenants(t.Context(), 2, token)
 		wantKind(t, err, errs.InvalidArgument)
 	}
 }
@@ -130,7 +130,7 @@ func TestKeys(t *testing.T) {
 	ctx := t.Context()
 	f.tenant(t, "acme")
 	expires := time.Now().Add(time.Hour).Truncate(time.Microsecond)
-	secret, k, err := f.CreateKey(ctx, tenant.Key{
+	secret, k, err := f.CreateApiKey(ctx, tenant.Key{
 		Tenant: "acme", DisplayName: "ci", Scopes: []string{"queues.read", "messages.*"}, Rate: kv.Rate{Count: 9, Per: time.Hour}, ExpiresAt: expires,
 	})
 	if err != nil || !strings.HasPrefix(secret, k.Prefix) || len(k.Prefix) >= len(secret)/2 || k.Tenant != "acme" || !k.ExpiresAt.Equal(expires) ||
@@ -151,23 +151,23 @@ func TestKeys(t *testing.T) {
 		"past": {Tenant: "acme", Scopes: []string{"*"}, ExpiresAt: time.Now().Add(-time.Second)},
 		"far":  {Tenant: "acme", Scopes: []string{"*"}, ExpiresAt: time.Now().AddDate(11, 0, 0)},
 	} {
-		_, _, err := f.CreateKey(ctx, bad)
+		_, _, err := f.CreateApiKey(ctx, bad)
 		if !errs.Is(err, errs.InvalidArgument) {
 			t.Errorf("%s: got %v", name, err)
 		}
 	}
-	_, _, err = f.CreateKey(ctx, tenant.Key{Tenant: "nobody", Scopes: []string{"*"}})
+	_, _, err = f.CreateApiKey(ctx, tenant.Key{Tenant: "nobody", Scopes: []string{"*"}})
 	wantKind(t, err, errs.NotFound)
-	secret, _, err = f.CreateKey(ctx, tenant.Key{Scopes: []string{"admin"}})
+	secret, _, err = f.CreateApiKey(ctx, tenant.Key{Scopes: []string{"admin"}})
 	if err != nil {
 		t.Fatal(err)
 	}
 	if p, err := f.Authenticate(ctx, secret); err != nil || !p.IsAdmin() || p.Tenant.Name != auth.DefaultTenant {
 		t.Errorf("the administrator is %+v, %v", p, err)
 	}
-	_, err = f.Key(ctx, "nonsense")
+	_, err = f.GetApiKey(ctx, "nonsense")
 	wantKind(t, err, errs.NotFound)
-	_, err = f.RevokeKey(ctx, "01a207b7-cfee-74eb-a938-89f827930982")
+	_, err = f.RevokeApiKey(ctx, "01a207b7-cfee-74eb-a938-89f827930982")
 	wantKind(t, err, errs.NotFound)
 }
 
@@ -183,7 +183,7 @@ func TestKeysInPages(t *testing.T) {
 	f.key(t, auth.DefaultTenant)
 	seen, first := "~", ""
 	for token := ""; ; {
-		page, next, err := f.Keys(t.Context(), "acme", 2, token)
+		page, next, err := f.ListApiKeys(t.Context(), "acme", 2, token)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -204,9 +204,9 @@ func TestKeysInPages(t *testing.T) {
 	if len(want) != 0 {
 		t.Errorf("%v are missing", want)
 	}
-	_, _, err := f.Keys(t.Context(), auth.DefaultTenant, 2, first)
+	_, _, err := f.ListApiKeys(t.Context(), auth.DefaultTenant, 2, first)
 	wantKind(t, err, errs.InvalidArgument)
-	if all, _, err := f.Keys(t.Context(), "", 0, ""); err != nil || len(all) != 6 {
+	if all, _, err := f.ListApiKeys(t.Context(), "", 0, ""); err != nil || len(all) != 6 {
 		t.Errorf("all are %d, %v", len(all), err)
 	}
 }
@@ -221,7 +221,7 @@ func TestLastUsed(t *testing.T) {
 		t.Fatal(err)
 	}
 	stop()
-	k, err := f.Key(t.Context(), k.ID)
+	k, err := f.GetApiKey(t.Context(), k.ID)
 	if err != nil || time.Since(k.LastUsedAt) > time.Minute {
 		t.Errorf("it was used last at %v, %v", k.LastUsedAt, err)
 	}

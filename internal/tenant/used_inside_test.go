@@ -11,7 +11,7 @@ import (
 
 func (p process) lastUsed(t testing.TB, id string) time.Time {
 	t.Helper()
-	k, err := p.Key(t.Context(), id)
+	k, err := p.GetApiKey(t.Context(), id)
 	if err != nil {
 		t.Fatal(err)
 	}

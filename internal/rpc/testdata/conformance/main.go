@@ -38,12 +38,9 @@ func run() error {
 	if err := read(os.Stdin, &wanted); err != nil {
 		return fmt.Errorf("read what the suite wants: %w", err)
 	}
-	handler, err := newHandler(int(wanted.GetMessageReceiveLimit()))
-	if err != nil {
-		return err
-	}
-	server := rpc.NewServer(handler, zap.NewNop())
+	server := rpc.NewServer(newHandler(int(wanted.GetMessageReceiveLimit())), zap.NewNop())
 	if wanted.GetUseTls() {
+		var err error
 		if server.TLSConfig, err = tlsConfig(&wanted); err != nil {
 			return err
 		}
@@ -64,22 +61,19 @@ func run() error {
 	return server.Serve(listener)
 }
 
-// newHandler puts the production stack around the suite's service. All that the suite chooses is the most bytes of a
+// newHandler returns the production stack around the suite's service. All that the suite chooses is the most bytes of a
 // message, where limit is not 0.
-func newHandler(limit int) (http.Handler, error) {
+func newHandler(limit int) http.Handler {
 	// Lines are made as in production, and written nowhere.
 	log := zap.New(zapcore.NewCore(zapcore.NewJSONEncoder(zap.NewProductionEncoderConfig()), zapcore.AddSync(io.Discard), zap.DebugLevel))
-	stack, err := rpc.New(rpc.Config{Log: log, Timeout: 30 * time.Second, Public: public()})
-	if err != nil {
-		return nil, err
-	}
+	stack := rpc.New(rpc.Config{Log: log, Timeout: 30 * time.Second, Public: public()})
 	options := stack.Options()
 	if limit > 0 {
 		options = append(options, connect.WithReadMaxBytes(limit))
 	}
 	mux := http.NewServeMux()
 	mux.Handle(conformancev1.NewConformanceServiceHandler(service{}, options...))
-	return stack.Handler(mux), nil
+	return stack.Handler(mux)
 }
 
 // public are the methods of the suite's service, which have no scopes: everybody may call them.

@@ -37,10 +37,7 @@ func run(program string) error {
 		_, _ = io.Copy(io.Discard, r.Body)
 		_, _ = io.WriteString(w, "hello")
 	})
-	stack, err := rpc.New(rpc.Config{Log: zap.NewNop(), Timeout: 30 * time.Second})
-	if err != nil {
-		return err
-	}
+	stack := rpc.New(rpc.Config{Log: zap.NewNop(), Timeout: 30 * time.Second})
 	ours := rpc.NewServer(stack.Handler(hello), zap.NewNop())
 	bare := &http.Server{Handler: hello, Protocols: ours.Protocols, ErrorLog: ours.ErrorLog}
 

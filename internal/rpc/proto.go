@@ -1,0 +1,38 @@
+package rpc
+
+import (
+	"time"
+
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"plinth/internal/errs"
+)
+
+// SliceToProto converts the items of a slice by toProto.
+func SliceToProto[T, P any](items []T, toProto func(T) P) []P {
+	protos := make([]P, len(items))
+	for i, item := range items {
+		protos[i] = toProto(item)
+	}
+	return protos
+}
+
+// TimeToProto returns nil, a field that is not set, for the zero time.
+func TimeToProto(t time.Time) *timestamppb.Timestamp {
+	if t.IsZero() {
+		return nil
+	}
+	return timestamppb.New(t)
+}
+
+// TimeFromProto returns the zero time for nil, a field that is not set. field is its path, for the error. Errors: InvalidArgument
+// for what is no time.
+func TimeFromProto(field string, t *timestamppb.Timestamp) (time.Time, error) {
+	if t == nil {
+		return time.Time{}, nil
+	}
+	if t.CheckValid() != nil {
+		return time.Time{}, errs.New(errs.InvalidArgument, "%s: a moment in the years 1 to 9999 is allowed", field)
+	}
+	return t.AsTime(), nil
+}
