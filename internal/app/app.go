@@ -20,6 +20,7 @@ import (
 	"plinth/internal/message"
 	"plinth/internal/observe"
 	"plinth/internal/pg"
+	"plinth/internal/ratelimit"
 	"plinth/internal/rpc"
 	"plinth/internal/tenant"
 )
@@ -33,10 +34,10 @@ type App struct {
 	pools   []*pg.DB
 	db      *pg.DB // the first of them
 	broker  broker.Broker
-	redis   *redis.Client
+	redis   redis.UniversalClient
 	bucket  *blob.Bucket // nil without S3_BUCKET
 	metrics *observe.Metrics
-	limiter *kv.Limiter
+	limiter *ratelimit.Limiter
 
 	tenants  *tenant.Service
 	messages *message.Service
@@ -115,7 +116,7 @@ func build(ctx context.Context, cfg Config, logs *observe.Logs) (_ *App, err err
 	}
 
 	a.metrics = observe.NewMetrics()
-	a.limiter = kv.NewLimiter(a.redis, a.log, time.Now)
+	a.limiter = ratelimit.New(a.redis, a.log, time.Now)
 	admin, err := cfg.adminKey()
 	if err != nil {
 		return nil, err

@@ -9,8 +9,8 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"plinth/internal/broker"
-	"plinth/internal/kv"
 	"plinth/internal/pg"
+	"plinth/internal/ratelimit"
 	"plinth/internal/tenant"
 )
 
@@ -30,7 +30,7 @@ type Service struct {
 	log      *zap.Logger
 	limits   Limits
 	quotas   quotas
-	limiter  *kv.Limiter // nil limits no rates
+	limiter  *ratelimit.Limiter // nil limits no rates
 	notifier *pg.Notifier
 	rates    *rates
 	topology *topology
@@ -68,7 +68,7 @@ func (s *Service) Quotas() []*tenant.Quota {
 
 // New makes the service. url is that of db, for connections that listen. limiter counts what tenants publish in a second; nil
 // does not.
-func New(db *pg.DB, url string, b broker.Broker, log *zap.Logger, limiter *kv.Limiter, limits Limits) *Service {
+func New(db *pg.DB, url string, b broker.Broker, log *zap.Logger, limiter *ratelimit.Limiter, limits Limits) *Service {
 	return &Service{
 		db: db, system: db.System(), url: url, broker: b, log: log, limiter: limiter, limits: limits, quotas: newQuotas(limits),
 		notifier: pg.NewNotifier(db), rates: &rates{}, topology: &topology{}, pauses: newQueueSet(selectPaused),
