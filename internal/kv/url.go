@@ -21,6 +21,7 @@ var (
 	errURL = errors.New("is not a Redis URL; write it as redis://user:password@host:6379/0, " +
 		"a Cluster as redis://user:password@host1:6379,host2:6379, " +
 		"Sentinels as redis://host1:26379,host2:26379/0?master_name=name&username=user&password=password")
+	errCluster   = errors.New("has cluster with another value than true")
 	errDatabase  = errors.New("names a database; a Redis Cluster has none but 0")
 	errSentinels = errors.New("has cluster and master_name; a Redis is one or the other")
 	errVerify    = errors.New("has skip_verify; certificates are always verified: the environment variable SSL_CERT_FILE names the file " +
@@ -52,7 +53,7 @@ func parse(text string) (open func() redis.UniversalClient, err error) {
 		return nil, err
 	}
 	query := u.Query()
-	cluster, sentinels := query.Get("cluster") == "true", query.Get("master_name") != ""
+	cluster, sentinels := query.Get("cluster"), query.Has("master_name")
 	hosts = append(hosts, query["addr"]...)
 	query.Del("cluster")
 	query.Del("addr")
@@ -61,7 +62,11 @@ func parse(text string) (open func() redis.UniversalClient, err error) {
 		return nil, errVerify
 	case slices.ContainsFunc([]string{"read_only", "replica_only", "route_by_latency", "route_randomly", "use_disconnected_replicas"}, query.Has):
 		return nil, errReplicas
-	case cluster && sentinels:
+	case sentinels && query.Get("master_name") == "":
+		return nil, errURL
+	case cluster != "" && cluster != "true":
+		return nil, errCluster
+	case cluster != "" && sentinels:
 		return nil, errSentinels
 	}
 	for i, host := range hosts {
@@ -74,7 +79,7 @@ func parse(text string) (open func() redis.UniversalClient, err error) {
 	switch {
 	case sentinels:
 		return openFailover(u)
-	case cluster || len(hosts) > 1:
+	case cluster != "" || len(hosts) > 1:
 		return openCluster(u)
 	default:
 		return openSingle(u)

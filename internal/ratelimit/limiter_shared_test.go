@@ -74,62 +74,62 @@ func hammer(t *testing.T, url string, limit ratelimit.Limit) (spans []span) {
 }
 
 // TestExactAmongProcesses has many callers of two processes share a limit that takes hours to come back.
-func TestExactAmongProcesses(t *testing.T) {
-	onBoth(t, func(t *testing.T, url string) {
-		for _, count := range []int64{1, 5, 10, 100, 1_000} {
-			limit := limitOf(t, count, 1_000*time.Hour)
-			var allowed atomic.Int64
-			var wg sync.WaitGroup
-			for range 2 {
-				l := newLimiter(t, url, zap.NewNop(), time.Now)
-				for range 10 {
-					wg.Go(func() {
-						for l.Take(t.Context(), 1, limit).Allowed {
-							allowed.Add(1)
-						}
-					})
-				}
-			}
-			wg.Wait()
-			if n := allowed.Load(); n < count || n > count+tooMany(count) {
-				t.Errorf("%d of %d", n, count)
-			}
-		}
-	})
-}
+func TestExactAmongProcesses(t *testing.T) { onBoth(t, exactAmongProcesses) }
 
-// TestAllOrNothing has a call that one limit refuses leave the others as they were.
-func TestAllOrNothing(t *testing.T) {
-	onBoth(t, func(t *testing.T, url string) {
-		wide, narrow := limitOf(t, 40, 1_000*time.Hour), limitOf(t, 20, 1_000*time.Hour)
+func exactAmongProcesses(t *testing.T, url string) {
+	for _, count := range []int64{1, 5, 10, 100, 1_000} {
+		limit := limitOf(t, count, 1_000*time.Hour)
 		var allowed atomic.Int64
 		var wg sync.WaitGroup
-		for i := range 2 {
+		for range 2 {
 			l := newLimiter(t, url, zap.NewNop(), time.Now)
-			limits := []ratelimit.Limit{wide, narrow}
-			if i == 1 {
-				slices.Reverse(limits)
-			}
 			for range 10 {
 				wg.Go(func() {
-					for range 10 {
-						if l.Take(t.Context(), 1, limits...).Allowed {
-							allowed.Add(1)
-						}
+					for l.Take(t.Context(), 1, limit).Allowed {
+						allowed.Add(1)
 					}
 				})
 			}
 		}
 		wg.Wait()
-		// A process that knows nothing yet has Redis refuse.
+		if n := allowed.Load(); n < count || n > count+tooMany(count) {
+			t.Errorf("%d of %d", n, count)
+		}
+	}
+}
+
+// TestAllOrNothing has a call that one limit refuses leave the others as they were.
+func TestAllOrNothing(t *testing.T) { onBoth(t, allOrNothing) }
+
+func allOrNothing(t *testing.T, url string) {
+	wide, narrow := limitOf(t, 40, 1_000*time.Hour), limitOf(t, 20, 1_000*time.Hour)
+	var allowed atomic.Int64
+	var wg sync.WaitGroup
+	for i := range 2 {
 		l := newLimiter(t, url, zap.NewNop(), time.Now)
-		if d := l.Take(t.Context(), 1, wide, narrow); d.Allowed || d.Limit != narrow.Rate || l.asked.Load() != 1 {
-			t.Errorf("%+v after %d questions", d, l.asked.Load())
+		limits := []ratelimit.Limit{wide, narrow}
+		if i == 1 {
+			slices.Reverse(limits)
 		}
-		if n := l.until(t, wide); allowed.Load() != 20 || n != 20 {
-			t.Errorf("%d of 20 allowed, which left %d of 20", allowed.Load(), n)
+		for range 10 {
+			wg.Go(func() {
+				for range 10 {
+					if l.Take(t.Context(), 1, limits...).Allowed {
+						allowed.Add(1)
+					}
+				}
+			})
 		}
-	})
+	}
+	wg.Wait()
+	// A process that knows nothing yet has Redis refuse.
+	l := newLimiter(t, url, zap.NewNop(), time.Now)
+	if d := l.Take(t.Context(), 1, wide, narrow); d.Allowed || d.Limit != narrow.Rate || l.asked.Load() != 1 {
+		t.Errorf("%+v after %d questions", d, l.asked.Load())
+	}
+	if n := l.until(t, wide); allowed.Load() != 20 || n != 20 {
+		t.Errorf("%d of 20 allowed, which left %d of 20", allowed.Load(), n)
+	}
 }
 
 // TestAllOrNothingUnreported is the same for tokens that are not reported yet, and for those that are reported meanwhile:
@@ -192,32 +192,34 @@ func TestUnreported(t *testing.T) {
 }
 
 // TestReported reports what was taken, by itself and at the end.
-func TestReported(t *testing.T) {
-	onBoth(t, func(t *testing.T, url string) {
-		for name, report := range map[string]func(*limiter){
-			"soon": func(l *limiter) {
-				eventually(t, "a question", func() bool { return l.asked.Load() >= 1 })
-				l.Report() // those that came just after
-			},
-			"end": func(l *limiter) { l.Close() },
-		} {
-			l, other := newLimiter(t, url, zap.NewNop(), time.Now), newLimiter(t, url, zap.NewNop(), time.Now)
-			var limits []ratelimit.Limit
-			for range 250 {
-				limits = append(limits, limitOf(t, 1_000, 1_000*time.Hour))
-				l.Take(t.Context(), 7, limits[len(limits)-1])
-			}
-			report(l)
-			if n := l.asked.Load(); n > 10 {
-				t.Errorf("%s: reported with %d questions", name, n)
-			}
-			for _, limit := range limits {
-				if d := other.Take(t.Context(), 600, limit); d.Remaining != 393 {
-					t.Errorf("%s: %+v", name, d)
-				}
+func TestReported(t *testing.T) { onBoth(t, reported) }
+
+func reported(t *testing.T, url string) {
+	for name, report := range map[string]func(*limiter){
+		"soon": func(l *limiter) {
+			eventually(t, "a question", func() bool { return l.asked.Load() >= 1 })
+			l.Report() // those that came just after
+		},
+		"end": func(l *limiter) { l.Close() },
+	} {
+		l, other := newLimiter(t, url, zap.NewNop(), time.Now), newLimiter(t, url, zap.NewNop(), time.Now)
+		var limits []ratelimit.Limit
+		for i := range 250 {
+			limit := limitOf(t, 1_000, 1_000*time.Hour)
+			limit.Tenant = fmt.Sprintf("t%d", i%50)
+			l.Take(t.Context(), 7, limit)
+			limits = append(limits, limit)
+		}
+		report(l)
+		if n := l.asked.Load(); n > 10 {
+			t.Errorf("%s: reported with %d questions", name, n)
+		}
+		for _, limit := range limits {
+			if d := other.Take(t.Context(), 600, limit); d.Remaining != 393 {
+				t.Errorf("%s: %+v", name, d)
 			}
 		}
-	})
+	}
 }
 
 // TestPaces reports next to nothing late, and more soon.
@@ -412,17 +414,17 @@ func TestConcurrentUnreported(t *testing.T) {
 	}
 }
 
-func TestKeysExpire(t *testing.T) {
-	onBoth(t, func(t *testing.T, url string) {
-		l := newLimiter(t, url, zap.NewNop(), time.Now)
-		for _, limit := range []ratelimit.Limit{limitOf(t, 10, time.Hour), limitOf(t, 1_000, time.Hour), limitOf(t, 1, time.Second)} {
-			l.Take(t.Context(), 1, limit)
-			l.Report()
-			per := limit.Rate.Per / time.Duration(limit.Rate.Count)
-			ttl, err := l.client.PTTL(t.Context(), keyOf(limit)).Result()
-			if err != nil || ttl <= 0 || ttl > per+time.Millisecond {
-				t.Errorf("%+v: %v %v", limit.Rate, ttl, err)
-			}
+func TestKeysExpire(t *testing.T) { onBoth(t, keysExpire) }
+
+func keysExpire(t *testing.T, url string) {
+	l := newLimiter(t, url, zap.NewNop(), time.Now)
+	for _, limit := range []ratelimit.Limit{limitOf(t, 10, time.Hour), limitOf(t, 1_000, time.Hour), limitOf(t, 1, time.Second)} {
+		l.Take(t.Context(), 1, limit)
+		l.Report()
+		per := limit.Rate.Per / time.Duration(limit.Rate.Count)
+		ttl, err := l.client.PTTL(t.Context(), keyOf(limit)).Result()
+		if err != nil || ttl <= 0 || ttl > per+time.Millisecond {
+			t.Errorf("%+v: %v %v", limit.Rate, ttl, err)
 		}
-	})
+	}
 }

@@ -88,19 +88,30 @@ func newLimiter(t *testing.T, url string, log *zap.Logger, now func() time.Time)
 func (l *limiter) DialHook(next redis.DialHook) redis.DialHook { return next }
 
 func (l *limiter) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
-	return next
+	return func(ctx context.Context, cmds []redis.Cmder) error {
+		l.count(cmds...)
+		return next(ctx, cmds)
+	}
 }
 
 func (l *limiter) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
 	return func(ctx context.Context, cmd redis.Cmder) error {
-		if cmd.Name() == "evalsha" {
-			l.asked.Add(1)
-			l.keys.Store(cmd.Args()[3], nil) // One is enough: what a test shares is asked for alone too.
-			if l.before != nil {
-				l.before()
-			}
-		}
+		l.count(cmd)
 		return next(ctx, cmd)
+	}
+}
+
+// count counts commands that are asked together.
+func (l *limiter) count(cmds ...redis.Cmder) {
+	if cmds[0].Name() != "evalsha" {
+		return
+	}
+	l.asked.Add(1)
+	for _, cmd := range cmds {
+		l.keys.Store(cmd.Args()[3], nil) // One is enough: what a test shares is asked for alone too.
+	}
+	if l.before != nil {
+		l.before()
 	}
 }
 
