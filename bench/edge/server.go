@@ -16,9 +16,11 @@ import (
 	"go.uber.org/zap"
 
 	"plinth/bench/cost"
+	"plinth/internal/auth"
 	"plinth/internal/kv"
 	"plinth/internal/observe"
 	"plinth/internal/pg"
+	"plinth/internal/ratelimit"
 	"plinth/internal/rpc"
 	"plinth/internal/tenant"
 )
@@ -30,7 +32,7 @@ const (
 )
 
 // generous is a rate that is counted and never reached.
-var generous = kv.Rate{Count: 10_000_000, Per: time.Second}
+var generous = auth.Rate{Count: 10_000_000, Per: time.Second}
 
 // handlerOf gives what the server of a name serves.
 func handlerOf(ctx context.Context, name string) func(*observe.Logs) (http.Handler, error) {
@@ -66,7 +68,7 @@ func edge(ctx context.Context, logs *observe.Logs) (http.Handler, error) {
 	return cost.Full(rpc.Config{
 		Log: logs.Access, Authenticate: tenants.Authenticate, ActFor: tenants.ActFor,
 		Limits:  rpc.Limits{Tenant: generous, Key: generous, Calls: 2048, Streams: 10_000},
-		Limiter: kv.NewLimiter(client, logs.Main, time.Now), MaxAge: time.Hour,
+		Limiter: ratelimit.New(client, logs.Main, time.Now), MaxAge: time.Hour,
 	})
 }
 

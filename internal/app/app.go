@@ -18,6 +18,7 @@ import (
 	"plinth/internal/message"
 	"plinth/internal/observe"
 	"plinth/internal/pg"
+	"plinth/internal/ratelimit"
 	"plinth/internal/rpc"
 	"plinth/internal/tenant"
 )
@@ -31,10 +32,10 @@ type App struct {
 	db       databases
 	notifier *pg.Notifier
 	broker   broker.Broker
-	redis    *redis.Client
+	redis    redis.UniversalClient
 	bucket   *blob.Bucket // nil without S3_BUCKET
 	metrics  *observe.Metrics
-	limiter  *kv.Limiter
+	limiter  *ratelimit.Limiter
 
 	tenants  *tenant.Service
 	messages *message.Service
@@ -104,7 +105,7 @@ func build(ctx context.Context, cfg Config, logs *observe.Logs) (_ *App, err err
 	}
 
 	a.metrics = observe.NewMetrics()
-	a.limiter = kv.NewLimiter(a.redis, a.log, time.Now)
+	a.limiter = ratelimit.New(a.redis, a.log, time.Now)
 	admin, err := cfg.adminKey()
 	if err != nil {
 		return nil, err

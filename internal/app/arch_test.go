@@ -18,7 +18,7 @@ import (
 
 // The packages by their place in the house.
 var (
-	foundation = []string{"errs", "auth", "observe", "pg", "kv", "loop", "blob", "broker", "resource", "rpc"}
+	foundation = []string{"errs", "auth", "observe", "pg", "kv", "loop", "ratelimit", "blob", "broker", "resource", "rpc"}
 	domains    = []string{"message", "schedule", "file", "cache", "lock", "channel", "tenant"}
 	// edges are the imports from domain to domain; besides, every domain may use tenant.
 	edges = map[string][]string{"schedule": {"message"}, "file": {"message"}, "cache": {"message"}}
@@ -94,8 +94,17 @@ func importFaults(p goPackage) (faults []string) {
 			fault(path, "a domain may not")
 		case slices.Contains(foundation, strings.SplitN(from, "/", 2)[0]) && slices.Contains(domains, top):
 			fault(path, "the foundation stands without domains")
+		case from == "auth" && to != "errs":
+			fault(path, "everything stands on it, so it stands on errs alone")
 		case strings.HasPrefix(p.ImportPath, "plinth/cmd/") && to != "app" && (to != "dev" || p.ImportPath != "plinth/cmd/dev"):
 			fault(path, "a main chooses, nothing more")
+		}
+	}
+	if from == "auth" || from == "pg" {
+		for _, path := range p.Deps {
+			if strings.Contains(path, "redis") || strings.Contains(path, "jwt") || strings.Contains(path, "jwk") {
+				fault(path, "it stands without Redis and JWTs")
+			}
 		}
 	}
 	if p.ImportPath == "plinth/cmd/server" || p.ImportPath == "plinth/cmd/worker" {
@@ -160,6 +169,10 @@ func TestImportRulesBite(t *testing.T) {
 		{ImportPath: "plinth/internal/message", Imports: []string{"plinth/internal/schedule"}},
 		{ImportPath: "plinth/internal/rpc", Imports: []string{"plinth/internal/message"}},
 		{ImportPath: "plinth/internal/broker/amqp", Imports: []string{"plinth/internal/message"}},
+		{ImportPath: "plinth/internal/auth/oidc", Imports: []string{"plinth/internal/tenant"}},
+		{ImportPath: "plinth/internal/message", Imports: []string{"plinth/internal/auth/oidc"}},
+		{ImportPath: "plinth/internal/auth", Imports: []string{"plinth/internal/ratelimit"}},
+		{ImportPath: "plinth/internal/pg", Deps: []string{"github.com/redis/go-redis/v9"}},
 		{ImportPath: "plinth/cmd/server", Imports: []string{"plinth/internal/message"}},
 		{ImportPath: "plinth/cmd/server", Imports: []string{"plinth/internal/app"}, Deps: []string{"plinth/internal/dev"}},
 	} {

@@ -6,9 +6,10 @@ import (
 	"time"
 
 	"plinth/internal/auth"
+	"plinth/internal/auth/oidc"
 )
 
-// authenticator tells who has a token: an API key, or a JWT of the issuer where there is one. It is nil where AUTH_MODE is off.
+// authenticator returns what authenticates API keys, and JWTs if there is an issuer. It returns nil if AUTH_MODE is off.
 func (a *App) authenticator() auth.Authenticator {
 	if a.cfg.AuthMode == authOff {
 		return nil
@@ -16,7 +17,9 @@ func (a *App) authenticator() auth.Authenticator {
 	if a.cfg.AuthJWTIssuer == "" {
 		return a.tenants.Authenticate
 	}
-	issuer := auth.NewJWT(auth.JWTConfig{Issuer: a.cfg.AuthJWTIssuer, Audience: a.cfg.AuthJWTAudience}, &http.Client{}, time.Now, a.log)
+	issuer := oidc.New(oidc.Config{
+		Issuer: a.cfg.AuthJWTIssuer, Audience: a.cfg.AuthJWTAudience, Client: &http.Client{}, Now: time.Now, Log: a.log,
+	})
 	return func(ctx context.Context, token string) (*auth.Principal, error) {
 		if auth.IsKey(token) {
 			return a.tenants.Authenticate(ctx, token)
@@ -29,7 +32,7 @@ func (a *App) authenticator() auth.Authenticator {
 	}
 }
 
-// adminKey is what is kept of AUTH_ADMIN_KEY; zero where there is none.
+// adminKey returns the hash of AUTH_ADMIN_KEY, zero if it is not set.
 func (c *Config) adminKey() (auth.KeyHash, error) {
 	if c.AuthAdminKey == "" {
 		return auth.KeyHash{}, nil

@@ -13,6 +13,7 @@ import (
 
 	"github.com/caarlos0/env/v11"
 
+	"plinth/internal/auth"
 	"plinth/internal/kv"
 	"plinth/internal/rpc"
 )
@@ -62,9 +63,9 @@ type Config struct {
 	AuthJWTIssuer   string `env:"AUTH_JWT_ISSUER" help:"OpenID Connect issuer whose JWTs are taken, e.g. https://id.example.com; empty takes none"`
 	AuthJWTAudience string `env:"AUTH_JWT_AUDIENCE" help:"audience that the JWTs must be for; required with AUTH_JWT_ISSUER"`
 
-	RateLimitTenant  kv.Rate  `env:"RATE_LIMIT_TENANT" help:"most calls of a tenant that has no limit of its own, e.g. 1000/s, 5000/m or 10000/h; empty is no limit"`
-	RateLimitKey     kv.Rate  `env:"RATE_LIMIT_KEY" help:"most calls of an API key, or subject of JWTs, that has no limit of its own"`
-	RateLimitMethods []string `env:"RATE_LIMIT_METHODS" help:"most calls of a tenant to single methods, e.g. plinth.message.v1.MessageService/Publish=100/s,..."`
+	RateLimitTenant  auth.Rate `env:"RATE_LIMIT_TENANT" help:"most calls of a tenant that has no limit of its own, e.g. 1000/s, 5000/m or 10000/h; empty is no limit"`
+	RateLimitKey     auth.Rate `env:"RATE_LIMIT_KEY" help:"most calls of an API key, or subject of JWTs, that has no limit of its own"`
+	RateLimitMethods []string  `env:"RATE_LIMIT_METHODS" help:"most calls of a tenant to single methods, e.g. plinth.message.v1.MessageService/Publish=100/s,..."`
 
 	DatabaseURL       Secret `env:"DATABASE_URL,required" help:"PostgreSQL, e.g. postgres://user:password@host:5432/database"`
 	DatabaseDirectURL Secret `env:"DATABASE_DIRECT_URL" help:"PostgreSQL past a pooler, for what listens and migrates; empty is DATABASE_URL"`
@@ -165,7 +166,7 @@ func kindName(t reflect.Type) string {
 	switch {
 	case t == reflect.TypeFor[time.Duration]():
 		return "a duration such as 30s or 5m"
-	case t == reflect.TypeFor[kv.Rate]():
+	case t == reflect.TypeFor[auth.Rate]():
 		return "a number and the time, such as 100/s, 5000/m or 1000/h"
 	case t.Kind() == reflect.Bool:
 		return "true or false"
@@ -208,7 +209,10 @@ func (c *Config) problems(parsed []string) (problems []string) {
 	isURL("DATABASE_URL", c.DatabaseURL, "postgres", "postgresql")
 	isURL("DATABASE_DIRECT_URL", c.DatabaseDirectURL, "postgres", "postgresql")
 	check(c.DatabaseMaxConns >= 3, "DATABASE_MAX_CONNS", "must be at least 3")
-	isURL("REDIS_URL", c.RedisURL, "redis", "rediss")
+	if c.RedisURL != "" {
+		err := kv.CheckURL(string(c.RedisURL))
+		check(err == nil, "REDIS_URL", "%v", err)
+	}
 	oneOf("BROKER", c.Broker, rabbitMQ, postgresBroker)
 	check(c.Broker != rabbitMQ || c.AMQPURL != "", "AMQP_URL", "is required: %s", setting("AMQP_URL").help)
 	isURL("AMQP_URL", c.AMQPURL, "amqp", "amqps")
@@ -244,11 +248,11 @@ func (c *Config) authProblems(
 }
 
 // methodRates reads RATE_LIMIT_METHODS: rates by the paths of the methods.
-func methodRates(settings []string) (map[string]kv.Rate, error) {
-	rates := map[string]kv.Rate{}
+func methodRates(settings []string) (map[string]auth.Rate, error) {
+	rates := map[string]auth.Rate{}
 	for _, s := range settings {
 		name, text, _ := strings.Cut(s, "=")
-		rate, err := kv.ParseRate(text)
+		rate, err := auth.ParseRate(text)
 		if err != nil || !rate.IsLimit() || !rpc.IsMethod("/"+name) {
 			return nil, fmt.Errorf("has %q; it takes a method and its rate, such as plinth.message.v1.MessageService/Publish=100/s", s)
 		}

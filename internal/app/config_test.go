@@ -54,9 +54,9 @@ func TestEverythingWrongIsNamed(t *testing.T) {
 		"AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY go together", "AMQP_URL is not a URL", `BROKER is "kafka"; it takes rabbitmq, postgres`,
 		`CORS_ALLOWED_ORIGINS has "https://a.test/"`, `CORS_ALLOWED_ORIGINS has "app.test"`, `CORS_ALLOWED_ORIGINS has "https://*.*.test"`,
 		`CORS_ALLOWED_ORIGINS has "ftp://a.test"`, `CORS_ALLOWED_ORIGINS has "https://A.test"`,
-		"DATABASE_MAX_CONNS must be at least 1", "DATABASE_URL is not a URL", `HTTP_ADDR is "8080"`,
+		"DATABASE_MAX_CONNS must be at least 3", "DATABASE_URL is not a URL", `HTTP_ADDR is "8080"`,
 		`HTTP_REQUEST_TIMEOUT is "soon"; it takes a duration`, `LOG_FILE_MAX_AGE is "x"; it takes a whole number`,
-		"LOG_FILE_MAX_BACKUPS must not", "LOG_FILE_MAX_SIZE must be", `LOG_FORMAT is "xml"`, `LOG_LEVEL is "loud"`, "REDIS_URL is not a URL",
+		"LOG_FILE_MAX_BACKUPS must not", "LOG_FILE_MAX_SIZE must be", `LOG_FORMAT is "xml"`, `LOG_LEVEL is "loud"`, "REDIS_URL is not a Redis URL",
 		"S3_ENDPOINT is not a URL", "SHUTDOWN_TIMEOUT must be more", "TLS_CERT_FILE and TLS_KEY_FILE go together", `WORKER_INLINE is "maybe"; it takes true or false`)
 	if strings.Contains(err.Error(), "secret") {
 		t.Errorf("the message shows a password: %v", err)

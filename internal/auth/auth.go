@@ -4,9 +4,9 @@ import (
 	"context"
 	"slices"
 	"strings"
+	"sync/atomic"
 
 	"plinth/internal/errs"
-	"plinth/internal/kv"
 )
 
 // DefaultTenant is the tenant that is always there. Administrators act for it unless they name another.
@@ -20,38 +20,39 @@ const (
 	All = "*"
 )
 
-// Principal is who acts, and for whom.
+// Principal is who acts, and for whom. It is shared between calls and must not be changed.
 type Principal struct {
 	// ID tells principals apart in logs and records: "key:<id of the API key>", "jwt:<subject>", "admin" or "anonymous".
 	ID string
-	// Tenant is whom it acts for.
+	// Tenant is the one that the principal acts for.
 	Tenant Tenant
 	Scopes []string
-	// Rate limits the calls of this principal; zero is no limit. RateHint says where that is counted; nil does not.
-	Rate     kv.Rate
-	RateHint *kv.Hint
+	// Rate limits the calls of this principal. RateSlot is where the rate limiter keeps its bucket of the principal, so that it
+	// need not look the bucket up at each call; nil is none.
+	Rate     Rate
+	RateSlot *atomic.Value
 }
 
-// Tenant is whom a principal acts for, and what is allowed to it. It is shared and never changed.
+// Tenant is whom a principal acts for, and what that tenant may have.
 type Tenant struct {
 	Name string
-	// Rate limits the calls of all its principals together; zero is no limit. RateHint says where that is counted; nil does not.
-	Rate     kv.Rate
-	RateHint *kv.Hint
-	// Quotas that differ from the service's defaults, by their names. 0 is no limit.
+	// Rate limits the calls of all the tenant's principals together. RateSlot is the rate limiter's, as in Principal.
+	Rate     Rate
+	RateSlot *atomic.Value
+	// Quotas that differ from the service's defaults, by name. 0 is no limit.
 	Quotas map[string]int64
 }
 
-// Anonymous is everybody where AUTH_MODE is off.
+// Anonymous returns the principal of every call when AUTH_MODE is off.
 func Anonymous() *Principal {
 	return &Principal{ID: "anonymous", Tenant: Tenant{Name: DefaultTenant}, Scopes: []string{Admin}}
 }
 
-// IsAdmin says whether the principal may act for every tenant.
+// IsAdmin reports whether the principal may act for every tenant.
 func (p *Principal) IsAdmin() bool { return slices.Contains(p.Scopes, Admin) }
 
-// Allows says whether one of the principal's scopes covers scope: the same one, the domain's such as "queues.*", All or
-// Admin. An empty scope is covered by nothing.
+// Allows reports whether one of the principal's scopes covers scope: the same one, the domain's such as "queues.*", All or
+// Admin. Nothing covers an empty scope.
 func (p *Principal) Allows(scope string) bool {
 	domain, _, within := strings.Cut(scope, ".")
 	for _, has := range p.Scopes {
@@ -73,14 +74,14 @@ func (p *Principal) Allows(scope string) bool {
 
 type principalKey struct{}
 
-// With gives a context in which p acts.
+// With returns a context in which p acts.
 func With(ctx context.Context, p *Principal) context.Context {
 	return context.WithValue(ctx, principalKey{}, p)
 }
 
 var nobody = &Principal{}
 
-// From gives who acts in ctx; where nobody does, a principal without a name, a tenant and any scope.
+// From returns the principal that acts in ctx. If there is none, it returns one without an ID, a tenant and scopes.
 func From(ctx context.Context) *Principal {
 	if p, ok := ctx.Value(principalKey{}).(*Principal); ok {
 		return p
@@ -88,10 +89,11 @@ func From(ctx context.Context) *Principal {
 	return nobody
 }
 
-// TenantOf gives the name of the tenant that ctx acts for; empty where nobody acts.
+// TenantOf returns the name of the tenant that ctx acts for, or "" if nobody acts.
 func TenantOf(ctx context.Context) string { return From(ctx).Tenant.Name }
 
-// AsService gives a context in which the service itself acts for a tenant: a worker or a relay.
+// AsService returns a context in which the service itself acts for a tenant, such as a worker or a relay. If ctx acts for
+// that tenant already, it returns ctx.
 func AsService(ctx context.Context, tenant string) context.Context {
 	if TenantOf(ctx) == tenant {
 		return ctx
@@ -99,11 +101,11 @@ func AsService(ctx context.Context, tenant string) context.Context {
 	return With(ctx, &Principal{ID: "service", Tenant: Tenant{Name: tenant}, Scopes: []string{All}})
 }
 
-// Authenticator tells who has a token. Errors: Unauthenticated, PermissionDenied, Unavailable.
+// Authenticator returns the principal that a token belongs to. Errors: Unauthenticated, PermissionDenied, Unavailable.
 type Authenticator func(ctx context.Context, token string) (*Principal, error)
 
-// Bearer gives the token of an Authorization header (RFC 6750); the scheme's letters may be of either case. Errors:
-// Unauthenticated for a header that is missing, of another scheme, or given more than once.
+// Bearer returns the token of an Authorization header (RFC 6750), whose scheme is case-insensitive. Errors: Unauthenticated for
+// a header that is missing, of another scheme, or present more than once.
 func Bearer(headers []string) (string, error) {
 	if len(headers) == 0 {
 		return "", errs.New(errs.Unauthenticated, "authentication is required: send the header Authorization: Bearer <API key or JWT>")

@@ -19,10 +19,10 @@ const (
 	keyShownChars = 4
 )
 
-// KeyHash is what is kept of an API key.
+// KeyHash is the SHA-256 of an API key, which is all that is stored of one.
 type KeyHash [sha256.Size]byte
 
-// NewKey makes an API key.
+// NewKey returns a new API key.
 func NewKey() string {
 	random := make([]byte, 0, keyRandom)
 	for len(random) < keyRandom {
@@ -39,7 +39,7 @@ func NewKey() string {
 	return KeyPrefix + string(random) + string(digits[:])
 }
 
-// checksum is the CRC-32 of the random part, in the alphabet's digits.
+// checksum returns the CRC-32 of the random part, in digits of the alphabet.
 func checksum(random []byte) (digits [keyChecksum]byte) {
 	sum := crc32.ChecksumIEEE(random)
 	for i := range digits {
@@ -49,10 +49,10 @@ func checksum(random []byte) (digits [keyChecksum]byte) {
 	return digits
 }
 
-// IsKey says whether a token is meant to be an API key.
+// IsKey reports whether a token looks like an API key, rather than a JWT.
 func IsKey(token string) bool { return strings.HasPrefix(token, KeyPrefix) }
 
-// CheckKey finds typing errors, and what is no key at all. Errors: Unauthenticated.
+// CheckKey checks the form and the checksum of an API key, which catches typing errors. Errors: Unauthenticated.
 func CheckKey(key string) error {
 	text := []byte(key)
 	rest, found := bytes.CutPrefix(text, []byte(KeyPrefix))
@@ -62,11 +62,11 @@ func CheckKey(key string) error {
 	return nil
 }
 
-// HashKey gives what is kept of a key.
+// HashKey returns the hash of an API key.
 func HashKey(key string) KeyHash {
-	var room [64]byte // Keys have room in it, so that it need not be made for each call.
+	var room [64]byte // A key fits, so that nothing is allocated for each call.
 	return sha256.Sum256(append(room[:0], key...))
 }
 
-// ShownKey is the part of a key by which people tell it from others.
+// ShownKey returns the beginning of an API key, by which people tell it from others.
 func ShownKey(key string) string { return key[:len(KeyPrefix)+keyShownChars] }

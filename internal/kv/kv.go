@@ -1,27 +1,30 @@
-// Package kv is the way to Redis. Losing Redis costs speed, never truth: what must be true is a row in Postgres.
+// Package kv is the way to Redis: one server, a primary that Sentinel names, or a Cluster. Losing Redis costs speed, never truth:
+// what must be true is a row in Postgres. So every user of a client knows what to do when Away reports true.
+//
+// Keys begin with Key, which puts the keys of a tenant into one slot of a Cluster. Commands and scripts declare all their keys
+// and use those of one tenant; none asks for CONFIG or INFO, which hosted servers refuse.
 package kv
 
 import (
 	"context"
-	"errors"
 	"fmt"
 
 	"github.com/redis/go-redis/v9"
 	"go.uber.org/zap"
 )
 
-// Open makes a client for a URL such as redis://:password@host:6379/0. It connects when it is first used, and again
-// after each loss. The error for a bad URL does not repeat it, since it may hold a password.
-func Open(url string) (*redis.Client, error) {
-	options, err := redis.ParseURL(url)
+// Open returns a client for a URL that CheckURL accepts. It connects when it is first used, and again after each loss. It never
+// reads from replicas.
+func Open(url string) (redis.UniversalClient, error) {
+	open, err := parse(url)
 	if err != nil {
-		return nil, errors.New("not a Redis URL; write it as redis://user:password@host:6379/0")
+		return nil, err
 	}
-	return redis.NewClient(options), nil
+	return open(), nil
 }
 
-// LogTo has the clients of this process write to a log what they would write to standard error: at debug level, since whoever
-// uses a client says what its errors mean.
+// LogTo has the clients of this process write to a log what they would write to standard error. It writes at debug level, since
+// whoever uses a client reports its errors.
 func LogTo(log *zap.Logger) { redis.SetLogger(clientLog{log}) }
 
 type clientLog struct{ *zap.Logger }

@@ -12,9 +12,9 @@ import (
 	"plinth/internal/auth"
 	"plinth/internal/broker"
 	"plinth/internal/errs"
-	"plinth/internal/kv"
 	"plinth/internal/observe"
 	"plinth/internal/pg"
+	"plinth/internal/ratelimit"
 )
 
 // MaxDelay is how far ahead a message can be delivered.
@@ -82,7 +82,7 @@ func (s *Service) limitRate(ctx context.Context, n int) error {
 	if most == 0 || s.limiter == nil {
 		return nil
 	}
-	d := s.limiter.Take(ctx, int64(n), kv.Limit{Kind: "messages", Name: auth.TenantOf(ctx), Rate: kv.Rate{Count: most, Per: time.Second}})
+	d := s.limiter.Take(ctx, int64(n), ratelimit.Limit{Tenant: auth.TenantOf(ctx), Kind: "messages", Rate: auth.Rate{Count: most, Per: time.Second}})
 	switch {
 	case d.Allowed:
 		return nil

@@ -9,9 +9,9 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"plinth/internal/broker"
-	"plinth/internal/kv"
 	"plinth/internal/loop"
 	"plinth/internal/pg"
+	"plinth/internal/ratelimit"
 	"plinth/internal/tenant"
 )
 
@@ -32,7 +32,7 @@ type Service struct {
 	log      *zap.Logger
 	limits   Limits
 	quotas   quotas
-	limiter  *kv.Limiter
+	limiter  *ratelimit.Limiter
 	notifier *pg.Notifier
 	rates    *rates
 	topology *topology
@@ -50,7 +50,7 @@ type Config struct {
 	System   *pg.System // for the relay and what else is due; of its connections the relay leaves one to the others
 	Notifier *pg.Notifier
 	Broker   broker.Broker
-	Limiter  *kv.Limiter // counts what tenants publish in a second; nil does not
+	Limiter  *ratelimit.Limiter // counts what tenants publish in a second; nil does not
 	Limits   Limits
 	Log      *zap.Logger
 }

@@ -11,16 +11,16 @@ import (
 
 	"plinth/internal/auth"
 	"plinth/internal/errs"
-	"plinth/internal/kv"
+	"plinth/internal/ratelimit"
 )
 
 // Limits are what callers may do to the service. Zero is no limit.
 type Limits struct {
-	Tenant  kv.Rate            // calls of one tenant, unless the tenant has its own
-	Key     kv.Rate            // calls of one API key or other principal, unless the key has its own
-	Methods map[string]kv.Rate // calls of one tenant to one method, by the method's path
-	Calls   int                // unary calls at a time, at the most; see concurrency
-	Streams int                // streams at a time
+	Tenant  auth.Rate            // calls of one tenant, unless the tenant has its own
+	Key     auth.Rate            // calls of one API key or other principal, unless the key has its own
+	Methods map[string]auth.Rate // calls of one tenant to one method, by the method's path
+	Calls   int                  // unary calls at a time, at the most; see concurrency
+	Streams int                  // streams at a time
 }
 
 // limitRate takes the call out of every rate that it counts for, or refuses it. The headers of
@@ -30,19 +30,21 @@ func (s *Stack) limitRate(ctx context.Context, c *call, m method) error {
 		return nil
 	}
 	p := auth.From(ctx)
-	var limits [3]kv.Limit
+	tenant, owner := p.Tenant.Name, p.Tenant.Name
+	if p.IsAdmin() {
+		owner = auth.DefaultTenant // Of the key's limit: it is one, whichever tenant the key acts for.
+	}
+	var limits [3]ratelimit.Limit
 	n := 0
-	add := func(kind, whose string, rate kv.Rate, hint *kv.Hint) {
-		if rate.IsLimit() {
-			limits[n] = kv.Limit{Kind: kind, Name: whose, Rate: rate, Hint: hint}
+	add := func(limit ratelimit.Limit) {
+		if limit.Rate.IsLimit() {
+			limits[n] = limit
 			n++
 		}
 	}
-	add("tenant", p.Tenant.Name, either(p.Tenant.Rate, s.Limits.Tenant), p.Tenant.RateHint)
-	add("key", p.ID, either(p.Rate, s.Limits.Key), p.RateHint)
-	if rate, ok := s.Limits.Methods[c.procedure]; ok {
-		add("method", p.Tenant.Name+c.procedure, rate, nil)
-	}
+	add(ratelimit.Limit{Tenant: tenant, Kind: "tenant", Rate: either(p.Tenant.Rate, s.Limits.Tenant), Slot: p.Tenant.RateSlot})
+	add(ratelimit.Limit{Tenant: owner, Kind: "key", Name: p.ID, Rate: either(p.Rate, s.Limits.Key), Slot: p.RateSlot})
+	add(ratelimit.Limit{Tenant: tenant, Kind: "method", Name: c.procedure, Rate: s.Limits.Methods[c.procedure]})
 	if n == 0 {
 		return nil
 	}
@@ -57,14 +59,14 @@ func (s *Stack) limitRate(ctx context.Context, c *call, m method) error {
 		d.Kind, d.Limit, d.RetryAfter.Round(time.Millisecond)).Because("RATE_LIMITED").After(d.RetryAfter)
 }
 
-func either(own, general kv.Rate) kv.Rate {
+func either(own, general auth.Rate) auth.Rate {
 	if own.IsLimit() {
 		return own
 	}
 	return general
 }
 
-func setRateHeaders(h http.Header, d kv.Decision) {
+func setRateHeaders(h http.Header, d ratelimit.Decision) {
 	text := appendItem(make([]byte, 0, 128), d.Kind, "q", d.Limit.Count, "w", d.Limit.Per)
 	end := len(text)
 	both := string(appendItem(text, d.Kind, "r", d.Remaining, "t", d.Reset))

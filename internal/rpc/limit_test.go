@@ -19,7 +19,8 @@ import (
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 
 	messagev1 "plinth/api/plinth/message/v1"
-	"plinth/internal/kv"
+	"plinth/internal/auth"
+	"plinth/internal/ratelimit"
 	"plinth/internal/rpc"
 )
 
@@ -29,10 +30,10 @@ func serveAlone(t *testing.T, handler http.Handler) (url string) {
 	return server.URL
 }
 
-func newLimiter(t *testing.T) *kv.Limiter {
+func newLimiter(t *testing.T) *ratelimit.Limiter {
 	client := redis.NewClient(&redis.Options{Addr: miniredis.RunT(t).Addr()})
 	t.Cleanup(func() { _ = client.Close() })
-	return kv.NewLimiter(client, zap.NewNop(), time.Now)
+	return ratelimit.New(client, zap.NewNop(), time.Now)
 }
 
 var publishing = &messagev1.PublishRequest{Queue: "q", Payload: &messagev1.PublishRequest_Message{Message: "hello"}}
@@ -40,9 +41,9 @@ var publishing = &messagev1.PublishRequest{Queue: "q", Payload: &messagev1.Publi
 // Each kind of limit refuses what is too much, and says when to come back, over every protocol.
 func TestRateLimits(t *testing.T) {
 	t.Parallel()
-	rate := kv.Rate{Count: 2, Per: time.Hour}
+	rate := auth.Rate{Count: 2, Per: time.Hour}
 	for kind, limits := range map[string]rpc.Limits{
-		"tenant": {Tenant: rate}, "key": {Key: rate}, "method": {Methods: map[string]kv.Rate{procedure: rate}},
+		"tenant": {Tenant: rate}, "key": {Key: rate}, "method": {Methods: map[string]auth.Rate{procedure: rate}},
 	} {
 		for protocol, options := range map[string][]connect.ClientOption{
 			"connect": nil, "grpc": {connect.WithGRPC()}, "grpcweb": {connect.WithGRPCWeb()},
@@ -84,11 +85,11 @@ func TestWhoseRate(t *testing.T) {
 	t.Parallel()
 	keys := newKeyring()
 	own := *keys.tokens["publisher"]
-	own.ID, own.Rate = "own", kv.Rate{Count: 2, Per: time.Hour}
+	own.ID, own.Rate = "own", auth.Rate{Count: 2, Per: time.Hour}
 	keys.tokens["own"] = &own
 	f := configured(t, stub{publish: whose}, rpc.Config{
 		Timeout: time.Minute, Authenticate: keys.authenticate, ActFor: keys.actFor, Limiter: newLimiter(t),
-		Limits: rpc.Limits{Key: kv.Rate{Count: 5, Per: time.Hour}, Methods: map[string]kv.Rate{procedure: {Count: 4, Per: time.Hour}}},
+		Limits: rpc.Limits{Key: auth.Rate{Count: 5, Per: time.Hour}, Methods: map[string]auth.Rate{procedure: {Count: 4, Per: time.Hour}}},
 	})
 	allowed := func(options ...connect.ClientOption) (n int) {
 		client := messagev1.NewMessageServiceClient(h2c(), f.url, options...)
@@ -116,7 +117,7 @@ func TestWrongCredentials(t *testing.T) {
 	keys := newKeyring()
 	f := configured(t, stub{publish: whose}, rpc.Config{
 		Timeout: time.Minute, Authenticate: keys.authenticate, ActFor: keys.actFor, Limiter: newLimiter(t),
-		Limits: rpc.Limits{Tenant: kv.Rate{Count: 2, Per: time.Hour}, Key: kv.Rate{Count: 2, Per: time.Hour}},
+		Limits: rpc.Limits{Tenant: auth.Rate{Count: 2, Per: time.Hour}, Key: auth.Rate{Count: 2, Per: time.Hour}},
 	})
 	for range 200 {
 		if status := f.with(t, "POST", route, "Bearer wrong", good).StatusCode; status != http.StatusUnauthorized {
@@ -133,7 +134,7 @@ func TestRateLimitHeaders(t *testing.T) {
 	keys := newKeyring()
 	f := configured(t, stub{publish: whose}, rpc.Config{
 		Timeout: time.Minute, Authenticate: keys.authenticate, ActFor: keys.actFor, Limiter: newLimiter(t),
-		Limits: rpc.Limits{Tenant: kv.Rate{Count: 1000, Per: time.Hour}, Key: kv.Rate{Count: 2, Per: time.Minute}},
+		Limits: rpc.Limits{Tenant: auth.Rate{Count: 1000, Per: time.Hour}, Key: auth.Rate{Count: 2, Per: time.Minute}},
 	})
 	for i, want := range []struct {
 		status             int

@@ -10,7 +10,7 @@ import (
 	"go.uber.org/zap"
 
 	"plinth/internal/auth"
-	"plinth/internal/kv"
+	"plinth/internal/ratelimit"
 )
 
 // Limits of one message. Four MiB is what gRPC clients take by default; below one KiB compression costs the server three
@@ -34,7 +34,7 @@ type Config struct {
 	Denied       func(procedure string) // counts what was refused for who asked; nil does not
 
 	Limits  Limits
-	Limiter *kv.Limiter // nil limits no rates
+	Limiter *ratelimit.Limiter // nil limits no rates
 
 	Draining context.Context // ends when streams are to finish; nil never does
 	MaxAge   time.Duration   // of connections and streams; 0 is no limit

@@ -11,7 +11,6 @@ import (
 
 	"plinth/internal/auth"
 	"plinth/internal/errs"
-	"plinth/internal/kv"
 )
 
 const (
@@ -46,7 +45,7 @@ type holder struct {
 	expires   time.Time    // zero is never
 	refused   error        // why it is not let in
 	usedAt    atomic.Int64 // in Unix nanoseconds, as it was noted last
-	hint      kv.Hint      // of the principal's rate
+	slot      atomic.Value // for the rate limiter
 }
 
 const keyPrincipal = "key:"
@@ -86,7 +85,7 @@ func (s *Service) holders(ctx context.Context, hashes []auth.KeyHash, common *co
 		k, t := f.key, f.tenant
 		h := &holder{expires: k.ExpiresAt}
 		record, scopes := common.of(t, k.Scopes)
-		h.principal = auth.Principal{ID: keyPrincipal + k.ID, Tenant: record, Scopes: scopes, Rate: k.Rate, RateHint: &h.hint}
+		h.principal = auth.Principal{ID: keyPrincipal + k.ID, Tenant: record, Scopes: scopes, Rate: k.Rate, RateSlot: &h.slot}
 		switch {
 		case !k.RevokedAt.IsZero():
 			h.refused = errs.New(errs.Unauthenticated, "this API key was revoked; ask an administrator for another")

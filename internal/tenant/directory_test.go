@@ -14,7 +14,6 @@ import (
 
 	"plinth/internal/auth"
 	"plinth/internal/errs"
-	"plinth/internal/kv"
 	"plinth/internal/pg"
 	"plinth/internal/pg/pgtest"
 	"plinth/internal/tenant"
@@ -46,7 +45,7 @@ func TestChangesAreInEffectWithinASecond(t *testing.T) {
 	}
 	soon("revoked", func() bool { _, err := other.Authenticate(ctx, revoked); return errs.Is(err, errs.Unauthenticated) })
 	if _, err := f.UpdateTenant(ctx, "acme", func(c *tenant.Tenant) {
-		c.Rate, c.Quotas = kv.Rate{Count: 3, Per: time.Second}, map[string]int64{"queues": 1}
+		c.Rate, c.Quotas = auth.Rate{Count: 3, Per: time.Second}, map[string]int64{"queues": 1}
 	}); err != nil {
 		t.Fatal(err)
 	}

@@ -8,7 +8,6 @@ import (
 	"github.com/jackc/pgx/v5/pgtype"
 
 	"plinth/internal/auth"
-	"plinth/internal/kv"
 	"plinth/internal/pg"
 )
 
@@ -24,7 +23,7 @@ func scanKey(row pgx.Row, more ...any) (k Key, err error) {
 		return Key{}, err
 	}
 	k.ExpiresAt, k.RevokedAt, k.LastUsedAt = unlessNever(expires), unlessNever(revoked), unlessNever(used)
-	k.Rate, err = kv.ParseRate(rate)
+	k.Rate, err = auth.ParseRate(rate)
 	return k, err
 }
 
@@ -94,7 +93,7 @@ func selectHolders(ctx context.Context, db *pg.System, hashes []auth.KeyHash) (m
 		if f.key, err = scanKey(rows, append(tenantFields(&f.tenant, &rate), &hash)...); err != nil {
 			return nil, err
 		}
-		if f.tenant.Rate, err = kv.ParseRate(rate); err != nil {
+		if f.tenant.Rate, err = auth.ParseRate(rate); err != nil {
 			return nil, err
 		}
 		all[auth.KeyHash(hash)] = f

@@ -6,8 +6,8 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	tenantv1 "plinth/api/plinth/tenant/v1"
+	"plinth/internal/auth"
 	"plinth/internal/errs"
-	"plinth/internal/kv"
 	"plinth/internal/resource"
 	"plinth/internal/rpc"
 )
@@ -67,10 +67,10 @@ func changeFromProto(req *tenantv1.UpdateTenantRequest) (func(*Tenant), error) {
 	})
 }
 
-func rateFromProto(text string) (kv.Rate, error) {
-	rate, err := kv.ParseRate(text)
+func rateFromProto(text string) (auth.Rate, error) {
+	rate, err := auth.ParseRate(text)
 	if err != nil {
-		return kv.Rate{}, errs.New(errs.InvalidArgument, "rate_limit: %v", err)
+		return auth.Rate{}, errs.New(errs.InvalidArgument, "rate_limit: %v", err)
 	}
 	return rate, nil
 }

@@ -7,14 +7,14 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
-	"plinth/internal/kv"
+	"plinth/internal/auth"
 	"plinth/internal/pg"
 )
 
 // tenantColumns are what scanTenant reads.
 const tenantColumns = `t.name, t.display_name, t.disabled, t.rate_limit, t.quotas, t.created_at`
 
-// tenantFields are where tenantColumns go; the rate is for kv.ParseRate.
+// tenantFields are where tenantColumns go; the rate is for auth.ParseRate.
 func tenantFields(t *Tenant, rate *string) []any {
 	return []any{&t.Name, &t.DisplayName, &t.Disabled, rate, &t.Quotas, &t.CreatedAt}
 }
@@ -24,7 +24,7 @@ func scanTenant(row pgx.Row) (t Tenant, err error) {
 	if err := row.Scan(tenantFields(&t, &rate)...); err != nil {
 		return Tenant{}, err
 	}
-	t.Rate, err = kv.ParseRate(rate)
+	t.Rate, err = auth.ParseRate(rate)
 	return t, err
 }
 

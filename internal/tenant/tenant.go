@@ -4,12 +4,12 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 	"unicode/utf8"
 
 	"plinth/internal/auth"
 	"plinth/internal/errs"
-	"plinth/internal/kv"
 )
 
 var namePattern = regexp.MustCompile(`^[a-z][a-z0-9-]{0,62}$`)
@@ -37,7 +37,7 @@ type Tenant struct {
 	Name        string
 	DisplayName string // for people
 	Disabled    bool
-	Rate        kv.Rate          // of its calls; zero is the service's default
+	Rate        auth.Rate        // of its calls; zero is the service's default
 	Quotas      map[string]int64 // that differ from the service's defaults; 0 is no limit
 	CreatedAt   time.Time
 	Usage       map[string]int64 // of what the quotas count; only Service.GetTenant fills it in
@@ -45,7 +45,7 @@ type Tenant struct {
 
 // record is the tenant as principals carry it.
 func (t Tenant) record() auth.Tenant {
-	return auth.Tenant{Name: t.Name, Rate: t.Rate, Quotas: t.Quotas, RateHint: new(kv.Hint)}
+	return auth.Tenant{Name: t.Name, Rate: t.Rate, Quotas: t.Quotas, RateSlot: new(atomic.Value)}
 }
 
 // Key is an API key, without the key itself.
@@ -55,7 +55,7 @@ type Key struct {
 	DisplayName string
 	Prefix      string // by which people tell it from others
 	Scopes      []string
-	Rate        kv.Rate // of the calls with it; zero is the service's default
+	Rate        auth.Rate // of the calls with it; zero is the service's default
 	CreatedAt   time.Time
 	ExpiresAt   time.Time // zero is never; likewise
 	RevokedAt   time.Time

@@ -8,7 +8,6 @@ import (
 
 	"plinth/internal/auth"
 	"plinth/internal/errs"
-	"plinth/internal/kv"
 	"plinth/internal/tenant"
 )
 
@@ -17,7 +16,7 @@ func TestTenants(t *testing.T) {
 	f := newFixture(t)
 	ctx := t.Context()
 	made, err := f.CreateTenant(ctx, tenant.Tenant{
-		Name: "acme", DisplayName: "Acme Ltd.", Rate: kv.Rate{Count: 5, Per: time.Minute}, Quotas: map[string]int64{"queues": 7},
+		Name: "acme", DisplayName: "Acme Ltd.", Rate: auth.Rate{Count: 5, Per: time.Minute}, Quotas: map[string]int64{"queues": 7},
 	})
 	if err != nil || made.CreatedAt.IsZero() || made.Rate.String() != "5/m" || made.Quotas["queues"] != 7 || made.DisplayName != "Acme Ltd." {
 		t.Errorf("made %+v, %v", made, err)
@@ -39,7 +38,7 @@ func TestTenants(t *testing.T) {
 	wantKind(t, err, errs.NotFound)
 	_, err = f.UpdateTenant(ctx, auth.DefaultTenant, func(c *tenant.Tenant) { c.Disabled = true })
 	wantKind(t, err, errs.FailedPrecondition)
-	if _, err := f.UpdateTenant(ctx, "acme", func(c *tenant.Tenant) { c.Disabled, c.Rate = true, kv.Rate{} }); err != nil {
+	if _, err := f.UpdateTenant(ctx, "acme", func(c *tenant.Tenant) { c.Disabled, c.Rate = true, auth.Rate{} }); err != nil {
 		t.Fatal(err)
 	}
 	if err := f.queue(ctx, "acme", "q"); err != nil {
@@ -131,7 +130,7 @@ func TestKeys(t *testing.T) {
 	f.tenant(t, "acme")
 	expires := time.Now().Add(time.Hour).Truncate(time.Microsecond)
 	secret, k, err := f.CreateApiKey(ctx, tenant.Key{
-		Tenant: "acme", DisplayName: "ci", Scopes: []string{"queues.read", "messages.*"}, Rate: kv.Rate{Count: 9, Per: time.Hour}, ExpiresAt: expires,
+		Tenant: "acme", DisplayName: "ci", Scopes: []string{"queues.read", "messages.*"}, Rate: auth.Rate{Count: 9, Per: time.Hour}, ExpiresAt: expires,
 	})
 	if err != nil || !strings.HasPrefix(secret, k.Prefix) || len(k.Prefix) >= len(secret)/2 || k.Tenant != "acme" || !k.ExpiresAt.Equal(expires) ||
 		!k.RevokedAt.IsZero() || !k.LastUsedAt.IsZero() {

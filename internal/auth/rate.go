@@ -1,4 +1,4 @@
-package kv
+package auth
 
 import (
 	"fmt"
@@ -7,7 +7,8 @@ import (
 	"time"
 )
 
-// Rate is how many of something are allowed in which time: Count at once, and then one each Per/Count. Zero is no limit.
+// Rate is how many of something are allowed in which time: Count at once, and then one every Per/Count. The zero Rate is no
+// limit.
 type Rate struct {
 	Count int64
 	Per   time.Duration
@@ -17,7 +18,7 @@ var periods = map[string]time.Duration{"s": time.Second, "m": time.Minute, "h": 
 
 const maxRateCount = 999_999_999
 
-// ParseRate reads a rate such as 100/s, 5000/m or 1000/h; an empty text is no limit.
+// ParseRate parses a rate such as 100/s, 5000/m or 1000/h. An empty text is no limit.
 func ParseRate(text string) (Rate, error) {
 	if text == "" {
 		return Rate{}, nil
@@ -30,7 +31,7 @@ func ParseRate(text string) (Rate, error) {
 	return Rate{int64(n), periods[period]}, nil
 }
 
-// String is the rate as ParseRate reads it.
+// String returns the rate in the form that ParseRate accepts.
 func (r Rate) String() string {
 	for name, period := range periods {
 		if r.Count > 0 && r.Per == period {
@@ -40,11 +41,11 @@ func (r Rate) String() string {
 	return ""
 }
 
-// UnmarshalText reads the rate as ParseRate does.
+// UnmarshalText implements encoding.TextUnmarshaler with ParseRate.
 func (r *Rate) UnmarshalText(text []byte) (err error) {
 	*r, err = ParseRate(string(text))
 	return err
 }
 
-// IsLimit says whether there is a limit at all.
+// IsLimit reports whether r limits anything.
 func (r Rate) IsLimit() bool { return r.Count > 0 && r.Per > 0 }

@@ -1,4 +1,4 @@
-package kv_test
+package ratelimit_test
 
 import (
 	"context"
@@ -11,7 +11,9 @@ import (
 	"go.uber.org/zap/zapcore"
 	"go.uber.org/zap/zaptest/observer"
 
+	"plinth/internal/auth"
 	"plinth/internal/kv"
+	"plinth/internal/ratelimit"
 )
 
 func eventually(t *testing.T, what string, is func() bool) {
@@ -44,7 +46,7 @@ func TestRedisAwayAndBack(t *testing.T) {
 	l := newLimiter(t, "redis://"+c.Addr(), zap.New(core), c.now)
 	limit, wide, narrow := limitOf(t, 10, time.Hour), limitOf(t, 40, time.Hour), limitOf(t, 2, time.Hour)
 	hot := limitOf(t, 1_000, time.Second)
-	l.SetPatience(2 * time.Second)
+	l.SetReplyLimit(2 * time.Second)
 	l.Take(t.Context(), 6, limit)
 	c.Close()
 	if n := l.until(t, limit); n != 4 {
@@ -130,7 +132,7 @@ func TestSlowRedis(t *testing.T) {
 	core, logs := observer.New(zap.InfoLevel)
 	c := newClock(t)
 	l := newLimiter(t, "redis://"+listener.Addr().String(), zap.New(core), c.now)
-	l.SetPatience(50 * time.Millisecond)
+	l.SetReplyLimit(50 * time.Millisecond)
 	limit := limitOf(t, 40, time.Hour)
 
 	// Several callers find out at the same time.
@@ -184,21 +186,21 @@ func TestCallerGoesAway(t *testing.T) {
 	})
 }
 
-func BenchmarkTakeHot(b *testing.B) { benchmarkTake(b, kv.Rate{Count: 1_000_000, Per: time.Second}) }
+func BenchmarkTakeHot(b *testing.B) { benchmarkTake(b, auth.Rate{Count: 1_000_000, Per: time.Second}) }
 
 func BenchmarkTakeThreeLimits(b *testing.B) {
-	benchmarkTake(b, kv.Rate{Count: 1_000_000, Per: time.Second}, kv.Rate{Count: 60_000_000, Per: time.Minute},
-		kv.Rate{Count: 2_000_000, Per: time.Second})
+	benchmarkTake(b, auth.Rate{Count: 1_000_000, Per: time.Second}, auth.Rate{Count: 60_000_000, Per: time.Minute},
+		auth.Rate{Count: 2_000_000, Per: time.Second})
 }
 
-func benchmarkTake(b *testing.B, rates ...kv.Rate) {
+func benchmarkTake(b *testing.B, rates ...auth.Rate) {
 	client, err := kv.Open(realRedis(b))
 	if err != nil {
 		b.Fatal(err)
 	}
 	defer client.Close()
-	l := kv.NewLimiter(client, zap.NewNop(), time.Now)
-	var limits []kv.Limit
+	l := ratelimit.New(client, zap.NewNop(), time.Now)
+	var limits []ratelimit.Limit
 	for _, rate := range rates {
 		limits = append(limits, limitOf(b, rate.Count, rate.Per))
 	}

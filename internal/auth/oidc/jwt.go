@@ -1,4 +1,4 @@
-package auth
+package oidc
 
 import (
 	"context"
@@ -15,83 +15,87 @@ import (
 	"github.com/golang-jwt/jwt/v5"
 	"go.uber.org/zap"
 
+	"plinth/internal/auth"
 	"plinth/internal/errs"
 )
 
-// JWTConfig says whose JWTs are believed. Neither may be empty.
-type JWTConfig struct {
-	Issuer   string // URL of the OIDC issuer, exactly as it names itself; its discovery document is below it
-	Audience string // must be among the token's aud
+// Config is whose JWTs a Verifier accepts, and what it works with. All fields are required.
+type Config struct {
+	Issuer   string       // URL of the OIDC issuer, exactly as it names itself; its discovery document is below it
+	Audience string       // must be among the token's aud
+	Client   *http.Client // for requests to the issuer; the Verifier sets its own timeout
+	Now      func() time.Time
+	Log      *zap.Logger
 }
 
 const (
 	clockSkew  = time.Minute
 	maxToken   = 16 << 10 // bytes
 	maxSubject = 255      // bytes, as in OpenID Connect Core 1.0, section 2
-	// A token that was verified is believed for so long without its signature being checked again.
+	// How long a token is accepted after its signature was checked, before it is checked again.
 	verifiedFor = 5 * time.Minute
 	maxVerified = 10_000 // tokens
 )
 
-// JWT tells who has a JWT of one issuer (RFC 7519). Its signature is checked with the issuer's own keys, by public-key
-// algorithms alone; iss, aud, sub and exp are needed, and the clocks may differ by a minute.
-type JWT struct {
+// Verifier verifies the JWTs (RFC 7519) of one issuer. It checks signatures with the issuer's own keys and accepts only
+// public-key algorithms. The claims iss, aud, sub and exp are required; clocks may differ by a minute.
+type Verifier struct {
 	issuer   *issuer
 	audience string
 	parser   *jwt.Parser
 	now      func() time.Time
 }
 
-// NewJWT asks the issuer nothing yet: it may be away at the start. Requests go through client, with a timeout of their own.
-func NewJWT(cfg JWTConfig, client *http.Client, now func() time.Time, log *zap.Logger) *JWT {
-	return &JWT{
-		issuer:   newIssuer(cfg.Issuer, client, now, log),
+// New returns a Verifier. It does not contact the issuer, which may be unavailable at the start.
+func New(cfg Config) *Verifier {
+	return &Verifier{
+		issuer:   newIssuer(cfg.Issuer, cfg.Client, cfg.Now, cfg.Log),
 		audience: cfg.Audience,
-		now:      now,
+		now:      cfg.Now,
 		parser: jwt.NewParser(
 			jwt.WithValidMethods([]string{"RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"}),
 			jwt.WithIssuer(cfg.Issuer), jwt.WithAudience(cfg.Audience),
-			jwt.WithExpirationRequired(), jwt.WithIssuedAt(), jwt.WithLeeway(clockSkew), jwt.WithTimeFunc(now),
+			jwt.WithExpirationRequired(), jwt.WithIssuedAt(), jwt.WithLeeway(clockSkew), jwt.WithTimeFunc(cfg.Now),
 			jwt.WithStrictDecoding(),
 		),
 	}
 }
 
-// Authenticate gives the principal of a token: `jwt:` and its sub, the tenant of its claim `tenant` (else DefaultTenant), and
-// the scopes of its claim `scope` (RFC 8693), else `scp`. The principal is shared between calls: nobody may change it.
-// Errors: Unauthenticated; Unavailable where the issuer's keys cannot be had.
-func (j *JWT) Authenticate(ctx context.Context, token string) (*Principal, error) {
+// Authenticate returns the principal of a token. Its ID is `jwt:` and the claim sub, its tenant the claim `tenant` (else
+// auth.DefaultTenant), its scopes the claim `scope` (RFC 8693), else `scp`. The principal is shared between calls and must
+// not be changed. Errors: Unauthenticated; Unavailable if the issuer's keys cannot be fetched.
+func (v *Verifier) Authenticate(ctx context.Context, token string) (*auth.Principal, error) {
 	if len(token) > maxToken {
 		return nil, errs.New(errs.Unauthenticated, "the token is longer than 16 KiB: it is none of the issuer's")
 	}
-	keys, err := j.issuer.current(ctx)
+	keys, err := v.issuer.current(ctx)
 	if err != nil {
 		return nil, err
 	}
 	hash := sha256.Sum256([]byte(token))
-	if p := keys.verified.get(hash, j.now()); p != nil {
+	if p := keys.verified.get(hash, v.now()); p != nil {
 		return p, nil
 	}
 	claims := jwt.MapClaims{} // Not a struct: its fields would be found in upper case as well.
-	_, err = j.parser.ParseWithClaims(token, claims, func(t *jwt.Token) (key any, err error) {
-		keys, key, err = j.key(ctx, keys, t)
+	_, err = v.parser.ParseWithClaims(token, claims, func(t *jwt.Token) (key any, err error) {
+		keys, key, err = v.key(ctx, keys, t)
 		return key, err
 	})
 	if err != nil {
-		return nil, j.refusal(err)
+		return nil, v.refusal(err)
 	}
 	p, err := principalOf(claims)
 	if err != nil {
 		return nil, err
 	}
 	if expires, err := claims.GetExpirationTime(); err == nil && expires != nil {
-		keys.verified.put(hash, p, earlier(expires.Add(clockSkew), j.now().Add(verifiedFor)))
+		keys.verified.put(hash, p, earlier(expires.Add(clockSkew), v.now().Add(verifiedFor)))
 	}
 	return p, nil
 }
 
-// key gives the public key that a token names, and the set that has it: newer ones than keys where they lack it.
-func (j *JWT) key(ctx context.Context, keys *keySet, t *jwt.Token) (*keySet, any, error) {
+// key returns the public key that a token names and the key set that holds it, which is newer than keys if keys lacks it.
+func (v *Verifier) key(ctx context.Context, keys *keySet, t *jwt.Token) (*keySet, any, error) {
 	// Whoever does not understand what a token calls critical has to refuse it (RFC 7515, section 4.1.11).
 	if _, critical := t.Header["crit"]; critical {
 		return nil, nil, errs.New(errs.Unauthenticated, "the token has the header crit: extensions are not supported")
@@ -99,7 +103,7 @@ func (j *JWT) key(ctx context.Context, keys *keySet, t *jwt.Token) (*keySet, any
 	id, _ := t.Header["kid"].(string)
 	if id != "" && !keys.has(id) {
 		var err error
-		if keys, err = j.issuer.newer(ctx, keys); err != nil {
+		if keys, err = v.issuer.newer(ctx, keys); err != nil {
 			return nil, nil, err
 		}
 	}
@@ -110,8 +114,9 @@ func (j *JWT) key(ctx context.Context, keys *keySet, t *jwt.Token) (*keySet, any
 	return keys, key, nil
 }
 
-// refusal says why a token is refused. The library's own errors may repeat parts of the token, and are kept from the log too.
-func (j *JWT) refusal(err error) error {
+// refusal returns the error for a token that was not accepted. It does not wrap the library's error, which may repeat parts of
+// the token and must not reach the log either.
+func (v *Verifier) refusal(err error) error {
 	var own *errs.Error
 	switch {
 	case errors.As(err, &own):
@@ -121,9 +126,9 @@ func (j *JWT) refusal(err error) error {
 	case errors.Is(err, jwt.ErrTokenNotValidYet), errors.Is(err, jwt.ErrTokenUsedBeforeIssued):
 		return errs.New(errs.Unauthenticated, "the token is not valid yet: wait, or set the clock of the issuer")
 	case errors.Is(err, jwt.ErrTokenInvalidIssuer):
-		return errs.New(errs.Unauthenticated, "the token is of another issuer: get one of %s", j.issuer.url)
+		return errs.New(errs.Unauthenticated, "the token is of another issuer: get one of %s", v.issuer.url)
 	case errors.Is(err, jwt.ErrTokenInvalidAudience):
-		return errs.New(errs.Unauthenticated, "the token is for another audience: get one for %s", j.audience)
+		return errs.New(errs.Unauthenticated, "the token is for another audience: get one for %s", v.audience)
 	case errors.Is(err, jwt.ErrTokenInvalidClaims):
 		return errs.New(errs.Unauthenticated, "the token's claims iss, aud and exp are needed, and nbf and iat must be times")
 	case errors.Is(err, jwt.ErrTokenSignatureInvalid):
@@ -133,16 +138,17 @@ func (j *JWT) refusal(err error) error {
 	}
 }
 
-// tenantName is the form that the names of tenants have (plinth.tenant.v1).
+// tenantName is the form of a tenant's name (plinth.tenant.v1).
 var tenantName = regexp.MustCompile(`^[a-z][a-z0-9-]{0,62}$`)
 
-// principalOf refuses a claim that is there and is not understood: what it meant to say might be less.
-func principalOf(claims jwt.MapClaims) (*Principal, error) {
+// principalOf returns the principal that claims describe. It refuses a claim that is present but not understood, since that
+// claim might have meant fewer rights.
+func principalOf(claims jwt.MapClaims) (*auth.Principal, error) {
 	subject, _ := claims["sub"].(string)
 	if subject == "" || len(subject) > maxSubject || strings.ContainsFunc(subject, isUnprintable) {
 		return nil, errs.New(errs.Unauthenticated, "the token's claim sub must be 1 to %d bytes of printable text", maxSubject)
 	}
-	tenant := DefaultTenant
+	tenant := auth.DefaultTenant
 	if claim, has := claims["tenant"]; has {
 		tenant, _ = claim.(string)
 		if !tenantName.MatchString(tenant) {
@@ -160,13 +166,14 @@ func principalOf(claims jwt.MapClaims) (*Principal, error) {
 			return nil, err
 		}
 	}
-	return &Principal{ID: "jwt:" + subject, Tenant: Tenant{Name: tenant}, Scopes: scopes}, nil
+	return &auth.Principal{ID: "jwt:" + subject, Tenant: auth.Tenant{Name: tenant}, Scopes: scopes}, nil
 }
 
-// isUnprintable includes what a text that is no UTF-8 was read as, so that no two subjects become one.
+// isUnprintable reports whether r may not stand in a subject. That includes what invalid UTF-8 decodes to: otherwise two
+// subjects could become one.
 func isUnprintable(r rune) bool { return r == utf8.RuneError || !unicode.IsPrint(r) }
 
-// scopesOf reads scopes from a text with spaces between them, or from a list.
+// scopesOf returns the scopes of a claim: a string with spaces between them, or a list.
 func scopesOf(claim any) ([]string, error) {
 	switch claim := claim.(type) {
 	case string:
@@ -192,19 +199,19 @@ func earlier(a, b time.Time) time.Time {
 	return b
 }
 
-// verifiedTokens are tokens that were verified with one set of keys, by their SHA-256: the tokens themselves are not kept.
+// verifiedTokens are the tokens that were verified with one key set, by their SHA-256. The tokens themselves are not kept.
 type verifiedTokens struct {
 	mu     sync.Mutex
 	tokens map[[sha256.Size]byte]verifiedToken
 }
 
 type verifiedToken struct {
-	principal *Principal
+	principal *auth.Principal
 	until     time.Time
 }
 
-// get gives nil for a token that is not known, or not to be believed any more.
-func (v *verifiedTokens) get(hash [sha256.Size]byte, now time.Time) *Principal {
+// get returns the principal of a token, or nil if the token is unknown or must be verified again.
+func (v *verifiedTokens) get(hash [sha256.Size]byte, now time.Time) *auth.Principal {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	if token, has := v.tokens[hash]; has && now.Before(token.until) {
@@ -213,8 +220,8 @@ func (v *verifiedTokens) get(hash [sha256.Size]byte, now time.Time) *Principal {
 	return nil
 }
 
-// put makes room by forgetting any other token, which costs no more than a check of its signature.
-func (v *verifiedTokens) put(hash [sha256.Size]byte, p *Principal, until time.Time) {
+// put remembers a token. When there is no room it forgets any other one, whose signature is then checked again.
+func (v *verifiedTokens) put(hash [sha256.Size]byte, p *auth.Principal, until time.Time) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	if v.tokens == nil {

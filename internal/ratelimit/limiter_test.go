@@ -1,4 +1,4 @@
-package kv_test
+package ratelimit_test
 
 import (
 	"context"
@@ -14,7 +14,9 @@ import (
 	"github.com/redis/go-redis/v9"
 	"go.uber.org/zap"
 
+	"plinth/internal/auth"
 	"plinth/internal/kv"
+	"plinth/internal/ratelimit"
 )
 
 // clock is the time of the limiters of a test and of their Redis, which is one in memory. It passes only when told to.
@@ -60,8 +62,8 @@ func (c *clock) alone(t *testing.T) *limiter {
 
 // limiter counts how often it asks Redis, and leaves nothing behind there.
 type limiter struct {
-	*kv.Limiter
-	client *redis.Client
+	*ratelimit.Limiter
+	client redis.UniversalClient
 	asked  atomic.Int64
 	keys   sync.Map // that it asked for
 	before func()   // called before each question
@@ -73,12 +75,12 @@ func newLimiter(t *testing.T, url string, log *zap.Logger, now func() time.Time)
 	if err != nil {
 		t.Fatal(err)
 	}
-	l := &limiter{Limiter: kv.NewLimiter(client, log, now), client: client}
+	l := &limiter{Limiter: ratelimit.New(client, log, now), client: client}
 	t.Cleanup(func() {
 		l.keys.Range(func(key, _ any) bool { return client.Del(context.Background(), key.(string)).Err() == nil })
 		client.Close()
 	})
-	l.SetPatience(time.Minute)
+	l.SetReplyLimit(time.Minute)
 	client.AddHook(l)
 	return l
 }
@@ -86,24 +88,35 @@ func newLimiter(t *testing.T, url string, log *zap.Logger, now func() time.Time)
 func (l *limiter) DialHook(next redis.DialHook) redis.DialHook { return next }
 
 func (l *limiter) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
-	return next
+	return func(ctx context.Context, cmds []redis.Cmder) error {
+		l.count(cmds...)
+		return next(ctx, cmds)
+	}
 }
 
 func (l *limiter) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
 	return func(ctx context.Context, cmd redis.Cmder) error {
-		if cmd.Name() == "evalsha" {
-			l.asked.Add(1)
-			l.keys.Store(cmd.Args()[3], nil) // One is enough: what a test shares is asked for alone too.
-			if l.before != nil {
-				l.before()
-			}
-		}
+		l.count(cmd)
 		return next(ctx, cmd)
 	}
 }
 
+// count counts commands that are asked together.
+func (l *limiter) count(cmds ...redis.Cmder) {
+	if cmds[0].Name() != "evalsha" {
+		return
+	}
+	l.asked.Add(1)
+	for _, cmd := range cmds {
+		l.keys.Store(cmd.Args()[3], nil) // One is enough: what a test shares is asked for alone too.
+	}
+	if l.before != nil {
+		l.before()
+	}
+}
+
 // until takes one by one until it is refused, and says how many were allowed.
-func (l *limiter) until(t *testing.T, limit kv.Limit) (n int64) {
+func (l *limiter) until(t *testing.T, limit ratelimit.Limit) (n int64) {
 	t.Helper()
 	for l.Take(t.Context(), 1, limit).Allowed {
 		if n++; n > 2*limit.Rate.Count {
@@ -136,13 +149,16 @@ func realRedis(t testing.TB) string {
 	return fmt.Sprintf("redis://%s:%s@%s/9", options.Username, options.Password, options.Addr)
 }
 
-// limitOf is a limit of the test's own.
-func limitOf(t testing.TB, count int64, per time.Duration) kv.Limit {
-	return kv.Limit{Kind: fmt.Sprintf("%x", rand.Uint64()), Name: t.Name(), Rate: kv.Rate{Count: count, Per: per}}
+// limitOf returns a limit of the test's own.
+func limitOf(t testing.TB, count int64, per time.Duration) ratelimit.Limit {
+	return ratelimit.Limit{Tenant: "t", Kind: fmt.Sprintf("%x", rand.Uint64()), Name: t.Name(), Rate: auth.Rate{Count: count, Per: per}}
 }
 
+// keyOf returns the key of a limit's bucket in Redis.
+func keyOf(limit ratelimit.Limit) string { return kv.Key(limit.Tenant, "rate", limit.Kind, limit.Name) }
+
 // want takes, and compares the decision. Its kind is that of the limit with the same rate.
-func (l *limiter) want(t *testing.T, want kv.Decision, n int64, limits ...kv.Limit) {
+func (l *limiter) want(t *testing.T, want ratelimit.Decision, n int64, limits ...ratelimit.Limit) {
 	t.Helper()
 	for _, limit := range limits {
 		if limit.Rate == want.Limit && limit.Rate.IsLimit() {
@@ -161,29 +177,29 @@ func TestDecision(t *testing.T) {
 	limit := limitOf(t, 10, time.Second)
 	rate, ms := limit.Rate, time.Millisecond
 
-	l.want(t, kv.Decision{Allowed: true, Limit: rate, Remaining: 9, Reset: 100 * ms}, 1, limit)
-	l.want(t, kv.Decision{Allowed: true, Limit: rate, Remaining: 2, Reset: 800 * ms}, 7, limit)
-	l.want(t, kv.Decision{Limit: rate, Remaining: 2, Reset: 800 * ms, RetryAfter: 300 * ms}, 5, limit)
+	l.want(t, ratelimit.Decision{Allowed: true, Limit: rate, Remaining: 9, Reset: 100 * ms}, 1, limit)
+	l.want(t, ratelimit.Decision{Allowed: true, Limit: rate, Remaining: 2, Reset: 800 * ms}, 7, limit)
+	l.want(t, ratelimit.Decision{Limit: rate, Remaining: 2, Reset: 800 * ms, RetryAfter: 300 * ms}, 5, limit)
 	c.pass(300*ms - time.Microsecond)
 	if d := l.Take(t.Context(), 5, limit); d.Allowed || d.RetryAfter != time.Microsecond {
 		t.Errorf("a microsecond early: %+v", d)
 	}
 	c.pass(time.Microsecond)
-	l.want(t, kv.Decision{Allowed: true, Limit: rate, Remaining: 0, Reset: time.Second}, 5, limit)
-	l.want(t, kv.Decision{Limit: rate, Reset: time.Second, RetryAfter: 100 * ms}, 1, limit)
+	l.want(t, ratelimit.Decision{Allowed: true, Limit: rate, Remaining: 0, Reset: time.Second}, 5, limit)
+	l.want(t, ratelimit.Decision{Limit: rate, Reset: time.Second, RetryAfter: 100 * ms}, 1, limit)
 	c.pass(time.Minute)
-	l.want(t, kv.Decision{Allowed: true, Limit: rate, Remaining: 0, Reset: time.Second}, 10, limit)
+	l.want(t, ratelimit.Decision{Allowed: true, Limit: rate, Remaining: 0, Reset: time.Second}, 10, limit)
 
 	// One that need not be asked for.
 	large := limitOf(t, 1_000, time.Second)
-	l.want(t, kv.Decision{Allowed: true, Limit: large.Rate, Remaining: 997, Reset: 3 * ms}, 3, large)
-	l.want(t, kv.Decision{Allowed: true, Limit: large.Rate, Remaining: 995, Reset: 5 * ms}, 2, large)
+	l.want(t, ratelimit.Decision{Allowed: true, Limit: large.Rate, Remaining: 997, Reset: 3 * ms}, 3, large)
+	l.want(t, ratelimit.Decision{Allowed: true, Limit: large.Rate, Remaining: 995, Reset: 5 * ms}, 2, large)
 
 	// What is more than the rate has is refused for good, less than 1 is 1.
 	c.pass(time.Minute)
-	l.want(t, kv.Decision{Limit: rate, Remaining: 10}, 11, limit)
-	l.want(t, kv.Decision{Allowed: true, Limit: rate, Remaining: 9, Reset: 100 * ms}, 0, limit)
-	l.want(t, kv.Decision{Allowed: true, Limit: rate, Remaining: 8, Reset: 200 * ms}, -3, limit)
+	l.want(t, ratelimit.Decision{Limit: rate, Remaining: 10}, 11, limit)
+	l.want(t, ratelimit.Decision{Allowed: true, Limit: rate, Remaining: 9, Reset: 100 * ms}, 0, limit)
+	l.want(t, ratelimit.Decision{Allowed: true, Limit: rate, Remaining: 8, Reset: 200 * ms}, -3, limit)
 }
 
 func TestTightestLimitDecides(t *testing.T) {
@@ -191,9 +207,9 @@ func TestTightestLimitDecides(t *testing.T) {
 	c := newClock(t)
 	l := c.limiter(t)
 	a, b, none := limitOf(t, 40, time.Hour), limitOf(t, 10, time.Second), limitOf(t, 0, time.Second)
-	l.want(t, kv.Decision{Allowed: true, Limit: b.Rate, Remaining: 7, Reset: 300 * time.Millisecond}, 3, a, none, b)
-	l.want(t, kv.Decision{Limit: b.Rate, Remaining: 7, Reset: 300 * time.Millisecond, RetryAfter: 100 * time.Millisecond}, 8, b, a)
-	l.want(t, kv.Decision{Limit: b.Rate, Remaining: 7, Reset: 300 * time.Millisecond}, 11, a, b)
+	l.want(t, ratelimit.Decision{Allowed: true, Limit: b.Rate, Remaining: 7, Reset: 300 * time.Millisecond}, 3, a, none, b)
+	l.want(t, ratelimit.Decision{Limit: b.Rate, Remaining: 7, Reset: 300 * time.Millisecond, RetryAfter: 100 * time.Millisecond}, 8, b, a)
+	l.want(t, ratelimit.Decision{Limit: b.Rate, Remaining: 7, Reset: 300 * time.Millisecond}, 11, a, b)
 	// Of several that refuse, the one that refuses longest.
 	c.pass(time.Second)
 	for range 4 {
@@ -208,10 +224,10 @@ func TestTightestLimitDecides(t *testing.T) {
 func TestWithoutLimits(t *testing.T) {
 	t.Parallel()
 	l := newClock(t).limiter(t)
-	l.want(t, kv.Decision{Allowed: true}, 1)
-	l.want(t, kv.Decision{Allowed: true}, 1e9, kv.Limit{Name: "a"}, kv.Limit{Name: "b", Rate: kv.Rate{Per: time.Second}})
-	if l.asked.Load() != 0 || l.Entries() != 0 {
-		t.Errorf("%d questions, %d entries", l.asked.Load(), l.Entries())
+	l.want(t, ratelimit.Decision{Allowed: true}, 1)
+	l.want(t, ratelimit.Decision{Allowed: true}, 1e9, ratelimit.Limit{Name: "a"}, ratelimit.Limit{Name: "b", Rate: auth.Rate{Per: time.Second}})
+	if l.asked.Load() != 0 || l.Buckets() != 0 {
+		t.Errorf("%d questions, %d buckets", l.asked.Load(), l.Buckets())
 	}
 }
 
@@ -269,24 +285,24 @@ func TestAlone(t *testing.T) {
 				t.Fatalf("round %d: %d %+v", round, i, d)
 			}
 		}
-		l.want(t, kv.Decision{Limit: limit.Rate, RetryAfter: time.Millisecond, Reset: time.Second}, 1, limit)
+		l.want(t, ratelimit.Decision{Limit: limit.Rate, RetryAfter: time.Millisecond, Reset: time.Second}, 1, limit)
 		c.pass(time.Minute)
 	}
 }
 
-// TestHint has an entry go that a hint has found.
-func TestHint(t *testing.T) {
+// TestSlot has a bucket go that a slot holds.
+func TestSlot(t *testing.T) {
 	t.Parallel()
 	c := newClock(t)
 	l := c.alone(t)
 	limit := limitOf(t, 5, time.Minute)
-	hinted := limit
-	hinted.Hint = new(kv.Hint)
-	l.Take(t.Context(), 1, hinted)
+	slotted := limit
+	slotted.Slot = new(atomic.Value)
+	l.Take(t.Context(), 1, slotted)
 	c.pass(2 * time.Minute)
 	l.Take(t.Context(), 1, limit) // The sweep comes with it.
-	if !l.Take(t.Context(), 4, hinted).Allowed || l.Take(t.Context(), 1, limit).Allowed || l.Take(t.Context(), 1, hinted).Allowed {
-		t.Error("the hint is for another bucket")
+	if !l.Take(t.Context(), 4, slotted).Allowed || l.Take(t.Context(), 1, limit).Allowed || l.Take(t.Context(), 1, slotted).Allowed {
+		t.Error("the slot holds another bucket")
 	}
 }
 
@@ -298,19 +314,19 @@ func TestMemory(t *testing.T) {
 	busy := limitOf(t, 5, time.Hour)
 	l.Take(t.Context(), 5, busy)
 	for i := range 150_000 {
-		l.Take(t.Context(), 1, kv.Limit{Name: fmt.Sprint(i), Rate: kv.Rate{Count: 10, Per: time.Minute}})
+		l.Take(t.Context(), 1, ratelimit.Limit{Name: fmt.Sprint(i), Rate: auth.Rate{Count: 10, Per: time.Minute}})
 	}
-	if n := l.Entries(); n > 100_000 || n < 90_000 {
-		t.Errorf("%d entries", n)
+	if n := l.Buckets(); n > 100_000 || n < 90_000 {
+		t.Errorf("%d buckets", n)
 	}
 	if l.Take(t.Context(), 1, busy).Allowed {
 		t.Error("the busiest is forgotten")
 	}
 	c.pass(time.Minute)
 	for i := range 2_000 {
-		l.Take(t.Context(), 1, kv.Limit{Name: fmt.Sprint("late", i), Rate: busy.Rate})
+		l.Take(t.Context(), 1, ratelimit.Limit{Name: fmt.Sprint("late", i), Rate: busy.Rate})
 	}
-	if n := l.Entries(); n != 2_001 {
-		t.Errorf("%d entries when the others are idle", n)
+	if n := l.Buckets(); n != 2_001 {
+		t.Errorf("%d buckets when the others are idle", n)
 	}
 }

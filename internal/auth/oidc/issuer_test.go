@@ -1,4 +1,4 @@
-package auth
+package oidc
 
 import (
 	"context"
@@ -26,6 +26,7 @@ import (
 	"go.uber.org/zap"
 	"go.uber.org/zap/zaptest/observer"
 
+	"plinth/internal/auth"
 	"plinth/internal/errs"
 )
 
@@ -65,9 +66,9 @@ type address string
 func (a address) Network() string { return "pipe" }
 func (a address) String() string  { return string(a) }
 
-// testIssuer is an OIDC issuer and a JWT that believes it.
+// testIssuer is an OIDC issuer and a Verifier of its JWTs.
 type testIssuer struct {
-	*JWT
+	*Verifier
 	url  string
 	logs *observer.ObservedLogs
 
@@ -125,7 +126,7 @@ func newTestIssuer(t testing.TB, scheme string) *testIssuer {
 	i.url, i.logs = scheme+"://example.com", logs
 	i.discovery = map[string]string{"issuer": i.url, "jwks_uri": i.url + "/keys"}
 	i.keys = []any{jwkOf(t, rsa1().Public(), "rsa1")}
-	i.JWT = NewJWT(JWTConfig{Issuer: i.url, Audience: "plinth"}, client, time.Now, zap.New(core))
+	i.Verifier = New(Config{Issuer: i.url, Audience: "plinth", Client: client, Now: time.Now, Log: zap.New(core)})
 	return i
 }
 
@@ -165,7 +166,7 @@ func (i *testIssuer) asked(path string) int {
 func away(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusServiceUnavailable) }
 
 // accepts and refuses try a token; the fetch that it may have begun in the background has ended then.
-func (i *testIssuer) accepts(t *testing.T, token string) *Principal {
+func (i *testIssuer) accepts(t *testing.T, token string) *auth.Principal {
 	t.Helper()
 	p, err := i.Authenticate(t.Context(), token)
 	synctest.Wait()

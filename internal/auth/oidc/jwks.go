@@ -1,4 +1,4 @@
-package auth
+package oidc
 
 import (
 	"bytes"
@@ -27,14 +27,14 @@ import (
 )
 
 const (
-	// How long keys are fresh: what Cache-Control's max-age says, within bounds.
+	// How long keys are fresh: Cache-Control's max-age, within bounds.
 	defaultFresh = time.Hour
 	minFresh     = time.Minute
 	maxFresh     = 24 * time.Hour
-	// While the issuer is away its keys are used for so long after they were fresh. A key that was withdrawn meanwhile is
-	// good until then.
+	// How long keys are used after they were fresh while the issuer is away. A key that it withdraws meanwhile is accepted
+	// until then.
 	staleLimit = 24 * time.Hour
-	// A key ID that nobody knows makes the keys be fetched anew, in the whole process at most once in that time.
+	// An unknown key ID has the keys fetched again, at most once in this time for the whole process.
 	unknownKeyInterval = 10 * time.Second
 
 	minBackoff     = time.Second
@@ -45,8 +45,8 @@ const (
 	maxKeys        = 100
 )
 
-// issuer has the keys of an OIDC issuer. It asks for them when they are needed first, and again when they are no longer
-// fresh: each time by way of the discovery document, so that the issuer may move them.
+// issuer fetches and holds the keys of an OIDC issuer. It fetches them when they are first needed and again when they are no
+// longer fresh, each time by way of the discovery document, so that the issuer may move them.
 type issuer struct {
 	url    string
 	client *http.Client
@@ -54,15 +54,15 @@ type issuer struct {
 	log    *zap.Logger
 
 	mu         sync.Mutex
-	keys       *keySet   // nil until they were had once
+	keys       *keySet   // nil until they were fetched once
 	freshUntil time.Time // of keys
-	failures   int       // fetches that failed since one did not
-	askFrom    time.Time // the issuer failed, and is not asked before
-	unknownKey time.Time // when a key ID that nobody knows made the keys be fetched last
-	running    *fetch    // the one fetch that runs; nil where none does
+	failures   int       // failed fetches since the last one that did not fail
+	askFrom    time.Time // when the issuer may be asked again after a failure
+	unknownKey time.Time // when an unknown key ID last had the keys fetched
+	running    *fetch    // the one fetch under way; nil if there is none
 }
 
-// fetch is one attempt to get the keys. Many calls may wait for it, and it runs on when they end.
+// fetch is one attempt to fetch the keys. Many calls may wait for it; it goes on when they end.
 type fetch struct {
 	done chan struct{}
 	keys *keySet // once done
@@ -85,8 +85,8 @@ func newIssuer(issuerURL string, client *http.Client, now func() time.Time, log 
 	return &issuer{url: issuerURL, client: &own, now: now, log: log.With(zap.String("issuer", issuerURL))}
 }
 
-// current gives the keys to verify with. It waits for keys that are missing or no longer fresh; but once the issuer failed
-// to renew them, the old ones are given at once for staleLimit. Errors: Unavailable.
+// current returns the keys to verify with. It blocks while keys that are missing or no longer fresh are fetched; but after a
+// failed fetch it returns the old keys at once, for staleLimit. Errors: Unavailable.
 func (i *issuer) current(ctx context.Context) (*keySet, error) {
 	i.mu.Lock()
 	now, keys := i.now(), i.keys
@@ -116,7 +116,7 @@ func (i *issuer) current(ctx context.Context) (*keySet, error) {
 	}
 }
 
-// newer gives keys that are newer than old, which lacks a key that a token names. It gives old itself where the issuer may
+// newer returns keys that are newer than old, which lacks a key that a token names. It returns old itself if the issuer may
 // not be asked now. Errors: Unavailable.
 func (i *issuer) newer(ctx context.Context, old *keySet) (*keySet, error) {
 	i.mu.Lock()
@@ -138,7 +138,7 @@ func (i *issuer) newer(ctx context.Context, old *keySet) (*keySet, error) {
 	return renewed, nil
 }
 
-// start gives the fetch that runs, or begins one; nil where the issuer failed a moment ago. i.mu is held.
+// start returns the fetch under way, or begins one. It returns nil if the issuer failed a moment ago. i.mu must be held.
 func (i *issuer) start(now time.Time) *fetch {
 	if i.running == nil && !now.Before(i.askFrom) {
 		i.running = &fetch{done: make(chan struct{})}
@@ -147,7 +147,7 @@ func (i *issuer) start(now time.Time) *fetch {
 	return i.running
 }
 
-// fetch gets the keys. It takes twice requestTimeout at most.
+// fetch fetches the keys for f. It takes at most twice requestTimeout.
 func (i *issuer) fetch(f *fetch, began time.Time) {
 	keys, fresh, err := i.load()
 
@@ -171,7 +171,7 @@ func (i *issuer) fetch(f *fetch, began time.Time) {
 	f.keys, i.freshUntil, i.failures, i.askFrom = i.keys, began.Add(fresh), 0, time.Time{}
 }
 
-// load reads the discovery document (OpenID Connect Discovery 1.0, section 4) and the keys that it points to.
+// load fetches the discovery document (OpenID Connect Discovery 1.0, section 4) and the keys that it points to.
 func (i *issuer) load() (keys *keySet, fresh time.Duration, err error) {
 	body, _, err := i.get(strings.TrimSuffix(i.url, "/") + "/.well-known/openid-configuration")
 	if err != nil {
@@ -202,7 +202,7 @@ func (i *issuer) load() (keys *keySet, fresh time.Duration, err error) {
 	return keys, freshFor(header), nil
 }
 
-// get reads a document. It is not bound to a call, since others wait for it as well: the client's timeout ends it.
+// get fetches a document. It has no context, since several calls may wait for it: the client's timeout ends it.
 func (i *issuer) get(url string) ([]byte, http.Header, error) {
 	response, err := i.client.Get(url)
 	if err != nil {
@@ -222,7 +222,7 @@ func (i *issuer) get(url string) ([]byte, http.Header, error) {
 	return body, response.Header, nil
 }
 
-// sameOrigin follows redirects that stay with the scheme, the host and the port.
+// sameOrigin allows redirects that keep the scheme, the host and the port.
 func sameOrigin(to *http.Request, via []*http.Request) error {
 	if from := via[0].URL; to.URL.Scheme != from.Scheme || to.URL.Host != from.Host {
 		return errors.New("redirected to another host")
@@ -233,7 +233,7 @@ func sameOrigin(to *http.Request, via []*http.Request) error {
 	return nil
 }
 
-// freshFor says how long an answer is fresh by its max-age (RFC 9111, section 5.2.2.1).
+// freshFor returns how long an answer is fresh by its max-age (RFC 9111, section 5.2.2.1).
 func freshFor(header http.Header) time.Duration {
 	for directive := range strings.SplitSeq(strings.Join(header.Values("Cache-Control"), ","), ",") {
 		name, value, _ := strings.Cut(strings.TrimSpace(directive), "=")
@@ -249,22 +249,23 @@ func freshFor(header http.Header) time.Duration {
 	return defaultFresh
 }
 
-// keySet is a JWK set (RFC 7517) as it was fetched, and the tokens that it has verified.
+// keySet is a JWK set (RFC 7517) as it was fetched, and the tokens that were verified with it.
 type keySet struct {
 	document []byte
 	keys     []verificationKey
-	leftOut  []string // why keys of the document are not among keys
+	leftOut  []string // for each key of the document that is not among keys, why
 	verified verifiedTokens
 }
 
-// verificationKey is a public key that signatures are verified with.
+// verificationKey is a public key to verify signatures with.
 type verificationKey struct {
-	id         string   // empty where the issuer has given none
+	id         string   // empty if the issuer named none
 	algorithms []string // that the key is for
 	public     any      // *rsa.PublicKey, *ecdsa.PublicKey or ed25519.PublicKey
 }
 
-// parseKeySet leaves out the keys that cannot be used here: an issuer may have others beside them (RFC 7517, section 5).
+// parseKeySet parses a JWK set. It leaves out the keys that cannot be used here: a set may have others beside them (RFC 7517,
+// section 5).
 func parseKeySet(document []byte) (*keySet, error) {
 	var set struct {
 		Keys []json.RawMessage `json:"keys"`
@@ -311,7 +312,7 @@ func parseKey(raw json.RawMessage) (verificationKey, error) {
 	return verificationKey{id: jwk.KID, algorithms: algorithms, public: parsed.Key()}, nil
 }
 
-// algorithmsOf gives the algorithms of RFC 7518 and 8037 that a public key fits: RSA needs 2048 bits at least, and each
+// algorithmsOf returns the algorithms of RFC 7518 and 8037 that a public key fits: RSA needs 2048 bits at least, and each
 // ECDSA algorithm its own curve.
 func algorithmsOf(public any) []string {
 	switch key := public.(type) {
@@ -334,13 +335,13 @@ func algorithmsOf(public any) []string {
 	return nil
 }
 
-// has says whether a token that names this key could be verified.
+// has reports whether the set has a key with this ID.
 func (s *keySet) has(id string) bool {
 	return slices.ContainsFunc(s.keys, func(key verificationKey) bool { return key.id == id })
 }
 
-// find gives the public key with an ID that is for an algorithm; nil where there is none. A token may name no key where only
-// one fits its algorithm (OpenID Connect Core 1.0, section 10.1).
+// find returns the public key with an ID for an algorithm, or nil if there is none. A token may leave the ID out if only one
+// key fits its algorithm (OpenID Connect Core 1.0, section 10.1).
 func (s *keySet) find(id, algorithm string) any {
 	var found []any
 	for _, key := range s.keys {

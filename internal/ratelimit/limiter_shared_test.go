@@ -1,4 +1,4 @@
-package kv_test
+package ratelimit_test
 
 import (
 	"fmt"
@@ -12,7 +12,7 @@ import (
 
 	"go.uber.org/zap"
 
-	"plinth/internal/kv"
+	"plinth/internal/ratelimit"
 )
 
 // tooMany is how much more than a count two processes may allow.
@@ -47,7 +47,7 @@ func TestNeverMore(t *testing.T) {
 }
 
 // hammer goes on until one and a half of the count are allowed, and a few more.
-func hammer(t *testing.T, url string, limit kv.Limit) (spans []span) {
+func hammer(t *testing.T, url string, limit ratelimit.Limit) (spans []span) {
 	start := time.Now()
 	var left atomic.Int64
 	left.Store(limit.Rate.Count*3/2 + 5)
@@ -74,76 +74,76 @@ func hammer(t *testing.T, url string, limit kv.Limit) (spans []span) {
 }
 
 // TestExactAmongProcesses has many callers of two processes share a limit that takes hours to come back.
-func TestExactAmongProcesses(t *testing.T) {
-	onBoth(t, func(t *testing.T, url string) {
-		for _, count := range []int64{1, 5, 10, 100, 1_000} {
-			limit := limitOf(t, count, 1_000*time.Hour)
-			var allowed atomic.Int64
-			var wg sync.WaitGroup
-			for range 2 {
-				l := newLimiter(t, url, zap.NewNop(), time.Now)
-				for range 10 {
-					wg.Go(func() {
-						for l.Take(t.Context(), 1, limit).Allowed {
-							allowed.Add(1)
-						}
-					})
-				}
-			}
-			wg.Wait()
-			if n := allowed.Load(); n < count || n > count+tooMany(count) {
-				t.Errorf("%d of %d", n, count)
-			}
-		}
-	})
-}
+func TestExactAmongProcesses(t *testing.T) { onBoth(t, exactAmongProcesses) }
 
-// TestAllOrNothing has a call that one limit refuses leave the others as they were.
-func TestAllOrNothing(t *testing.T) {
-	onBoth(t, func(t *testing.T, url string) {
-		wide, narrow := limitOf(t, 40, 1_000*time.Hour), limitOf(t, 20, 1_000*time.Hour)
+func exactAmongProcesses(t *testing.T, url string) {
+	for _, count := range []int64{1, 5, 10, 100, 1_000} {
+		limit := limitOf(t, count, 1_000*time.Hour)
 		var allowed atomic.Int64
 		var wg sync.WaitGroup
-		for i := range 2 {
+		for range 2 {
 			l := newLimiter(t, url, zap.NewNop(), time.Now)
-			limits := []kv.Limit{wide, narrow}
-			if i == 1 {
-				slices.Reverse(limits)
-			}
 			for range 10 {
 				wg.Go(func() {
-					for range 10 {
-						if l.Take(t.Context(), 1, limits...).Allowed {
-							allowed.Add(1)
-						}
+					for l.Take(t.Context(), 1, limit).Allowed {
+						allowed.Add(1)
 					}
 				})
 			}
 		}
 		wg.Wait()
-		// A process that knows nothing yet has Redis refuse.
-		l := newLimiter(t, url, zap.NewNop(), time.Now)
-		if d := l.Take(t.Context(), 1, wide, narrow); d.Allowed || d.Limit != narrow.Rate || l.asked.Load() != 1 {
-			t.Errorf("%+v after %d questions", d, l.asked.Load())
+		if n := allowed.Load(); n < count || n > count+tooMany(count) {
+			t.Errorf("%d of %d", n, count)
 		}
-		if n := l.until(t, wide); allowed.Load() != 20 || n != 20 {
-			t.Errorf("%d of 20 allowed, which left %d of 20", allowed.Load(), n)
-		}
-	})
+	}
 }
 
-// TestAllOrNothingUntold is the same for tokens of which Redis is not told yet, and for those that it was told of meanwhile:
+// TestAllOrNothing has a call that one limit refuses leave the others as they were.
+func TestAllOrNothing(t *testing.T) { onBoth(t, allOrNothing) }
+
+func allOrNothing(t *testing.T, url string) {
+	wide, narrow := limitOf(t, 40, 1_000*time.Hour), limitOf(t, 20, 1_000*time.Hour)
+	var allowed atomic.Int64
+	var wg sync.WaitGroup
+	for i := range 2 {
+		l := newLimiter(t, url, zap.NewNop(), time.Now)
+		limits := []ratelimit.Limit{wide, narrow}
+		if i == 1 {
+			slices.Reverse(limits)
+		}
+		for range 10 {
+			wg.Go(func() {
+				for range 10 {
+					if l.Take(t.Context(), 1, limits...).Allowed {
+						allowed.Add(1)
+					}
+				}
+			})
+		}
+	}
+	wg.Wait()
+	// A process that knows nothing yet has Redis refuse.
+	l := newLimiter(t, url, zap.NewNop(), time.Now)
+	if d := l.Take(t.Context(), 1, wide, narrow); d.Allowed || d.Limit != narrow.Rate || l.asked.Load() != 1 {
+		t.Errorf("%+v after %d questions", d, l.asked.Load())
+	}
+	if n := l.until(t, wide); allowed.Load() != 20 || n != 20 {
+		t.Errorf("%d of 20 allowed, which left %d of 20", allowed.Load(), n)
+	}
+}
+
+// TestAllOrNothingUnreported is the same for tokens that are not reported yet, and for those that are reported meanwhile:
 // as many are left as without the refused calls.
-func TestAllOrNothingUntold(t *testing.T) {
+func TestAllOrNothingUnreported(t *testing.T) {
 	t.Parallel()
-	for _, told := range []bool{false, true} {
+	for _, reported := range []bool{false, true} {
 		c := newClock(t)
 		l, other := c.limiter(t), c.limiter(t)
 		wide := limitOf(t, 1_000, 1_000*time.Hour)
-		var tell atomic.Bool
+		var report atomic.Bool
 		l.before = func() {
-			if tell.CompareAndSwap(true, false) {
-				go l.Tell() // This may be a question of one that tells.
+			if report.CompareAndSwap(true, false) {
+				go l.Report() // This may be within a report.
 				time.Sleep(2 * time.Millisecond)
 			}
 		}
@@ -151,23 +151,23 @@ func TestAllOrNothingUntold(t *testing.T) {
 			narrow := limitOf(t, 1, 1_000*time.Hour)
 			other.Take(t.Context(), 1, narrow)
 			l.Take(t.Context(), 1, wide)
-			tell.Store(told) // once the call that is refused has taken of wide
-			for range 100 {  // Redis refuses the first, the process knows of the rest.
+			report.Store(reported) // once the call that is refused has taken of wide
+			for range 100 {        // Redis refuses the first, the process knows of the rest.
 				if l.Take(t.Context(), 1, wide, narrow).Allowed {
 					t.Fatal("allowed")
 				}
 			}
 		}
-		l.Tell()
+		l.Report()
 		if n := other.until(t, wide); n != 970 {
-			t.Errorf("told meanwhile %v: %d were left of 970", told, n)
+			t.Errorf("reported meanwhile %v: %d were left of 970", reported, n)
 		}
 	}
 }
 
-// TestUntold has processes that know of nothing take while the last tokens go to another, which is too much by a hundredth
+// TestUnreported has processes that know of nothing take while the last tokens go to another, which is too much by a hundredth
 // each, and comes off what is allowed next.
-func TestUntold(t *testing.T) {
+func TestUnreported(t *testing.T) {
 	t.Parallel()
 	c := newClock(t)
 	limit := limitOf(t, 1_000, time.Second)
@@ -177,9 +177,9 @@ func TestUntold(t *testing.T) {
 	for range 3 {
 		late := c.limiter(t)
 		if n := late.until(t, limit); n != 10 {
-			t.Errorf("%d by a process that was not told", n)
+			t.Errorf("%d by a process that did not know", n)
 		}
-		late.Tell()
+		late.Report()
 	}
 	c.pass(30 * time.Millisecond)
 	if d := c.limiter(t).Take(t.Context(), 20, limit); d.Allowed || d.RetryAfter != 20*time.Millisecond {
@@ -191,51 +191,53 @@ func TestUntold(t *testing.T) {
 	}
 }
 
-// TestTold has Redis told of what was taken, by itself and at the end.
-func TestTold(t *testing.T) {
-	onBoth(t, func(t *testing.T, url string) {
-		for name, tell := range map[string]func(*limiter){
-			"soon": func(l *limiter) {
-				eventually(t, "a question", func() bool { return l.asked.Load() >= 1 })
-				l.Tell() // those that came just after
-			},
-			"end": func(l *limiter) { l.Close() },
-		} {
-			l, other := newLimiter(t, url, zap.NewNop(), time.Now), newLimiter(t, url, zap.NewNop(), time.Now)
-			var limits []kv.Limit
-			for range 250 {
-				limits = append(limits, limitOf(t, 1_000, 1_000*time.Hour))
-				l.Take(t.Context(), 7, limits[len(limits)-1])
-			}
-			tell(l)
-			if n := l.asked.Load(); n > 10 {
-				t.Errorf("%s: told with %d questions", name, n)
-			}
-			for _, limit := range limits {
-				if d := other.Take(t.Context(), 600, limit); d.Remaining != 393 {
-					t.Errorf("%s: %+v", name, d)
-				}
+// TestReported reports what was taken, by itself and at the end.
+func TestReported(t *testing.T) { onBoth(t, reported) }
+
+func reported(t *testing.T, url string) {
+	for name, report := range map[string]func(*limiter){
+		"soon": func(l *limiter) {
+			eventually(t, "a question", func() bool { return l.asked.Load() >= 1 })
+			l.Report() // those that came just after
+		},
+		"end": func(l *limiter) { l.Close() },
+	} {
+		l, other := newLimiter(t, url, zap.NewNop(), time.Now), newLimiter(t, url, zap.NewNop(), time.Now)
+		var limits []ratelimit.Limit
+		for i := range 250 {
+			limit := limitOf(t, 1_000, 1_000*time.Hour)
+			limit.Tenant = fmt.Sprintf("t%d", i%50)
+			l.Take(t.Context(), 7, limit)
+			limits = append(limits, limit)
+		}
+		report(l)
+		if n := l.asked.Load(); n > 10 {
+			t.Errorf("%s: reported with %d questions", name, n)
+		}
+		for _, limit := range limits {
+			if d := other.Take(t.Context(), 600, limit); d.Remaining != 393 {
+				t.Errorf("%s: %+v", name, d)
 			}
 		}
-	})
+	}
 }
 
-// TestPaces has Redis told late of next to nothing, and soon of more.
+// TestPaces reports next to nothing late, and more soon.
 func TestPaces(t *testing.T) {
 	t.Parallel()
 	c := newClock(t)
-	knows := func(limit kv.Limit) func() bool {
-		return func() bool { return c.Exists("plinth:rate:" + limit.Kind + ":" + limit.Name) }
+	knows := func(limit ratelimit.Limit) func() bool {
+		return func() bool { return c.Exists(keyOf(limit)) }
 	}
 	l, limit := c.limiter(t), limitOf(t, 1_000, time.Hour)
 	l.SetPaces(time.Millisecond, time.Hour)
 	l.Take(t.Context(), 4, limit)
 	time.Sleep(50 * time.Millisecond)
 	if knows(limit)() || l.asked.Load() != 0 {
-		t.Error("Redis is told of 4 tokens at once")
+		t.Error("4 tokens are reported at once")
 	}
 	l.Take(t.Context(), 1, limit)
-	eventually(t, "Redis is told of 5 tokens", knows(limit))
+	eventually(t, "5 tokens are reported", knows(limit))
 	if d := c.limiter(t).Take(t.Context(), 600, limit); d.Remaining != 395 {
 		t.Errorf("%+v", d)
 	}
@@ -243,11 +245,11 @@ func TestPaces(t *testing.T) {
 	l, limit = c.limiter(t), limitOf(t, 1_000, time.Hour)
 	l.SetPaces(time.Hour, time.Millisecond)
 	l.Take(t.Context(), 1, limit)
-	eventually(t, "Redis is told of one token", knows(limit))
+	eventually(t, "one token is reported", knows(limit))
 }
 
-// TestToldLate has Redis told of tokens some of which have come back meanwhile.
-func TestToldLate(t *testing.T) {
+// TestReportedLate reports tokens some of which have come back meanwhile.
+func TestReportedLate(t *testing.T) {
 	t.Parallel()
 	c := newClock(t)
 	l, other := c.limiter(t), c.limiter(t)
@@ -267,13 +269,13 @@ func TestToldLate(t *testing.T) {
 	c.pass(time.Millisecond)
 	other.Take(t.Context(), 601, limit)
 	c.pass(100 * time.Millisecond)
-	l.Tell() // of 4, which come back after the 601
+	l.Report() // of 4, which come back after the 601
 	if d := other.Take(t.Context(), 400, limit); !d.Allowed || d.Remaining != 95 {
 		t.Errorf("%+v", d)
 	}
 }
 
-// TestTakenMeanwhile takes tokens while Redis is told of others, and asked for more: all of them count at once.
+// TestTakenMeanwhile takes tokens while others are reported and more are asked for: all of them count at once.
 func TestTakenMeanwhile(t *testing.T) {
 	t.Parallel()
 	c := newClock(t)
@@ -294,7 +296,7 @@ func TestTakenMeanwhile(t *testing.T) {
 			take(2, 973)
 		}
 	}
-	l.Tell()
+	l.Report()
 	take(1, 972)
 }
 
@@ -369,7 +371,7 @@ func TestConcurrent(t *testing.T) {
 	const callers = 10
 	c := newClock(t)
 	l := c.limiter(t)
-	l.SetPatience(10 * time.Second)
+	l.SetReplyLimit(10 * time.Second)
 	var all sync.WaitGroup
 	all.Add(callers)
 	l.before = func() { all.Done(); all.Wait() }
@@ -388,8 +390,8 @@ func TestConcurrent(t *testing.T) {
 	}
 }
 
-// TestConcurrentUntold has callers take at the same time what need not be asked for.
-func TestConcurrentUntold(t *testing.T) {
+// TestConcurrentUnreported has callers take at the same time what need not be asked for.
+func TestConcurrentUnreported(t *testing.T) {
 	t.Parallel()
 	c := newClock(t)
 	l := c.limiter(t)
@@ -405,24 +407,24 @@ func TestConcurrentUntold(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	l.Tell()
+	l.Report()
 	asked := l.asked.Load()
 	if d := l.Take(t.Context(), 5_000_000, limit, second); d.Remaining != 10_000_000-5_020_000 || l.asked.Load() != asked+1 {
 		t.Errorf("%+v", d)
 	}
 }
 
-func TestKeysExpire(t *testing.T) {
-	onBoth(t, func(t *testing.T, url string) {
-		l := newLimiter(t, url, zap.NewNop(), time.Now)
-		for _, limit := range []kv.Limit{limitOf(t, 10, time.Hour), limitOf(t, 1_000, time.Hour), limitOf(t, 1, time.Second)} {
-			l.Take(t.Context(), 1, limit)
-			l.Tell()
-			per := limit.Rate.Per / time.Duration(limit.Rate.Count)
-			ttl, err := l.client.PTTL(t.Context(), "plinth:rate:"+limit.Kind+":"+limit.Name).Result()
-			if err != nil || ttl <= 0 || ttl > per+time.Millisecond {
-				t.Errorf("%+v: %v %v", limit.Rate, ttl, err)
-			}
+func TestKeysExpire(t *testing.T) { onBoth(t, keysExpire) }
+
+func keysExpire(t *testing.T, url string) {
+	l := newLimiter(t, url, zap.NewNop(), time.Now)
+	for _, limit := range []ratelimit.Limit{limitOf(t, 10, time.Hour), limitOf(t, 1_000, time.Hour), limitOf(t, 1, time.Second)} {
+		l.Take(t.Context(), 1, limit)
+		l.Report()
+		per := limit.Rate.Per / time.Duration(limit.Rate.Count)
+		ttl, err := l.client.PTTL(t.Context(), keyOf(limit)).Result()
+		if err != nil || ttl <= 0 || ttl > per+time.Millisecond {
+			t.Errorf("%+v: %v %v", limit.Rate, ttl, err)
 		}
-	})
+	}
 }

@@ -1,4 +1,4 @@
-package auth
+package oidc
 
 import (
 	"crypto"
@@ -20,6 +20,7 @@ import (
 	"github.com/MicahParks/jwkset"
 	"github.com/golang-jwt/jwt/v5"
 
+	"plinth/internal/auth"
 	"plinth/internal/errs"
 )
 
@@ -220,17 +221,17 @@ func TestPrincipalOfClaims(t *testing.T) {
 			id, tenant string
 			scopes     []string
 		}{
-			"least":           {claims{}, "jwt:alice", DefaultTenant, nil},
+			"least":           {claims{}, "jwt:alice", auth.DefaultTenant, nil},
 			"tenant":          {claims{"tenant": "acme-2"}, "jwt:alice", "acme-2", nil},
-			"long subject":    {claims{"sub": long}, "jwt:" + long, DefaultTenant, nil},
-			"scope":           {claims{"scope": "queues.read  files.*"}, "jwt:alice", DefaultTenant, []string{"queues.read", "files.*"}},
-			"empty scope":     {claims{"scope": ""}, "jwt:alice", DefaultTenant, nil},
-			"scp text":        {claims{"scp": "queues.read admin"}, "jwt:alice", DefaultTenant, []string{"queues.read", "admin"}},
-			"scp list":        {claims{"scp": []string{"queues.read", "*"}}, "jwt:alice", DefaultTenant, []string{"queues.read", "*"}},
-			"scope over scp":  {claims{"scope": "a.b", "scp": "admin"}, "jwt:alice", DefaultTenant, []string{"a.b"}},
-			"many audiences":  {claims{"aud": []string{"other", "plinth"}}, "jwt:alice", DefaultTenant, nil},
-			"other case":      {claims{"Scope": "admin", "TENANT": "acme"}, "jwt:alice", DefaultTenant, nil},
-			"unknown members": {claims{"nbf": 1, "iat": 1, "jti": "x", "roles": []string{"admin"}}, "jwt:alice", DefaultTenant, nil},
+			"long subject":    {claims{"sub": long}, "jwt:" + long, auth.DefaultTenant, nil},
+			"scope":           {claims{"scope": "queues.read  files.*"}, "jwt:alice", auth.DefaultTenant, []string{"queues.read", "files.*"}},
+			"empty scope":     {claims{"scope": ""}, "jwt:alice", auth.DefaultTenant, nil},
+			"scp text":        {claims{"scp": "queues.read admin"}, "jwt:alice", auth.DefaultTenant, []string{"queues.read", "admin"}},
+			"scp list":        {claims{"scp": []string{"queues.read", "*"}}, "jwt:alice", auth.DefaultTenant, []string{"queues.read", "*"}},
+			"scope over scp":  {claims{"scope": "a.b", "scp": "admin"}, "jwt:alice", auth.DefaultTenant, []string{"a.b"}},
+			"many audiences":  {claims{"aud": []string{"other", "plinth"}}, "jwt:alice", auth.DefaultTenant, nil},
+			"other case":      {claims{"Scope": "admin", "TENANT": "acme"}, "jwt:alice", auth.DefaultTenant, nil},
+			"unknown members": {claims{"nbf": 1, "iat": 1, "jti": "x", "roles": []string{"admin"}}, "jwt:alice", auth.DefaultTenant, nil},
 		} {
 			p := i.accepts(t, token(t, "RS256", rsa1(), "rsa1", test.claims))
 			if p.ID != test.id || p.Tenant.Name != test.tenant || !slices.Equal(p.Scopes, test.scopes) {
@@ -276,11 +277,11 @@ func TestVerifiedTokensAreBounded(t *testing.T) {
 	now := time.Unix(1e9, 0)
 	for n := range maxVerified + 100 {
 		hash := sha256.Sum256(fmt.Append(nil, n))
-		v.put(hash, &Principal{}, now.Add(time.Second))
+		v.put(hash, &auth.Principal{}, now.Add(time.Second))
 		if v.get(hash, now) == nil {
 			t.Fatal("the newest is forgotten")
 		}
-		v.put(hash, &Principal{}, now.Add(time.Second))
+		v.put(hash, &auth.Principal{}, now.Add(time.Second))
 	}
 	if len(v.tokens) != maxVerified {
 		t.Errorf("%d tokens", len(v.tokens))
