@@ -72,7 +72,7 @@ type Config struct {
 	DatabaseMaxConns  int32  `env:"DATABASE_MAX_CONNS" envDefault:"16" help:"most connections for calls and handlers; docs/configuration.md says which a process has beside them"`
 	DatabaseMigrate   bool   `env:"DATABASE_MIGRATE" envDefault:"true" help:"true: migrate the schema at the start; false: wait until somebody has"`
 
-	RedisURL Secret `env:"REDIS_URL,required" help:"Redis, e.g. redis://user:password@host:6379/0, where 0 is the database; services that share a Redis take one each"`
+	RedisURL Secret `env:"REDIS_URL,required" help:"Redis, e.g. redis://user:password@host:6379/0, where 0 is the database; services that share a Redis take one each. A Cluster: redis://user:password@host1:6379,host2:6379, or one host with ?cluster=true. Sentinels: redis://host1:26379,host2:26379/0?master_name=name&username=user&password=password. TLS: rediss://"`
 
 	Broker  string `env:"BROKER" envDefault:"rabbitmq" help:"what carries the messages: rabbitmq or postgres"`
 	AMQPURL Secret `env:"AMQP_URL" help:"RabbitMQ, e.g. amqp://user:password@host:5672/vhost; required with BROKER=rabbitmq"`
