@@ -21,6 +21,7 @@ const (
 	newWaiting    = "waiting"    // message_waiting has rows that may be due before all others
 	newOperations = "operations" // a redrive or purge was started
 	newPolicies   = "queues"     // a queue was created, paused, resumed or deleted
+	newIntents    = "intents"    // a change of a queue was not followed by the broker
 )
 
 // Service holds the rules of messages and queues. Its Run must run.
@@ -39,8 +40,8 @@ type Service struct {
 	pauses   *queueSet
 	present  atomic.Pointer[queueSet] // the queues of a worker's handlers that are there
 
-	relay, operations *pg.Due
-	heardPolicies     chan struct{} // has a token after such a notification
+	relay, operations, intents *pg.Due
+	heardPolicies              chan struct{} // has a token after such a notification
 }
 
 // Config is what the service is made of. Connections are of classes that cannot starve each other.
@@ -89,7 +90,7 @@ func New(c Config) *Service {
 		limits: c.Limits, quotas: newQuotas(c.Limits), rates: &rates{}, topology: &topology{}, pauses: newQueueSet(selectPaused),
 		heardPolicies: make(chan struct{}, 1),
 	}
-	s.relay, s.operations = s.newRelay(), s.newOperations()
+	s.relay, s.operations, s.intents = s.newRelay(), s.newOperations(), s.newIntents()
 	s.notifier.Subscribe(channel, func(payload string) {
 		if payload == newPolicies || payload == "" {
 			loop.Signal(s.heardPolicies)
