@@ -83,6 +83,8 @@ func importFaults(p goPackage) (faults []string) {
 		switch {
 		case path == "plinth/internal/app" && !strings.HasPrefix(p.ImportPath, "plinth/cmd/"):
 			fault(path, "only cmd does")
+		case to == "e2e":
+			fault(path, "it has tests alone")
 		case to == "dev" && p.ImportPath != "plinth/cmd/dev" && !isTestSupport(p.ImportPath):
 			fault(path, "only cmd/dev does")
 		case isTestSupport(path) && !isTestSupport(p.ImportPath):
@@ -132,13 +134,13 @@ func fileFaults(pkg, name string, file *ast.File) (faults []string) {
 		faults = append(faults, fmt.Sprintf("%s/%s: ", pkg, name)+fmt.Sprintf(format, args...))
 	}
 	isDomain := slices.Contains(domains, strings.TrimPrefix(pkg, internal))
-	speaksRPC := pkg == "plinth/internal/rpc" || pkg == "plinth/internal/app" ||
+	speaksRPC := slices.Contains([]string{"rpc", "app", "e2e"}, strings.TrimPrefix(pkg, internal)) ||
 		isDomain && (name == "rpc.go" || strings.HasSuffix(name, "_rpc.go") || name == "http.go")
 	for _, spec := range file.Imports {
 		path := strings.Trim(spec.Path.Value, `"`)
 		ofRPC := path == "plinth/internal/rpc" || strings.HasPrefix(path, "plinth/api/") || strings.HasPrefix(path, "connectrpc.com/")
 		if ofRPC && strings.HasPrefix(pkg, internal) && !speaksRPC {
-			fault("imports %s: only *_rpc.go, rpc.go and http.go files of domains, rpc and app do", path)
+			fault("imports %s: only *_rpc.go, rpc.go and http.go files of domains, rpc, app and e2e do", path)
 		}
 	}
 	ast.Inspect(file, func(n ast.Node) bool {
@@ -164,6 +166,7 @@ func TestImportRulesBite(t *testing.T) {
 	for _, p := range []goPackage{
 		{ImportPath: "plinth/internal/rpc", Imports: []string{"plinth/internal/app"}},
 		{ImportPath: "plinth/internal/app", Imports: []string{"plinth/internal/dev"}},
+		{ImportPath: "plinth/internal/app", Imports: []string{"plinth/internal/e2e"}},
 		{ImportPath: "plinth/internal/app", Imports: []string{"plinth/internal/pg/pgtest"}},
 		{ImportPath: "plinth/internal/message", Imports: []string{"plinth/internal/broker/amqp"}},
 		{ImportPath: "plinth/internal/message", Imports: []string{"plinth/internal/schedule"}},

@@ -209,7 +209,7 @@ func TestStalePidFile(t *testing.T) {
 		}
 		p.Close()
 	}
-	if !alive(sleep.Process.Pid) {
+	if !alive(t, sleep.Process.Pid) {
 		t.Error("the other program was stopped")
 	}
 }

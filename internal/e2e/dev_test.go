@@ -126,7 +126,7 @@ func TestDevBuildsS3(t *testing.T) {
 // descendants are the processes below one, however deep.
 func descendants(t testing.TB, root int) (found []int) {
 	t.Helper()
-	output, err := exec.Command("ps", "-A", "-o", "pid=,ppid=").Output()
+	output, err := exec.Command(tool(t, "ps"), "-A", "-o", "pid=,ppid=").Output()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -148,9 +148,10 @@ func descendants(t testing.TB, root int) (found []int) {
 // gone waits until no process is left.
 func gone(t testing.TB, pids []int) {
 	t.Helper()
+	ps := tool(t, "ps")
 	for _, pid := range pids {
 		eventually(t, "process "+strconv.Itoa(pid)+" is gone", func() bool {
-			state, err := exec.Command("ps", "-o", "stat=", "-p", strconv.Itoa(pid)).Output()
+			state, err := exec.Command(ps, "-o", "stat=", "-p", strconv.Itoa(pid)).Output()
 			return err != nil || bytes.HasPrefix(bytes.TrimSpace(state), []byte("Z"))
 		})
 	}

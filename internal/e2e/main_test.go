@@ -1,7 +1,6 @@
 package e2e
 
 import (
-	"flag"
 	"fmt"
 	"os"
 	"os/exec"
@@ -12,11 +11,6 @@ import (
 	"plinth/internal/pg/pgtest"
 )
 
-// Tests that run at a time. The end-to-end tests wait far more than they compute, but each has up to 40 connections to
-// PostgreSQL, which takes 100 by default. There must be more than four, the tests that may wait for RabbitMQ while
-// TestService has it: its parts need a place as well.
-const parallel = "5"
-
 func TestMain(m *testing.M) {
 	if os.Getenv(consumerQueues) != "" {
 		os.Exit(consumerMain())
@@ -25,17 +19,8 @@ func TestMain(m *testing.M) {
 }
 
 func run(m *testing.M) int {
-	flag.Parse()
-	asked := false
-	flag.Visit(func(f *flag.Flag) { asked = asked || f.Name == "test.parallel" })
 	var err error
-	if !asked {
-		err = flag.Set("test.parallel", parallel)
-	}
-	if err == nil {
-		bin.dir, err = os.MkdirTemp("", "plinth-e2e-")
-	}
-	if err != nil {
+	if bin.dir, err = os.MkdirTemp("", "plinth-e2e-"); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
@@ -43,32 +28,53 @@ func run(m *testing.M) int {
 	return checkSecrets(pgtest.Main(m))
 }
 
-// bin holds the commands of this module. TestMain can hand them down in no other way.
+// bin is the folder of the programs that the tests build. TestMain can hand it down in no other way.
 var bin struct {
-	dir   string
-	build sync.Once
-	err   error
+	dir     string
+	ours    build
+	grpcurl build
 }
 
 // coverDir is where the processes write their coverage, as files that `go tool covdata` reads. Empty is no coverage.
 func coverDir() string { return os.Getenv("E2E_COVERDIR") }
 
-// binary gives the path of a command, built by the first test that asks for one.
-func binary(t testing.TB, name string) string {
+// build is what the first test that needs it builds for all.
+type build struct {
+	once sync.Once
+	err  error
+}
+
+// into has the go command build into bin.dir, with the arguments that say what.
+func (b *build) into(t testing.TB, args ...string) {
 	t.Helper()
-	bin.build.Do(func() {
-		args := []string{"build", "-ldflags=-s -w", "-o", bin.dir + string(filepath.Separator)}
-		if coverDir() != "" {
-			// Without the main packages nothing would be written at the end.
-			args = append(args, "-cover", "-covermode=atomic", "-coverpkg=plinth/cmd/...,plinth/internal/...")
-		}
-		cmd := exec.Command("go", append(args, "plinth/cmd/server", "plinth/cmd/worker", "plinth/cmd/dev")...)
+	b.once.Do(func() {
+		cmd := exec.Command("go", append([]string{"build", "-ldflags=-s -w", "-o", bin.dir + string(filepath.Separator)}, args...)...)
+		cmd.Dir = root
+		cmd.Env = append(os.Environ(), "GOWORK=off") // A workspace does not go with -modfile.
 		if output, err := cmd.CombinedOutput(); err != nil {
-			bin.err = fmt.Errorf("go build: %w\n%s", err, output)
+			b.err = fmt.Errorf("%s: %w\n%s", cmd, err, output)
 		}
 	})
-	if bin.err != nil {
-		t.Fatal(bin.err)
+	if b.err != nil {
+		t.Fatal(b.err)
 	}
+}
+
+// binary returns the path of one of this module's commands.
+func binary(t testing.TB, name string) string {
+	t.Helper()
+	args := []string{"plinth/cmd/server", "plinth/cmd/worker", "plinth/cmd/dev"}
+	if coverDir() != "" {
+		// Without the main packages nothing would be written at the end.
+		args = append([]string{"-cover", "-covermode=atomic", "-coverpkg=plinth/cmd/...,plinth/internal/..."}, args...)
+	}
+	bin.ours.into(t, args...)
 	return filepath.Join(bin.dir, name)
+}
+
+// pathWithGrpcurl returns a PATH in which grpcurl is the one that tools/go.mod names.
+func pathWithGrpcurl(t testing.TB) string {
+	t.Helper()
+	bin.grpcurl.into(t, "-modfile=tools/go.mod", "github.com/fullstorydev/grpcurl/cmd/grpcurl")
+	return bin.dir + string(filepath.ListSeparator) + os.Getenv("PATH")
 }

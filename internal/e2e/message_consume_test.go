@@ -334,7 +334,7 @@ func consumeMemory(t *testing.T, sys *system) {
 // memory is what the process occupies, in KiB.
 func (p *process) memory(t testing.TB) int {
 	t.Helper()
-	output, err := exec.Command("ps", "-o", "rss=", "-p", strconv.Itoa(p.cmd.Process.Pid)).Output()
+	output, err := exec.Command(tool(t, "ps"), "-o", "rss=", "-p", strconv.Itoa(p.cmd.Process.Pid)).Output()
 	if err != nil {
 		t.Fatal(err)
 	}

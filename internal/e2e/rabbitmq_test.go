@@ -55,7 +55,7 @@ func (r *rabbitNode) start(t testing.TB) {
 	// Debian's rabbitmq-server in the path is for the one node of the machine.
 	script := tool(t, "/usr/lib/rabbitmq/bin/rabbitmq-server", "rabbitmq-server")
 	r.node = launch(t, "rabbitmq", configured(exec.Command(script), r.env))
-	eventually(t, "RabbitMQ takes connections", func() bool {
+	within(t, 2*patience, "RabbitMQ takes connections", func() bool { // It computes a lot before that.
 		select {
 		case <-r.node.done:
 			t.Fatal("RabbitMQ does not start")

@@ -68,9 +68,7 @@ var uuidPattern = regexp.MustCompile(`[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[0-9a
 func requirements(t *testing.T, kind string) {
 	t.Helper()
 	switch kind {
-	case "rest":
-	case "grpcurl":
-		tool(t, "grpcurl", toolsDir(t)+"/grpcurl")
+	case "rest", "grpcurl":
 	case "grpcweb":
 		tool(t, "node")
 		if _, err := os.Stat(root + "/web/node_modules/@connectrpc/connect-web"); err != nil {
@@ -81,24 +79,15 @@ func requirements(t *testing.T, kind string) {
 	}
 }
 
-// toolsDir is where the tools of the gate are.
-func toolsDir(t testing.TB) string {
-	t.Helper()
-	dir, err := filepath.Abs(root + "/.buf/bin")
-	if err != nil {
-		t.Fatal(err)
-	}
-	return dir
-}
-
 // paste runs a block as a person would, except that it stops at the first command that fails, an HTTP error included.
 func paste(t testing.TB, script string) string {
 	t.Helper()
+	path := pathWithGrpcurl(t)
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "bash", "-euo", "pipefail", "-c", `curl() { command curl -sS --fail-with-body "$@"; }`+"\n"+script)
 	cmd.Dir = root
-	cmd.Env = append(os.Environ(), "PATH="+os.Getenv("PATH")+string(filepath.ListSeparator)+toolsDir(t))
+	cmd.Env = append(os.Environ(), "PATH="+path)
 	output, err := cmd.CombinedOutput()
 	if err != nil {
 		t.Fatalf("%v\n%s\n%s", err, script, output)

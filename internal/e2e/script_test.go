@@ -35,16 +35,16 @@ import (
 //	log process pattern    waits for a line in the log of the server or the worker
 func scripts(t *testing.T, sys *system) {
 	tool(t, "curl")
+	path := pathWithGrpcurl(t)
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata/service",
 		Setup: func(env *testscript.Env) error {
 			env.Setenv("URL", sys.url)
 			env.Setenv("HOST", strings.TrimPrefix(sys.url, "http://"))
 			env.Setenv("PORT", sys.url[strings.LastIndex(sys.url, ":")+1:]) // for names that other systems on the same Redis do not have
-			env.Setenv("PATH", env.Getenv("PATH")+string(filepath.ListSeparator)+toolsDir(t))
+			env.Setenv("PATH", path)
 			return nil
 		},
-		Condition: func(name string) (bool, error) { return name == "ci" && ci(), nil },
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
 			"curl": curl, "anyone": anyone, "grpcurl": grpcurl, "status": status, "json": jsonValue, "keep": keep, "await": await, "log": sys.awaitLog,
 			"nack": sys.nack,

@@ -98,80 +98,74 @@ func canceledCall(t *testing.T, sys *system) {
 }
 
 // On SIGTERM the server says that it is not ready, finishes what it has in hand, and ends well. Nothing is lost by it.
-func TestServerStops(t *testing.T) {
-	t.Parallel()
-	for _, broker := range brokers {
-		t.Run(broker, func(t *testing.T) {
-			t.Parallel()
-			const timeout = 20 * time.Second // So the drain window is 2 s, and streams have 5 s more.
-			env := with(backends(t, broker), map[string]string{"SHUTDOWN_TIMEOUT": timeout.String()})
-			server := start(t, "server", env)
-			url := "http://" + server.address(t)
-			ready(t, url)
-			client := grpcClient(t, url)
-			newQueue(t, client, "stop")
-			ids := publish(t, client, "stop", "a", "b", "c")
-			stream := consume(t, client, &messagev1.Subscribe{Queue: "stop", MaxOutstanding: 2})
-			stream.next(t)
-			stream.next(t)
-			call := startSlowCall(t, url, "stop")
-			reflect(t, url)
-			watch := watchHealth(t, url)
-			if got := <-watch; got != grpchealth.StatusServing {
-				t.Fatalf("health is %s", got)
-			}
+func serverStops(t *testing.T, broker string) {
+	const timeout = 20 * time.Second // So the drain window is 2 s, and streams have 5 s more.
+	env := with(backends(t, broker), map[string]string{"SHUTDOWN_TIMEOUT": timeout.String()})
+	server := start(t, "server", env)
+	url := "http://" + server.address(t)
+	ready(t, url)
+	client := grpcClient(t, url)
+	newQueue(t, client, "stop")
+	ids := publish(t, client, "stop", "a", "b", "c")
+	stream := consume(t, client, &messagev1.Subscribe{Queue: "stop", MaxOutstanding: 2})
+	stream.next(t)
+	stream.next(t)
+	call := startSlowCall(t, url, "stop")
+	reflect(t, url)
+	watch := watchHealth(t, url)
+	if got := <-watch; got != grpchealth.StatusServing {
+		t.Fatalf("health is %s", got)
+	}
 
-			began := time.Now()
-			server.signal(t, syscall.SIGTERM)
-			if got := <-watch; got != grpchealth.StatusNotServing {
-				t.Errorf("after SIGTERM health is %s", got)
-			}
-			for path, want := range map[string]int{"/readyz": 503, "/health": 503, "/livez": 200} {
-				if got := statusOf(url + path); got != want {
-					t.Errorf("after SIGTERM %s answers %d, want %d", path, got, want)
-				}
-			}
-			late := publish(t, client, "stop", "late")[0] // The load balancer may not have noticed yet.
-			eventually(t, "no connection is taken any more", func() bool { return statusOf(url+"/livez") == 0 })
-			slow := call.finish(t)
-			stream.ack(t, ids[0])
-			stream.silent(t, 200*time.Millisecond) // There is credit, but no new message for it.
-			stream.ack(t, ids[1])
-			if err := stream.closed(t); err != nil {
-				t.Errorf("the stream ended with %v", err)
-			}
-			if status := server.exit(t, patience); status != 0 {
-				t.Errorf("the server ended with status %d", status)
-			}
-			if took := time.Since(began); took > timeout/2 {
-				t.Errorf("it took %s to stop, though nothing was left to wait for", took)
-			}
+	began := time.Now()
+	server.signal(t, syscall.SIGTERM)
+	if got := <-watch; got != grpchealth.StatusNotServing {
+		t.Errorf("after SIGTERM health is %s", got)
+	}
+	for path, want := range map[string]int{"/readyz": 503, "/health": 503, "/livez": 200} {
+		if got := statusOf(url + path); got != want {
+			t.Errorf("after SIGTERM %s answers %d, want %d", path, got, want)
+		}
+	}
+	late := publish(t, client, "stop", "late")[0] // The load balancer may not have noticed yet.
+	eventually(t, "no connection is taken any more", func() bool { return statusOf(url+"/livez") == 0 })
+	slow := call.finish(t)
+	stream.ack(t, ids[0])
+	stream.silent(t, 200*time.Millisecond) // There is credit, but no new message for it.
+	stream.ack(t, ids[1])
+	if err := stream.closed(t); err != nil {
+		t.Errorf("the stream ended with %v", err)
+	}
+	if status := server.exit(t, patience); status != 0 {
+		t.Errorf("the server ended with status %d", status)
+	}
+	if took := time.Since(began); took > timeout/2 {
+		t.Errorf("it took %s to stop, though nothing was left to wait for", took)
+	}
 
-			again := start(t, "server", env)
-			url = "http://" + again.address(t)
-			ready(t, url)
-			client = grpcClient(t, url)
-			rest := consume(t, client, &messagev1.Subscribe{Queue: "stop"})
-			got := map[string]bool{rest.next(t).GetId(): true, rest.next(t).GetId(): true, rest.next(t).GetId(): true}
-			if !got[ids[2]] || !got[late] || !got[slow] {
-				t.Errorf("left in the queue were %v, want %s, %s and %s", got, ids[2], late, slow)
-			}
-			rest.silent(t, 200*time.Millisecond)
+	again := start(t, "server", env)
+	url = "http://" + again.address(t)
+	ready(t, url)
+	client = grpcClient(t, url)
+	rest := consume(t, client, &messagev1.Subscribe{Queue: "stop"})
+	got := map[string]bool{rest.next(t).GetId(): true, rest.next(t).GetId(): true, rest.next(t).GetId(): true}
+	if !got[ids[2]] || !got[late] || !got[slow] {
+		t.Errorf("left in the queue were %v, want %s, %s and %s", got, ids[2], late, slow)
+	}
+	rest.silent(t, 200*time.Millisecond)
 
-			// A consumer that settles nothing holds the stop up for a while; a second signal ends that.
-			eventually(t, "the second signal ends the server", func() bool {
-				_ = again.cmd.Process.Signal(syscall.SIGTERM)
-				select {
-				case <-again.done:
-					return true
-				case <-time.After(100 * time.Millisecond):
-					return false
-				}
-			})
-			if status := again.cmd.ProcessState.ExitCode(); status != -1 {
-				t.Errorf("after a second SIGTERM the status is %d, want the end by the signal", status)
-			}
-		})
+	// A consumer that settles nothing holds the stop up for a while; a second signal ends that.
+	eventually(t, "the second signal ends the server", func() bool {
+		_ = again.cmd.Process.Signal(syscall.SIGTERM)
+		select {
+		case <-again.done:
+			return true
+		case <-time.After(100 * time.Millisecond):
+			return false
+		}
+	})
+	if status := again.cmd.ProcessState.ExitCode(); status != -1 {
+		t.Errorf("after a second SIGTERM the status is %d, want the end by the signal", status)
 	}
 }
 
@@ -208,48 +202,42 @@ func reflect(t testing.TB, url string) {
 }
 
 // A worker that is stopped in the middle of its work finishes what it holds and leaves the rest to the next one.
-func TestWorkerStops(t *testing.T) {
-	t.Parallel()
-	for _, broker := range brokers {
-		t.Run(broker, func(t *testing.T) {
-			t.Parallel()
-			env := backends(t, broker)
-			server := start(t, "server", env)
-			url := "http://" + server.address(t)
-			ready(t, url)
-			client := grpcClient(t, url)
-			ids := make([]string, 2000)
-			var group errgroup.Group
-			group.SetLimit(32)
-			for i := range ids {
-				group.Go(func() error {
-					res, err := client.Publish(t.Context(), &messagev1.PublishRequest{Queue: taskQueue,
-						Payload: &messagev1.PublishRequest_Message{Message: strconv.Itoa(i)}})
-					ids[i] = res.GetId()
-					return err
-				})
-			}
-			if err := group.Wait(); err != nil {
-				t.Fatal(err)
-			}
-
-			first := start(t, "worker", env)
-			first.says(t, "message handled")
-			first.stop(t)
-			done := handled(first)
-			if len(done) == len(ids) {
-				t.Fatal("the first worker has handled everything: it was not stopped in the middle of its work")
-			}
-			second := start(t, "worker", env)
-			eventually(t, "every message is handled", func() bool { return len(missingFrom(ids, first, second)) == 0 })
-			second.stop(t)
-			server.stop(t)
-			for id := range handled(second) {
-				if done[id] {
-					t.Errorf("the message %s was finished by the first worker and came again", id)
-				}
-			}
+func workerStops(t *testing.T, broker string) {
+	env := backends(t, broker)
+	server := start(t, "server", env)
+	url := "http://" + server.address(t)
+	ready(t, url)
+	client := grpcClient(t, url)
+	ids := make([]string, 2000)
+	var group errgroup.Group
+	group.SetLimit(32)
+	for i := range ids {
+		group.Go(func() error {
+			res, err := client.Publish(t.Context(), &messagev1.PublishRequest{Queue: taskQueue,
+				Payload: &messagev1.PublishRequest_Message{Message: strconv.Itoa(i)}})
+			ids[i] = res.GetId()
+			return err
 		})
+	}
+	if err := group.Wait(); err != nil {
+		t.Fatal(err)
+	}
+
+	first := start(t, "worker", env)
+	first.says(t, "message handled")
+	first.stop(t)
+	done := handled(first)
+	if len(done) == len(ids) {
+		t.Fatal("the first worker has handled everything: it was not stopped in the middle of its work")
+	}
+	second := start(t, "worker", env)
+	eventually(t, "every message is handled", func() bool { return len(missingFrom(ids, first, second)) == 0 })
+	second.stop(t)
+	server.stop(t)
+	for id := range handled(second) {
+		if done[id] {
+			t.Errorf("the message %s was finished by the first worker and came again", id)
+		}
 	}
 }
 

@@ -21,9 +21,6 @@ import (
 	"plinth/internal/pg/pgtest"
 )
 
-// brokers are those that everything must work on alike.
-var brokers = []string{"postgres", "rabbitmq"}
-
 // system is the service as it is deployed: a server and a worker.
 type system struct {
 	env            map[string]string
@@ -45,26 +42,6 @@ func startSystem(t *testing.T, broker string) *system {
 	s.url = "http://" + s.server.address(t)
 	ready(t, s.url)
 	return s
-}
-
-// The service as clients see it, on both brokers.
-func TestService(t *testing.T) {
-	t.Parallel()
-	for _, broker := range brokers {
-		t.Run(broker, func(t *testing.T) {
-			t.Parallel()
-			sys := startSystem(t, broker)
-			t.Run("memory", func(t *testing.T) { consumeMemory(t, sys) })
-			for name, test := range map[string]func(*testing.T, *system){
-				"scripts": scripts, "rpc": everyRPC, "consume": consuming, "canceled": canceledCall, "poison": poisoned, "isolation": isolated,
-			} {
-				t.Run(name, func(t *testing.T) {
-					t.Parallel()
-					test(t, sys)
-				})
-			}
-		})
-	}
 }
 
 // backends is the configuration of a system on servers of the tests.
@@ -128,6 +105,9 @@ const (
 	taskQueueOnBroker = "default." + taskQueue
 )
 
+// queueing bounds how long a test waits for RabbitMQ while a test of another process has it. The longest takes a minute.
+const queueing = 3 * time.Minute
+
 // rabbitMQ is the RabbitMQ of AMQP_URL, else of 127.0.0.1, for the system on a database. All systems on one RabbitMQ share
 // their queues, so a test has it alone, also among other processes that test: it holds an exclusive queue. It leaves none
 // of the system's queues behind.
@@ -140,7 +120,7 @@ func rabbitMQ(t *testing.T, database string) string {
 	}
 	t.Cleanup(func() { _ = conn.Close() })
 	const durable, autoDelete, exclusive, noWait = false, false, true, false
-	for {
+	for deadline := time.Now().Add(queueing); ; <-time.After(200 * time.Millisecond) {
 		err := onChannel(conn, func(c *amqp091.Channel) error {
 			_, err := c.QueueDeclare("plinth-e2e", durable, autoDelete, exclusive, noWait, nil)
 			return err
@@ -151,7 +131,9 @@ func rabbitMQ(t *testing.T, database string) string {
 		} else if !errors.As(err, &reply) || reply.Code != amqp091.ResourceLocked {
 			t.Fatal(err)
 		}
-		<-time.After(200 * time.Millisecond)
+		if time.Now().After(deadline) {
+			t.Fatalf("waited %s for RabbitMQ, which the tests of another process have: they hold the queue plinth-e2e", queueing)
+		}
 	}
 	if consumers(t, conn, taskQueueOnBroker) > 0 {
 		missing(t, "another service uses this RabbitMQ: its worker would handle the messages of the tests")

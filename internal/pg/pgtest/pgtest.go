@@ -8,6 +8,7 @@ package pgtest
 import (
 	"context"
 	"crypto/rand"
+	"flag"
 	"fmt"
 	"net/url"
 	"os"
@@ -29,6 +30,10 @@ const (
 	prefix = "plinth_test_" // then the time of making in Unix seconds, and something random
 	maxAge = 24 * time.Hour
 	limit  = 30 * time.Second // of every single step
+
+	// parallel is how many tests run at a time. They wait more than they compute, but a system of the end-to-end tests has up to
+	// 40 connections to PostgreSQL, which takes 100 by default.
+	parallel = "5"
 )
 
 // server is what Main set up for the tests of this process, which know no other way to hand something down.
@@ -50,6 +55,9 @@ func Main(m *testing.M) int {
 }
 
 func run(m *testing.M) (status int, err error) {
+	if err := setParallel(); err != nil {
+		return 0, err
+	}
 	serverURL, stop, err := start()
 	if err != nil {
 		return 0, err
@@ -73,6 +81,17 @@ func run(m *testing.M) (status int, err error) {
 		return 0, err
 	}
 	return m.Run(), nil
+}
+
+// setParallel sets the flag -test.parallel, unless it was set.
+func setParallel() error {
+	flag.Parse()
+	set := false
+	flag.Visit(func(f *flag.Flag) { set = set || f.Name == "test.parallel" })
+	if set {
+		return nil
+	}
+	return flag.Set("test.parallel", parallel)
 }
 
 // New gives the URL of a fresh database with the newest schema. It is dropped when the test is over.

@@ -1,0 +1,40 @@
+package e2e
+
+import "testing"
+
+// onEveryBroker are the tests that a system passes whatever its broker is.
+var onEveryBroker = map[string]func(t *testing.T, broker string){
+	"service": service, "start without a backend": startsWithoutABackend, "stop of a server": serverStops, "stop of a worker": workerStops,
+}
+
+func TestOnPostgres(t *testing.T) {
+	t.Parallel()
+	for name, test := range onEveryBroker {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			test(t, "postgres")
+		})
+	}
+}
+
+// These run one after the other, because all systems on one RabbitMQ share their queues.
+func TestOnRabbitMQ(t *testing.T) {
+	t.Parallel()
+	for name, test := range onEveryBroker {
+		t.Run(name, func(t *testing.T) { test(t, "rabbitmq") })
+	}
+}
+
+// service is the service as clients see it.
+func service(t *testing.T, broker string) {
+	sys := startSystem(t, broker)
+	t.Run("memory", func(t *testing.T) { consumeMemory(t, sys) })
+	for name, test := range map[string]func(*testing.T, *system){
+		"scripts": scripts, "rpc": everyRPC, "consume": consuming, "canceled": canceledCall, "poison": poisoned, "isolation": isolated,
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			test(t, sys)
+		})
+	}
+}
