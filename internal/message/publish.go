@@ -71,7 +71,7 @@ func (s *Service) Publish(ctx context.Context, p Publication) (Receipt, error) {
 		err := s.send(ctx, m)
 		return m.receipt(), err
 	}
-	err = s.db.InTx(ctx, func(tx *pg.Tx) error { return s.keepOne(ctx, tx, m) })
+	err = s.db.InTx(ctx, func(tx *pg.Tx) error { return s.holdOne(ctx, tx, m) })
 	return m.receipt(), err
 }
 
@@ -100,7 +100,7 @@ func (s *Service) PublishTx(ctx context.Context, tx *pg.Tx, p Publication) (Rece
 	if err != nil {
 		return Receipt{}, err
 	}
-	err = s.keepOne(ctx, tx, m)
+	err = s.holdOne(ctx, tx, m)
 	return m.receipt(), err
 }
 

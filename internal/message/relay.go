@@ -196,9 +196,9 @@ func (r *relay) unsettled(ctx context.Context, tx *pg.Tx, s *settlement, m *wait
 // time, but not each time that it is tried.
 func (r *relay) fanOut(ctx context.Context, tx *pg.Tx, m waiting) ([]waiting, error) {
 	m.due, m.dueAt = relayAgain, time.Time{}
-	bindings, err := selectBindings(ctx, tx, m.to.topic)
+	bindings, err := selectBindings(ctx, tx, ownedTopic{m.tenant, m.to.topic})
 	var copies []waiting
-	for _, queue := range queuesOf(matching(bindings[m.to.topic], m.to.routingKey)) {
+	for _, queue := range queuesOf(matching(bindings[ownedTopic{m.tenant, m.to.topic}], m.to.routingKey)) {
 		m.to = ToQueue(queue)
 		copies = append(copies, m)
 	}

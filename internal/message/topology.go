@@ -117,14 +117,15 @@ func (s *Service) declareTopic(ctx context.Context, topic string, generation uin
 		// Others wait for this too, so it does not end with the call that came first.
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), topicLimit)
 		defer cancel()
-		bindings, err := selectBindings(ctx, s.db, topic)
+		of := ownedTopic{auth.TenantOf(ctx), topic}
+		bindings, err := selectBindings(ctx, s.db, of)
 		if err != nil {
 			return nil, err
 		}
 		if len(bindings) == 0 {
 			return nil, errs.New(errs.NotFound, "topic: no queue is bound to %q", topic)
 		}
-		for _, queue := range queuesOf(bindings[topic]) {
+		for _, queue := range queuesOf(bindings[of]) {
 			if err := s.declare(ctx, queue); err != nil && !errs.Is(err, errs.NotFound) {
 				return nil, err
 			}
