@@ -1,5 +1,5 @@
 // Package app builds the service out of its parts and runs it. It is the one package that knows all others: config.go
-// reads the environment, routes.go lists what is mounted, run.go owns the lifecycle.
+// reads the environment, domains.go is the table of domains, routes.go mounts them, run.go owns the lifecycle.
 package app
 
 import (
@@ -37,8 +37,9 @@ type App struct {
 	metrics  *observe.Metrics
 	limiter  *ratelimit.Limiter
 
-	tenants  *tenant.Service
-	messages *message.Service
+	domains  []domain
+	tenants  *tenant.Service  // who calls
+	messages *message.Service // whose worker runs the handlers of all domains
 	worker   *message.Worker
 	health   *health
 	stack    *rpc.Stack   // nil in a worker; likewise
@@ -106,22 +107,18 @@ func build(ctx context.Context, cfg Config, logs *observe.Logs) (_ *App, err err
 
 	a.metrics = observe.NewMetrics()
 	a.limiter = ratelimit.New(a.redis, a.log, time.Now)
-	admin, err := cfg.adminKey()
-	if err != nil {
-		return nil, err
+	a.domains = a.buildDomains()
+	checks := a.checks()
+	var handlers []message.Handler
+	for _, d := range a.domains {
+		a.tenants.Register(d.quotas...)
+		checks = append(checks, d.checks...)
+		handlers = append(handlers, d.handlers...)
 	}
-	a.tenants = tenant.New(tenant.Config{DB: a.db.calls, Directory: a.db.directory.System(), Scopes: rpc.Scopes(), Admin: admin, Log: a.log})
-	a.messages = message.New(message.Config{
-		DB: a.db.calls, Handlers: a.db.handlers, System: a.db.work.System(), Notifier: a.notifier, Broker: a.broker, Limiter: a.limiter,
-		Limits: message.Limits{
-			AutoCreate: cfg.MessageAutoCreateQueues,
-			Queues:     cfg.MessageMaxQueues, Waiting: cfg.MessageMaxWaiting, PerSecond: cfg.MessageMaxPerSecond,
-		},
-		Log: a.log,
+	a.health = newHealth(a.log, checks)
+	a.worker = message.NewWorker(message.WorkerConfig{
+		Service: a.messages, Handlers: handlers, Tenants: a.tenants.Active, Drain: cfg.ShutdownTimeout / 2, Lines: logs.Access,
 	})
-	a.tenants.Register(a.messages.Quotas()...)
-	a.worker = message.NewWorker(a.messages, a.handlers(), logs.Access, cfg.ShutdownTimeout/2, a.tenants.Active)
-	a.health = newHealth(a.log, a.checks())
 	if cfg.Role != Worker {
 		if err := a.mount(); err != nil {
 			return nil, err

@@ -50,8 +50,9 @@ func (a *App) run(ctx context.Context) error {
 	group.Go(func() error { return a.broker.Run(base) })
 	group.Go(func() error { return a.health.run(base) })
 	group.Go(func() error { return a.serveAdmin(base) })
-	group.Go(func() error { return a.tenants.Run(base) })
-	group.Go(func() error { return a.messages.Run(base) })
+	for _, d := range a.domains {
+		start(group, base, d.run)
+	}
 	work := make(chan struct{})
 	group.Go(func() error {
 		defer close(work)
@@ -75,7 +76,14 @@ func (a *App) run(ctx context.Context) error {
 	return err
 }
 
-// work prepares the schema and the queues, relays what waits, and handles messages if this process is to.
+// start has a group run a part of a domain, which may be nil.
+func start(group *errgroup.Group, ctx context.Context, part func(context.Context) error) {
+	if part != nil {
+		group.Go(func() error { return part(ctx) })
+	}
+}
+
+// work prepares the schema and the queues, then runs what takes up work by itself, and handlers if this process is to.
 func (a *App) work(ctx context.Context) error {
 	if err := a.migrate(ctx); err != nil || ctx.Err() != nil {
 		return err
@@ -85,9 +93,15 @@ func (a *App) work(ctx context.Context) error {
 	}
 	a.health.prepare()
 	group, ctx := errgroup.WithContext(ctx)
-	group.Go(func() error { return a.messages.Relay(ctx) })
-	if a.cfg.Role == Worker || a.cfg.WorkerInline {
-		group.Go(func() error { return a.worker.Run(ctx) })
+	works := a.cfg.Role == Worker || a.cfg.WorkerInline
+	for _, d := range a.domains {
+		start(group, ctx, d.serve)
+		if works {
+			start(group, ctx, d.work)
+		}
+	}
+	if works {
+		start(group, ctx, a.worker.Run)
 	}
 	return group.Wait()
 }
