@@ -53,8 +53,8 @@ type App struct {
 // Backends that are away are no error: it waits for them.
 func Run(ctx context.Context, cfg Config) error {
 	logs, err := observe.NewLogs(observe.LogConfig{
-		Level: cfg.LogLevel, Format: cfg.LogFormat, File: cfg.LogFile,
-		MaxSize: cfg.LogFileMaxSize, MaxBackups: cfg.LogFileMaxBackups, MaxAge: cfg.LogFileMaxAge,
+		Level: cfg.Log.Level, Format: cfg.Log.Format, File: cfg.Log.File,
+		MaxSize: cfg.Log.FileMaxSize, MaxBackups: cfg.Log.FileMaxBackups, MaxAge: cfg.Log.FileMaxAge,
 	})
 	if err != nil {
 		return &ConfigError{[]string{err.Error()}}
@@ -80,26 +80,26 @@ func build(ctx context.Context, cfg Config, logs *observe.Logs) (_ *App, err err
 	if a.db, err = openDatabases(ctx, cfg); err != nil {
 		return nil, err
 	}
-	a.notifier, err = pg.NewNotifier(pg.NotifierConfig{System: a.db.work.System(), URL: cfg.directURL(), Log: a.log})
+	a.notifier, err = pg.NewNotifier(pg.NotifierConfig{System: a.db.work.System(), URL: cfg.Database.direct(), Log: a.log})
 	if err != nil {
 		return nil, wrong("DATABASE_DIRECT_URL", err)
 	}
-	switch cfg.Broker {
+	switch cfg.Broker.Kind {
 	case rabbitMQ:
-		if a.broker, err = amqp.New(string(cfg.AMQPURL), a.log); err != nil {
+		if a.broker, err = amqp.New(string(cfg.Broker.AMQPURL), a.log); err != nil {
 			return nil, wrong("AMQP_URL", err)
 		}
 	case postgresBroker:
 		a.broker = postgres.New(a.db.broker.System(), a.notifier, a.log)
 	}
 	kv.LogTo(a.log)
-	if a.redis, err = kv.Open(string(cfg.RedisURL)); err != nil {
+	if a.redis, err = kv.Open(string(cfg.Redis.URL)); err != nil {
 		return nil, wrong("REDIS_URL", err)
 	}
-	if cfg.S3Bucket != "" {
+	if cfg.S3.Bucket != "" {
 		if a.bucket, err = blob.Open(ctx, blob.Config{
-			Endpoint: cfg.S3Endpoint, Bucket: cfg.S3Bucket, ForcePathStyle: cfg.S3ForcePathStyle, Region: cfg.AWSRegion,
-			AccessKeyID: cfg.AWSAccessKeyID, SecretAccessKey: string(cfg.AWSSecretAccessKey), SessionToken: string(cfg.AWSSessionToken),
+			Endpoint: cfg.S3.Endpoint, Bucket: cfg.S3.Bucket, ForcePathStyle: cfg.S3.ForcePathStyle, Region: cfg.S3.Region,
+			AccessKeyID: cfg.S3.AccessKeyID, SecretAccessKey: string(cfg.S3.SecretAccessKey), SessionToken: string(cfg.S3.SessionToken),
 		}); err != nil {
 			return nil, wrong("S3_BUCKET", err)
 		}
@@ -117,7 +117,7 @@ func build(ctx context.Context, cfg Config, logs *observe.Logs) (_ *App, err err
 	}
 	a.health = newHealth(a.log, checks)
 	a.worker = message.NewWorker(message.WorkerConfig{
-		Service: a.messages, Handlers: handlers, Tenants: a.tenants.Active, Drain: cfg.ShutdownTimeout / 2, Lines: logs.Access,
+		Service: a.messages, Handlers: handlers, Tenants: a.tenants.Active, Drain: cfg.Process.ShutdownTimeout / 2, Lines: logs.Access,
 	})
 	if cfg.Role != Worker {
 		if err := a.mount(); err != nil {
@@ -129,17 +129,17 @@ func build(ctx context.Context, cfg Config, logs *observe.Logs) (_ *App, err err
 
 // mount builds the handler of the one port.
 func (a *App) mount() error {
-	methods, err := methodRates(a.cfg.RateLimitMethods)
+	methods, err := methodRates(a.cfg.RateLimit.Methods)
 	if err != nil {
 		return wrong("RATE_LIMIT_METHODS", err)
 	}
 	a.stack = rpc.New(rpc.Config{
-		Log: a.logs.Access, Timeout: a.cfg.RequestTimeout, Origins: a.cfg.CORSAllowedOrigins, Public: public(),
+		Log: a.logs.Access, Timeout: a.cfg.HTTP.RequestTimeout, Origins: a.cfg.HTTP.AllowedOrigins, Public: public(),
 		Authenticate: a.authenticator(), ActFor: a.tenants.ActFor, Denied: a.metrics.Denied,
 		Limits: rpc.Limits{
-			Tenant: a.cfg.RateLimitTenant, Key: a.cfg.RateLimitKey, Methods: methods, Calls: a.cfg.MaxCalls, Streams: a.cfg.MaxStreams,
+			Tenant: a.cfg.RateLimit.Tenant, Key: a.cfg.RateLimit.Key, Methods: methods, Calls: a.cfg.HTTP.MaxCalls, Streams: a.cfg.HTTP.MaxStreams,
 		},
-		Limiter: a.limiter, Draining: a.draining, MaxAge: a.cfg.MaxConnectionAge,
+		Limiter: a.limiter, Draining: a.draining, MaxAge: a.cfg.HTTP.MaxConnectionAge,
 	})
 	mux, err := a.routes()
 	if err != nil {

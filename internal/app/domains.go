@@ -39,11 +39,7 @@ func (a *App) buildDomains() []domain {
 	})
 	a.messages = message.New(message.Config{
 		DB: a.db.calls, Handlers: a.db.handlers, System: a.db.work.System(), Notifier: a.notifier, Broker: a.broker, Limiter: a.limiter,
-		Limits: message.Limits{
-			AutoCreate: a.cfg.MessageAutoCreateQueues,
-			Queues:     a.cfg.MessageMaxQueues, Waiting: a.cfg.MessageMaxWaiting, PerSecond: a.cfg.MessageMaxPerSecond,
-		},
-		Log: a.log,
+		Limits: a.cfg.Message, Log: a.log,
 	})
 	return []domain{
 		{
@@ -56,7 +52,7 @@ func (a *App) buildDomains() []domain {
 		{
 			name: "message",
 			service: func(o ...connect.HandlerOption) (string, http.Handler) {
-				return messagev1.NewMessageServiceHandler(message.NewRPC(a.messages, a.cfg.ShutdownTimeout/4), o...)
+				return messagev1.NewMessageServiceHandler(message.NewRPC(a.messages, a.cfg.Process.ShutdownTimeout/4), o...)
 			},
 			quotas: a.messages.Quotas(),
 			checks: a.brokerChecks(),
@@ -75,7 +71,7 @@ func (a *App) buildDomains() []domain {
 
 // brokerChecks are of a broker that is a backend of its own.
 func (a *App) brokerChecks() []check {
-	if a.cfg.Broker != rabbitMQ {
+	if a.cfg.Broker.Kind != rabbitMQ {
 		return nil
 	}
 	return []check{{"rabbitmq", needed, a.broker.Ping}}

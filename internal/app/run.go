@@ -63,7 +63,7 @@ func (a *App) run(ctx context.Context) error {
 	case <-ctx.Done():
 	case <-failed.Done(): // A part ended with an error.
 	}
-	deadline, cancel := context.WithTimeout(context.WithoutCancel(ctx), a.cfg.ShutdownTimeout)
+	deadline, cancel := context.WithTimeout(context.WithoutCancel(ctx), a.cfg.Process.ShutdownTimeout)
 	defer cancel()
 	a.shutdown(deadline, server, stopWork, work)
 	stopBase()
@@ -93,7 +93,7 @@ func (a *App) work(ctx context.Context) error {
 	}
 	a.health.prepare()
 	group, ctx := errgroup.WithContext(ctx)
-	works := a.cfg.Role == Worker || a.cfg.WorkerInline
+	works := a.cfg.Role == Worker || a.cfg.Process.WorkerInline
 	for _, d := range a.domains {
 		start(group, ctx, d.serve)
 		if works {
@@ -110,15 +110,15 @@ func (a *App) work(ctx context.Context) error {
 func (a *App) migrate(ctx context.Context) error {
 	for {
 		var err error
-		if a.cfg.DatabaseMigrate {
-			err = pg.Migrate(ctx, a.cfg.directURL(), a.log)
+		if a.cfg.Database.Migrate {
+			err = pg.Migrate(ctx, a.cfg.Database.direct(), a.log)
 		} else {
 			err = a.checkPostgres(ctx)
 		}
 		switch {
 		case err == nil, ctx.Err() != nil:
 			return nil
-		case a.cfg.DatabaseMigrate && !errs.Is(err, errs.Unavailable):
+		case a.cfg.Database.Migrate && !errs.Is(err, errs.Unavailable):
 			return err
 		}
 		a.log.Warn("waiting for the database", zap.Error(err))
@@ -132,16 +132,16 @@ func (a *App) migrate(ctx context.Context) error {
 
 // shutdown ends the work: it returns when all of it is done, or ctx ends.
 func (a *App) shutdown(ctx context.Context, server *http.Server, stopWork func(), work <-chan struct{}) {
-	a.log.Info("shutting down", zap.Duration("within_ms", a.cfg.ShutdownTimeout))
+	a.log.Info("shutting down", zap.Duration("within_ms", a.cfg.Process.ShutdownTimeout))
 	a.health.drain()
 	stopWork()
 	if server != nil {
 		select {
-		case <-time.After(min(a.cfg.ShutdownTimeout/10, maxDrainWindow)):
+		case <-time.After(min(a.cfg.Process.ShutdownTimeout/10, maxDrainWindow)):
 		case <-ctx.Done():
 		}
 		// What stands behind the calls needs time to end, too.
-		calls, cancel := context.WithTimeout(ctx, a.cfg.ShutdownTimeout*3/4)
+		calls, cancel := context.WithTimeout(ctx, a.cfg.Process.ShutdownTimeout*3/4)
 		defer cancel()
 		if err := server.Shutdown(calls); err != nil {
 			a.log.Warn("calls were cut off", zap.Error(err))
