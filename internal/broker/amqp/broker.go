@@ -58,7 +58,7 @@ func New(url string, logger *zap.Logger) (*Broker, error) {
 		publishing: newLink(linkConfig{
 			url: url, logger: logger.With(zap.String("connection", "publishing")), life: life, channelMax: math.MaxUint16,
 		}),
-		publisher:  newPublisher(logger),
+		publisher: newPublisher(logger),
 	}
 	b.consuming = b.newConsumer()
 	b.consumers = []*link{b.consuming}
