@@ -3,6 +3,7 @@ package e2e
 import (
 	"context"
 	"net/http"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -258,42 +259,115 @@ var administration = map[protoreflect.Name]func(context.Context, tenantv1.Tenant
 
 const noID = "01a207b7-cfee-74eb-a938-89f827930982"
 
-// isolated holds that a tenant sees and changes nothing of another's, by every RPC, protocol and route.
-func isolated(t *testing.T, sys *system) {
-	for _, m := range ourMethods() {
-		switch {
-		case m.Parent().Name() == "MessageService" && intrusions[m.Name()] != nil:
-		case m.Parent().Name() == "TenantService" && administration[m.Name()] != nil:
-		default:
-			t.Errorf("%s has no case: what may another tenant try with it?", m.FullName())
-		}
-	}
-	a := acme(t, sys)
-	before := a.state(t)
-	other := newTenant(t, sys.url, "other")
-	mine := messagev1.NewMessageServiceClient(http2(t), sys.url, connect.WithGRPC(), key(other))
-	newQueue(t, mine, sharedQueue)
-	for _, v := range variants() {
-		t.Run(v.name, func(t *testing.T) {
-			b := messagev1.NewMessageServiceClient(v.http(t), sys.url, append(v.options, key(other))...)
-			admin := tenantv1.NewTenantServiceClient(v.http(t), sys.url, append(v.options, key(other))...)
-			for name, intrude := range intrusions {
-				if name == "Consume" && !v.streams {
-					continue // It needs HTTP/2, and has no route.
-				}
-				t.Run(string(name), func(t *testing.T) { intrude(t, a, b) })
-			}
-			for name, try := range administration {
-				t.Run(string(name), func(t *testing.T) { wantCode(t, try(t.Context(), admin), connect.CodePermissionDenied) })
-			}
-		})
-	}
-	for i, after := range a.state(t) {
-		same(t, "acme's own", after, before[i])
+// hidden is what the tenant acme has of a service, and hides from the tenant other.
+type hidden struct {
+	// tries are what other may try with each RPC, by its name. Each sees nothing and changes nothing of acme's.
+	tries map[protoreflect.Name]func(t *testing.T, other party)
+	// state is all that acme can see of its own.
+	state func(t *testing.T) []proto.Message
+}
+
+// party is a tenant that calls.
+type party struct {
+	http    connect.HTTPClient
+	url     string
+	options []connect.ClientOption
+	streams bool // in both directions, which need HTTP/2 and have no route
+}
+
+// hiding has a row for each service: what acme makes of it, to hide it. Both tenants call over gRPC there.
+func hiding() map[protoreflect.FullName]func(t *testing.T, acme, other party) hidden {
+	return map[protoreflect.FullName]func(t *testing.T, acme, other party) hidden{
+		"plinth.message.v1.MessageService": hiddenMessages,
+		"plinth.tenant.v1.TenantService":   hiddenTenants,
 	}
 }
 
-// ourMethods are the RPCs of all services of ours, found by their descriptors.
+func hiddenMessages(t *testing.T, acme, other party) hidden {
+	a := acmeMessages(t, acme)
+	newQueue(t, messagev1.NewMessageServiceClient(other.http, other.url, other.options...), sharedQueue)
+	h := hidden{tries: map[protoreflect.Name]func(*testing.T, party){}, state: a.state}
+	for name, intrude := range intrusions {
+		h.tries[name] = func(t *testing.T, other party) {
+			if name != "Consume" || other.streams {
+				intrude(t, a, messagev1.NewMessageServiceClient(other.http, other.url, other.options...))
+			}
+		}
+	}
+	return h
+}
+
+func hiddenTenants(_ *testing.T, _, _ party) hidden {
+	h := hidden{tries: map[protoreflect.Name]func(*testing.T, party){}, state: func(*testing.T) []proto.Message { return nil }}
+	for name, try := range administration {
+		h.tries[name] = func(t *testing.T, other party) {
+			wantCode(t, try(t.Context(), tenantv1.NewTenantServiceClient(other.http, other.url, other.options...)), connect.CodePermissionDenied)
+		}
+	}
+	return h
+}
+
+// isolated holds that a tenant sees and changes nothing of another's, by every RPC, protocol and route.
+func isolated(t *testing.T, sys *system) {
+	acmeKey, otherKey := newTenant(t, sys.url, "acme"), newTenant(t, sys.url, "other")
+	grpc := func(apiKey string) party {
+		return party{http2(t), sys.url, []connect.ClientOption{connect.WithGRPC(), key(apiKey)}, true}
+	}
+	hiding, all := hiding(), map[protoreflect.FullName]hidden{}
+	for _, service := range ourServices(t) {
+		hide := hiding[service.FullName()]
+		if hide == nil {
+			t.Fatalf("%s has no row in hiding: what may another tenant try with it?", service.FullName())
+		}
+		h := hide(t, grpc(acmeKey), grpc(otherKey))
+		for i := range service.Methods().Len() {
+			if m := service.Methods().Get(i); h.tries[m.Name()] == nil {
+				t.Errorf("%s has no case: what may another tenant try with it?", m.FullName())
+			}
+		}
+		all[service.FullName()] = h
+	}
+	before := map[protoreflect.FullName][]proto.Message{}
+	for name, h := range all {
+		before[name] = h.state(t)
+	}
+	for _, v := range variants() {
+		t.Run(v.name, func(t *testing.T) {
+			other := party{v.http(t), sys.url, append(v.options, key(otherKey)), v.streams}
+			for _, h := range all {
+				for name, try := range h.tries {
+					t.Run(string(name), func(t *testing.T) { try(t, other) })
+				}
+			}
+		})
+	}
+	for name, h := range all {
+		for i, after := range h.state(t) {
+			same(t, "acme's own", after, before[name][i])
+		}
+	}
+}
+
+// ourServices are the services of all our protos.
+func ourServices(t *testing.T) (all []protoreflect.ServiceDescriptor) {
+	t.Helper()
+	paths, err := filepath.Glob("../../api/plinth/*/v*/*.proto")
+	if err != nil || len(paths) == 0 {
+		t.Fatalf("no protos: %v", err)
+	}
+	for _, path := range paths {
+		file, err := protoregistry.GlobalFiles.FindFileByPath(strings.TrimPrefix(filepath.ToSlash(path), "../../api/"))
+		if err != nil {
+			t.Fatalf("%s: %v; nothing here calls its services: say in hiding what another tenant may try with them", path, err)
+		}
+		for i := range file.Services().Len() {
+			all = append(all, file.Services().Get(i))
+		}
+	}
+	return all
+}
+
+// ourMethods are the RPCs of all services that are linked here.
 func ourMethods() (all []protoreflect.MethodDescriptor) {
 	protoregistry.GlobalFiles.RangeFiles(func(file protoreflect.FileDescriptor) bool {
 		if !strings.HasPrefix(string(file.Package()), "plinth.") {
@@ -310,9 +384,9 @@ func ourMethods() (all []protoreflect.MethodDescriptor) {
 	return all
 }
 
-// acme makes the tenant that has something to hide.
-func acme(t *testing.T, sys *system) *owned {
-	client := messagev1.NewMessageServiceClient(http2(t), sys.url, connect.WithGRPC(), key(newTenant(t, sys.url, "acme")))
+// acmeMessages makes what acme has to hide.
+func acmeMessages(t *testing.T, acme party) *owned {
+	client := messagev1.NewMessageServiceClient(acme.http, acme.url, acme.options...)
 	a := &owned{client: client}
 	ctx := t.Context()
 	for _, queue := range []string{secretQueue, sharedQueue} {
