@@ -56,12 +56,19 @@ type Config struct {
 	Log      *zap.Logger
 }
 
-// Limits are what tenants without quotas of their own may have; 0 is no limit.
+// Limits are what tenants without quotas of their own may have; 0 is no limit. Package app reads them from the environment.
 type Limits struct {
-	AutoCreate bool  // publishing to an unknown queue creates it
-	Queues     int64 // of a tenant
-	Waiting    int64 // messages of a tenant that wait for their time
-	PerSecond  int64 // messages that a tenant publishes in a second
+	AutoCreate bool  `env:"AUTO_CREATE_QUEUES" envDefault:"false" help:"true: publishing to an unknown queue creates it; for development"`
+	Queues     int64 `env:"MAX_QUEUES" envDefault:"1000" help:"most queues of a tenant that has no quota of its own; 0 is no limit"`
+	Waiting    int64 `env:"MAX_WAITING" envDefault:"1000000" help:"most messages of a tenant that wait for their time, likewise; roughly, several processes may pass it for a moment"`
+	PerSecond  int64 `env:"MAX_PER_SECOND" envDefault:"0" help:"most messages that a tenant publishes in a second, likewise"`
+}
+
+// Check wants limits that are not negative.
+func (l *Limits) Check(want func(ok bool, setting, format string, args ...any)) {
+	want(l.Queues >= 0, "MAX_QUEUES", "must not be negative")
+	want(l.Waiting >= 0, "MAX_WAITING", "must not be negative")
+	want(l.PerSecond >= 0, "MAX_PER_SECOND", "must not be negative")
 }
 
 // quotas are the tenants' limits on what this domain keeps for them.
