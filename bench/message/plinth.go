@@ -150,7 +150,9 @@ func (b *bench) handle(ctx context.Context, n int, handler func(handled func()) 
 		}
 	})
 	began := time.Now()
-	stop := b.work(message.NewWorker(b.service, []message.Handler{h}, b.log, time.Second, alone))
+	stop := b.work(message.NewWorker(message.WorkerConfig{
+		Service: b.service, Handlers: []message.Handler{h}, Tenants: alone, Drain: time.Second, Lines: b.log,
+	}))
 	defer stop()
 	select {
 	case <-done:

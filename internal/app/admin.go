@@ -14,10 +14,10 @@ import (
 // serveAdmin serves what only the machine's own people may see, on an address of its own, until ctx ends. An address that is
 // taken is no reason not to serve: several processes of one machine have the same default.
 func (a *App) serveAdmin(ctx context.Context) error {
-	if a.cfg.AdminAddr == "" {
+	if a.cfg.Process.AdminAddr == "" {
 		return nil
 	}
-	listener, err := net.Listen("tcp", a.cfg.AdminAddr)
+	listener, err := net.Listen("tcp", a.cfg.Process.AdminAddr)
 	if err != nil {
 		a.log.Warn("no metrics and no pprof: ADMIN_ADDR cannot be listened on; set it to another address, or to nothing", zap.Error(err))
 		return nil

@@ -1,5 +1,5 @@
 // Package app builds the service out of its parts and runs it. It is the one package that knows all others: config.go
-// reads the environment, routes.go lists what is mounted, run.go owns the lifecycle.
+// reads the environment, domains.go is the table of domains, routes.go mounts them, run.go owns the lifecycle.
 package app
 
 import (
@@ -37,8 +37,9 @@ type App struct {
 	metrics  *observe.Metrics
 	limiter  *ratelimit.Limiter
 
-	tenants  *tenant.Service
-	messages *message.Service
+	domains  []domain
+	tenants  *tenant.Service  // who calls
+	messages *message.Service // whose worker runs the handlers of all domains
 	worker   *message.Worker
 	health   *health
 	stack    *rpc.Stack   // nil in a worker; likewise
@@ -52,8 +53,8 @@ type App struct {
 // Backends that are away are no error: it waits for them.
 func Run(ctx context.Context, cfg Config) error {
 	logs, err := observe.NewLogs(observe.LogConfig{
-		Level: cfg.LogLevel, Format: cfg.LogFormat, File: cfg.LogFile,
-		MaxSize: cfg.LogFileMaxSize, MaxBackups: cfg.LogFileMaxBackups, MaxAge: cfg.LogFileMaxAge,
+		Level: cfg.Log.Level, Format: cfg.Log.Format, File: cfg.Log.File,
+		MaxSize: cfg.Log.FileMaxSize, MaxBackups: cfg.Log.FileMaxBackups, MaxAge: cfg.Log.FileMaxAge,
 	})
 	if err != nil {
 		return &ConfigError{[]string{err.Error()}}
@@ -79,26 +80,26 @@ func build(ctx context.Context, cfg Config, logs *observe.Logs) (_ *App, err err
 	if a.db, err = openDatabases(ctx, cfg); err != nil {
 		return nil, err
 	}
-	a.notifier, err = pg.NewNotifier(pg.NotifierConfig{System: a.db.work.System(), URL: cfg.directURL(), Log: a.log})
+	a.notifier, err = pg.NewNotifier(pg.NotifierConfig{System: a.db.work.System(), URL: cfg.Database.direct(), Log: a.log})
 	if err != nil {
 		return nil, wrong("DATABASE_DIRECT_URL", err)
 	}
-	switch cfg.Broker {
+	switch cfg.Broker.Kind {
 	case rabbitMQ:
-		if a.broker, err = amqp.New(string(cfg.AMQPURL), a.log); err != nil {
+		if a.broker, err = amqp.New(string(cfg.Broker.AMQPURL), a.log); err != nil {
 			return nil, wrong("AMQP_URL", err)
 		}
 	case postgresBroker:
 		a.broker = postgres.New(a.db.broker.System(), a.notifier, a.log)
 	}
 	kv.LogTo(a.log)
-	if a.redis, err = kv.Open(string(cfg.RedisURL)); err != nil {
+	if a.redis, err = kv.Open(string(cfg.Redis.URL)); err != nil {
 		return nil, wrong("REDIS_URL", err)
 	}
-	if cfg.S3Bucket != "" {
+	if cfg.S3.Bucket != "" {
 		if a.bucket, err = blob.Open(ctx, blob.Config{
-			Endpoint: cfg.S3Endpoint, Bucket: cfg.S3Bucket, ForcePathStyle: cfg.S3ForcePathStyle, Region: cfg.AWSRegion,
-			AccessKeyID: cfg.AWSAccessKeyID, SecretAccessKey: string(cfg.AWSSecretAccessKey), SessionToken: string(cfg.AWSSessionToken),
+			Endpoint: cfg.S3.Endpoint, Bucket: cfg.S3.Bucket, ForcePathStyle: cfg.S3.ForcePathStyle, Region: cfg.S3.Region,
+			AccessKeyID: cfg.S3.AccessKeyID, SecretAccessKey: string(cfg.S3.SecretAccessKey), SessionToken: string(cfg.S3.SessionToken),
 		}); err != nil {
 			return nil, wrong("S3_BUCKET", err)
 		}
@@ -106,22 +107,18 @@ func build(ctx context.Context, cfg Config, logs *observe.Logs) (_ *App, err err
 
 	a.metrics = observe.NewMetrics()
 	a.limiter = ratelimit.New(a.redis, a.log, time.Now)
-	admin, err := cfg.adminKey()
-	if err != nil {
-		return nil, err
+	a.domains = a.buildDomains()
+	checks := a.checks()
+	var handlers []message.Handler
+	for _, d := range a.domains {
+		a.tenants.Register(d.quotas...)
+		checks = append(checks, d.checks...)
+		handlers = append(handlers, d.handlers...)
 	}
-	a.tenants = tenant.New(tenant.Config{DB: a.db.calls, Directory: a.db.directory.System(), Scopes: rpc.Scopes(), Admin: admin, Log: a.log})
-	a.messages = message.New(message.Config{
-		DB: a.db.calls, Handlers: a.db.handlers, System: a.db.work.System(), Notifier: a.notifier, Broker: a.broker, Limiter: a.limiter,
-		Limits: message.Limits{
-			AutoCreate: cfg.MessageAutoCreateQueues,
-			Queues:     cfg.MessageMaxQueues, Waiting: cfg.MessageMaxWaiting, PerSecond: cfg.MessageMaxPerSecond,
-		},
-		Log: a.log,
+	a.health = newHealth(a.log, checks)
+	a.worker = message.NewWorker(message.WorkerConfig{
+		Service: a.messages, Handlers: handlers, Tenants: a.tenants.Active, Drain: cfg.Process.ShutdownTimeout / 2, Lines: logs.Access,
 	})
-	a.tenants.Register(a.messages.Quotas()...)
-	a.worker = message.NewWorker(a.messages, a.handlers(), logs.Access, cfg.ShutdownTimeout/2, a.tenants.Active)
-	a.health = newHealth(a.log, a.checks())
 	if cfg.Role != Worker {
 		if err := a.mount(); err != nil {
 			return nil, err
@@ -132,17 +129,17 @@ func build(ctx context.Context, cfg Config, logs *observe.Logs) (_ *App, err err
 
 // mount builds the handler of the one port.
 func (a *App) mount() error {
-	methods, err := methodRates(a.cfg.RateLimitMethods)
+	methods, err := methodRates(a.cfg.RateLimit.Methods)
 	if err != nil {
 		return wrong("RATE_LIMIT_METHODS", err)
 	}
 	a.stack = rpc.New(rpc.Config{
-		Log: a.logs.Access, Timeout: a.cfg.RequestTimeout, Origins: a.cfg.CORSAllowedOrigins, Public: public(),
+		Log: a.logs.Access, Timeout: a.cfg.HTTP.RequestTimeout, Origins: a.cfg.HTTP.AllowedOrigins, Public: public(),
 		Authenticate: a.authenticator(), ActFor: a.tenants.ActFor, Denied: a.metrics.Denied,
 		Limits: rpc.Limits{
-			Tenant: a.cfg.RateLimitTenant, Key: a.cfg.RateLimitKey, Methods: methods, Calls: a.cfg.MaxCalls, Streams: a.cfg.MaxStreams,
+			Tenant: a.cfg.RateLimit.Tenant, Key: a.cfg.RateLimit.Key, Methods: methods, Calls: a.cfg.HTTP.MaxCalls, Streams: a.cfg.HTTP.MaxStreams,
 		},
-		Limiter: a.limiter, Draining: a.draining, MaxAge: a.cfg.MaxConnectionAge,
+		Limiter: a.limiter, Draining: a.draining, MaxAge: a.cfg.HTTP.MaxConnectionAge,
 	})
 	mux, err := a.routes()
 	if err != nil {

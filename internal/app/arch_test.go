@@ -16,13 +16,29 @@ import (
 	"testing"
 )
 
-// The packages by their place in the house.
+// The packages by their place in the house. Whatever else is in internal/ is a domain.
 var (
 	foundation = []string{"errs", "auth", "observe", "pg", "kv", "loop", "ratelimit", "blob", "broker", "resource", "rpc"}
-	domains    = []string{"message", "schedule", "file", "cache", "lock", "channel", "tenant"}
+	others     = []string{"app", "dev", "e2e", "sample"}
 	// edges are the imports from domain to domain; besides, every domain may use tenant.
-	edges = map[string][]string{"schedule": {"message"}, "file": {"message"}, "cache": {"message"}}
+	edges = map[string][]string{"schedule": {"message"}, "file": {"message"}, "cache": {"message"}, "saga": {"message"}}
 )
+
+// place returns the folder of internal/ that a package is in, empty for one that is elsewhere.
+func place(path string) string {
+	rest, found := strings.CutPrefix(path, internal)
+	if !found {
+		return ""
+	}
+	top, _, _ := strings.Cut(rest, "/")
+	return top
+}
+
+func isFoundation(path string) bool { return slices.Contains(foundation, place(path)) }
+
+func isDomain(path string) bool {
+	return place(path) != "" && !isFoundation(path) && !slices.Contains(others, place(path))
+}
 
 // goPackage is what `go list -json` says of a package.
 type goPackage struct {
@@ -72,14 +88,12 @@ func TestImports(t *testing.T) {
 // importFaults are the rules that hold for a package as a whole.
 func importFaults(p goPackage) (faults []string) {
 	fault := func(imported, why string) { faults = append(faults, p.ImportPath+" imports "+imported+": "+why) }
-	short := func(path string) string { return strings.TrimPrefix(path, internal) }
-	from, isDomain := short(p.ImportPath), slices.Contains(domains, short(p.ImportPath))
+	from := strings.TrimPrefix(p.ImportPath, internal)
 	for _, path := range p.Imports {
 		if !strings.HasPrefix(path, "plinth/") {
 			continue
 		}
-		to := short(path)
-		top, _, _ := strings.Cut(to, "/")
+		to := strings.TrimPrefix(path, internal)
 		switch {
 		case path == "plinth/internal/app" && !strings.HasPrefix(p.ImportPath, "plinth/cmd/"):
 			fault(path, "only cmd does")
@@ -91,11 +105,12 @@ func importFaults(p goPackage) (faults []string) {
 			fault(path, "it is for tests")
 		case strings.HasPrefix(to, "broker/") && !isTestSupport(path) && from != "app" && !strings.HasPrefix(from, "plinth/bench/"):
 			fault(path, "only app chooses a broker")
-		case isDomain && strings.HasPrefix(path, internal) && to != "tenant" &&
-			!slices.Contains(foundation, to) && !slices.Contains(edges[from], to):
+		case isDomain(p.ImportPath) && !domainMayImport(place(p.ImportPath), path):
 			fault(path, "a domain may not")
-		case slices.Contains(foundation, strings.SplitN(from, "/", 2)[0]) && slices.Contains(domains, top):
+		case isFoundation(p.ImportPath) && place(path) != "" && !isFoundation(path) && !isTestSupport(p.ImportPath):
 			fault(path, "the foundation stands without domains")
+		case from == "sample" && !isDomain(path) && !isFoundation(path):
+			fault(path, "handlers work on domains")
 		case from == "auth" && to != "errs":
 			fault(path, "everything stands on it, so it stands on errs alone")
 		case strings.HasPrefix(p.ImportPath, "plinth/cmd/") && to != "app" && (to != "dev" || p.ImportPath != "plinth/cmd/dev"):
@@ -119,6 +134,16 @@ func importFaults(p goPackage) (faults []string) {
 	return faults
 }
 
+// domainMayImport reports whether a domain may import a package of this module. Of the foundation it is the contract of the
+// broker, say, and not what is below it: an implementation, or JWTs.
+func domainMayImport(domain, path string) bool {
+	if place(path) == "" || place(path) == domain {
+		return true
+	}
+	return slices.Contains(foundation, strings.TrimPrefix(path, internal)) ||
+		path == internal+"tenant" || isDomain(path) && slices.Contains(edges[domain], strings.TrimPrefix(path, internal))
+}
+
 func isTestSupport(path string) bool {
 	return strings.HasPrefix(path, internal) && strings.HasSuffix(path, "test")
 }
@@ -133,9 +158,8 @@ func fileFaults(pkg, name string, file *ast.File) (faults []string) {
 	fault := func(format string, args ...any) {
 		faults = append(faults, fmt.Sprintf("%s/%s: ", pkg, name)+fmt.Sprintf(format, args...))
 	}
-	isDomain := slices.Contains(domains, strings.TrimPrefix(pkg, internal))
 	speaksRPC := slices.Contains([]string{"rpc", "app", "e2e"}, strings.TrimPrefix(pkg, internal)) ||
-		isDomain && (name == "rpc.go" || strings.HasSuffix(name, "_rpc.go") || name == "http.go")
+		isDomain(pkg) && (name == "rpc.go" || strings.HasSuffix(name, "_rpc.go") || name == "http.go")
 	for _, spec := range file.Imports {
 		path := strings.Trim(spec.Path.Value, `"`)
 		ofRPC := path == "plinth/internal/rpc" || strings.HasPrefix(path, "plinth/api/") || strings.HasPrefix(path, "connectrpc.com/")
@@ -146,7 +170,7 @@ func fileFaults(pkg, name string, file *ast.File) (faults []string) {
 	ast.Inspect(file, func(n ast.Node) bool {
 		switch n := n.(type) {
 		case *ast.BasicLit:
-			if isDomain && !strings.HasSuffix(name, "store.go") && n.Kind == token.STRING && sql.MatchString(n.Value) {
+			if isDomain(pkg) && !strings.HasSuffix(name, "store.go") && n.Kind == token.STRING && sql.MatchString(n.Value) {
 				fault("holds SQL: only store.go and *_store.go files do")
 			}
 		case *ast.SelectorExpr:
@@ -175,6 +199,17 @@ func TestImportRulesBite(t *testing.T) {
 		{ImportPath: "plinth/internal/auth/oidc", Imports: []string{"plinth/internal/tenant"}},
 		{ImportPath: "plinth/internal/message", Imports: []string{"plinth/internal/auth/oidc"}},
 		{ImportPath: "plinth/internal/auth", Imports: []string{"plinth/internal/ratelimit"}},
+		{ImportPath: "plinth/internal/errs", Imports: []string{"plinth/internal/sample"}},
+		{ImportPath: "plinth/internal/sample", Imports: []string{"plinth/internal/e2e"}},
+		// Packages that nobody has heard of are domains, as are the folders in them.
+		{ImportPath: "plinth/internal/unheard", Imports: []string{"plinth/internal/message"}},
+		{ImportPath: "plinth/internal/unheard", Imports: []string{"plinth/internal/broker/postgres"}},
+		{ImportPath: "plinth/internal/unheard", Imports: []string{"plinth/internal/sample"}},
+		{ImportPath: "plinth/internal/unheard/inner", Imports: []string{"plinth/internal/message"}},
+		{ImportPath: "plinth/internal/message", Imports: []string{"plinth/internal/unheard"}},
+		{ImportPath: "plinth/internal/pg", Imports: []string{"plinth/internal/unheard"}},
+		{ImportPath: "plinth/internal/saga", Imports: []string{"plinth/internal/schedule"}},
+		{ImportPath: "plinth/internal/tenant", Imports: []string{"plinth/internal/message"}},
 		{ImportPath: "plinth/internal/pg", Deps: []string{"github.com/redis/go-redis/v9"}},
 		{ImportPath: "plinth/cmd/server", Imports: []string{"plinth/internal/message"}},
 		{ImportPath: "plinth/cmd/server", Imports: []string{"plinth/internal/app"}, Deps: []string{"plinth/internal/dev"}},
@@ -185,6 +220,8 @@ func TestImportRulesBite(t *testing.T) {
 	}
 	for _, p := range []goPackage{
 		{ImportPath: "plinth/internal/schedule", Imports: []string{"plinth/internal/message", "plinth/internal/tenant", "plinth/internal/pg"}},
+		{ImportPath: "plinth/internal/unheard", Imports: []string{"plinth/internal/tenant", "plinth/internal/broker", "plinth/internal/unheard/inner"}},
+		{ImportPath: "plinth/internal/sample", Imports: []string{"plinth/internal/message", "plinth/internal/pg"}},
 		{ImportPath: "plinth/cmd/dev", Imports: []string{"plinth/internal/app", "plinth/internal/dev"}},
 		{ImportPath: "plinth/internal/app", Imports: []string{"plinth/internal/broker/amqp", "plinth/internal/message"}},
 	} {
@@ -198,6 +235,8 @@ func TestImportRulesBite(t *testing.T) {
 		{"plinth/internal/message", "service.go", `import _ "plinth/internal/rpc"`},
 		{"plinth/internal/message", "notrpc.go", `import _ "plinth/internal/rpc"`},
 		{"plinth/internal/sample", "http.go", `import _ "plinth/internal/rpc"`},
+		{"plinth/internal/unheard", "service.go", `import _ "plinth/internal/rpc"`},
+		{"plinth/internal/unheard", "service.go", "const q = `SELECT 1`"},
 		{"plinth/internal/pg", "db.go", `import _ "connectrpc.com/connect"`},
 		{"plinth/internal/message", "service.go", "const q = `SELECT 1`"},
 		{"plinth/internal/message", "worker.go", `const q = "DELETE FROM queues"`},

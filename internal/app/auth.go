@@ -11,14 +11,14 @@ import (
 
 // authenticator returns what authenticates API keys, and JWTs if there is an issuer. It returns nil if AUTH_MODE is off.
 func (a *App) authenticator() auth.Authenticator {
-	if a.cfg.AuthMode == authOff {
+	if a.cfg.Auth.Mode == authOff {
 		return nil
 	}
-	if a.cfg.AuthJWTIssuer == "" {
+	if a.cfg.Auth.JWTIssuer == "" {
 		return a.tenants.Authenticate
 	}
 	issuer := oidc.New(oidc.Config{
-		Issuer: a.cfg.AuthJWTIssuer, Audience: a.cfg.AuthJWTAudience, Client: &http.Client{}, Now: time.Now, Log: a.log,
+		Issuer: a.cfg.Auth.JWTIssuer, Audience: a.cfg.Auth.JWTAudience, Client: &http.Client{}, Now: time.Now, Log: a.log,
 	})
 	return func(ctx context.Context, token string) (*auth.Principal, error) {
 		if auth.IsKey(token) {
@@ -33,10 +33,9 @@ func (a *App) authenticator() auth.Authenticator {
 }
 
 // adminKey returns the hash of AUTH_ADMIN_KEY, zero if it is not set.
-func (c *Config) adminKey() (auth.KeyHash, error) {
-	if c.AuthAdminKey == "" {
-		return auth.KeyHash{}, nil
+func (c *Config) adminKey() auth.KeyHash {
+	if c.Auth.AdminKey == "" {
+		return auth.KeyHash{}
 	}
-	key := string(c.AuthAdminKey)
-	return auth.HashKey(key), auth.CheckKey(key)
+	return auth.HashKey(string(c.Auth.AdminKey))
 }

@@ -27,7 +27,7 @@ func TestDefaults(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if cfg.HTTPAddr != ":8080" || cfg.ShutdownTimeout != 30*time.Second || cfg.Broker != rabbitMQ || cfg.WorkerInline || !cfg.DatabaseMigrate {
+	if cfg.HTTP.Addr != ":8080" || cfg.Process.ShutdownTimeout != 30*time.Second || cfg.Broker.Kind != rabbitMQ || cfg.Process.WorkerInline || !cfg.Database.Migrate {
 		t.Errorf("%+v", cfg)
 	}
 	if s := fmt.Sprintf("%v %+v %#v", cfg, cfg, cfg); strings.Contains(s, "secret") {

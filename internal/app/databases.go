@@ -16,24 +16,24 @@ type databases struct {
 	directory *pg.DB // who calls, and whether the database can be used
 }
 
-// Connections that a process has beside DATABASE_MAX_CONNS, and the one that listens.
+// Connections that a process has beside DATABASE_MAX_CONNS, the one that listens among them. docs/configuration.md has the
+// table.
 const (
 	workConns      = 5
 	directoryConns = 2
+	listenConns    = 1
 )
 
 // openDatabases opens the pools. DATABASE_MAX_CONNS is for what grows with the load: a quarter of it for handlers, where the
 // broker is in PostgreSQL a quarter for that, and the rest for calls.
 func openDatabases(ctx context.Context, cfg Config) (d databases, err error) {
-	quarter := max(1, cfg.DatabaseMaxConns/4)
-	calls := cfg.DatabaseMaxConns - quarter
-	classes := []class{{&d.handlers, quarter}, {&d.work, workConns}, {&d.directory, directoryConns}}
-	if cfg.Broker == postgresBroker {
-		calls -= quarter
+	calls, quarter := cfg.Database.shares(cfg.Broker.Kind)
+	classes := []class{{&d.calls, calls}, {&d.handlers, quarter}, {&d.work, workConns}, {&d.directory, directoryConns}}
+	if cfg.Broker.Kind == postgresBroker {
 		classes = append(classes, class{&d.broker, quarter})
 	}
-	for _, c := range append(classes, class{&d.calls, max(1, calls)}) {
-		if *c.db, err = pg.Open(ctx, pg.Config{URL: string(cfg.DatabaseURL), MaxConns: c.conns}); err != nil {
+	for _, c := range classes {
+		if *c.db, err = pg.Open(ctx, pg.Config{URL: string(cfg.Database.URL), MaxConns: c.conns}); err != nil {
 			d.close()
 			return databases{}, wrong("DATABASE_URL", err)
 		}
@@ -54,12 +54,23 @@ func (d databases) close() {
 	}
 }
 
-// directURL leads to the server itself, past a pooler.
-func (c *Config) directURL() string {
-	if c.DatabaseDirectURL != "" {
-		return string(c.DatabaseDirectURL)
+// shares returns the connections for calls, and those for handlers, which a broker in PostgreSQL has as well. Check wants
+// enough for one each.
+func (c *databaseConfig) shares(broker string) (calls, quarter int32) {
+	quarter = max(1, c.MaxConns/4)
+	calls = c.MaxConns - quarter
+	if broker == postgresBroker {
+		calls -= quarter
 	}
-	return string(c.DatabaseURL)
+	return calls, quarter
+}
+
+// direct is the URL that leads to the server itself, past a pooler.
+func (c *databaseConfig) direct() string {
+	if c.DirectURL != "" {
+		return string(c.DirectURL)
+	}
+	return string(c.URL)
 }
 
 // checkPostgres wants the database and the schema that this binary knows, or a newer one.

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"reflect"
+	"strconv"
 	"strings"
 	"text/tabwriter"
 )
@@ -14,15 +15,15 @@ type entry struct {
 	required             bool
 }
 
-func settingOf(field reflect.StructField) entry {
+func (s section) settingOf(field reflect.StructField) entry {
 	name, option, _ := strings.Cut(field.Tag.Get("env"), ",")
-	return entry{name: name, fallback: field.Tag.Get("envDefault"), help: field.Tag.Get("help"), required: option == "required"}
+	return entry{name: s.prefix + name, fallback: field.Tag.Get("envDefault"), help: field.Tag.Get("help"), required: option == "required"}
 }
 
 func settings() (all []entry) {
-	for _, field := range reflect.VisibleFields(reflect.TypeFor[Config]()) {
-		if s := settingOf(field); s.name != "" {
-			all = append(all, s)
+	for _, s := range new(Config).sections() {
+		for _, field := range reflect.VisibleFields(s.fields.Type().Elem()) {
+			all = append(all, s.settingOf(field))
 		}
 	}
 	return all
@@ -68,8 +69,35 @@ func configurationPage() string {
 		}
 		fmt.Fprintf(&b, "| `%s` | %s | %s |\n", s.name, fallback, s.help)
 	}
-	b.WriteString("\n`cmd/dev` starts what you name none of, and reads `DATA_DIR` (default `.plinth`), where its data lies, and `PG_BINDIR`,\n" +
+	b.WriteString(connectionsTable())
+	b.WriteString("\n## Development\n\n`cmd/dev` starts what you name none of, and reads `DATA_DIR` (default `.plinth`), where its data lies, and `PG_BINDIR`,\n" +
 		"the folder of the Postgres binaries, besides. Its defaults differ: `HTTP_ADDR=127.0.0.1:8080`, `AUTH_MODE=off`,\n" +
 		"`WORKER_INLINE=true`, `MESSAGE_AUTO_CREATE_QUEUES=true`, `LOG_FORMAT=console`, `SHUTDOWN_TIMEOUT=1s`, and `BROKER=postgres` unless `AMQP_URL`\nis set.\n")
+	return b.String()
+}
+
+// connectionsTable is the part of the page about the connections of a process.
+func connectionsTable() string {
+	defaults, _ := ParseConfig(Server, nil) // The settings that are required are missing; the others have their defaults.
+	calls, quarter := defaults.Database.shares(defaults.Broker.Kind)
+	var b strings.Builder
+	b.WriteString("\n## Connections to PostgreSQL\n\nEach process has its connections in classes: whoever holds all of one holds up nobody in another. They are opened as they\n" +
+		"are needed, and closed after a minute without use.\n\n| for | at most | by default |\n| --- | --- | --- |\n")
+	beside := workConns + directoryConns + listenConns
+	for _, row := range []struct {
+		what, most string
+		byDefault  int
+	}{
+		{"calls", "`DATABASE_MAX_CONNS` less the next two", int(calls)},
+		{"handlers with a transaction, and settling", "a quarter of `DATABASE_MAX_CONNS`, 1 at least", int(quarter)},
+		{"the broker, with `BROKER=postgres`", "likewise", 0},
+		{"the relay, what is due, sweeps, notifications", strconv.Itoa(workConns), workConns},
+		{"who calls, and readiness", strconv.Itoa(directoryConns), directoryConns},
+		{"listening, by `DATABASE_DIRECT_URL`", strconv.Itoa(listenConns), listenConns},
+		{"**all**", fmt.Sprintf("`DATABASE_MAX_CONNS` + %d", beside), int(defaults.Database.MaxConns) + beside},
+	} {
+		fmt.Fprintf(&b, "| %s | %s | %d |\n", row.what, row.most, row.byDefault)
+	}
+	b.WriteString("\nA process that migrates has one more while it does, by `DATABASE_DIRECT_URL`.\n")
 	return b.String()
 }

@@ -7,25 +7,12 @@ import (
 	"strings"
 	"time"
 
-	"connectrpc.com/connect"
 	"connectrpc.com/grpchealth"
 	"connectrpc.com/grpcreflect"
 
 	"plinth/api"
-	messagev1 "plinth/api/plinth/message/v1"
-	tenantv1 "plinth/api/plinth/tenant/v1"
-	"plinth/internal/message"
 	"plinth/internal/rpc"
-	"plinth/internal/sample"
-	"plinth/internal/tenant"
 )
-
-// handlers are the functions that handle messages, by their queues.
-func (a *App) handlers() []message.Handler {
-	return []message.Handler{
-		message.HandleBytes("task_queue", sample.LogTask(a.log), message.Concurrency(8)),
-	}
-}
 
 // public are the RPCs that everybody may call, by which clients find out what is served, and whether. All others need the
 // scope that their proto names.
@@ -38,22 +25,11 @@ func public() []string {
 	}
 }
 
-// services are what is mounted on RPC paths, and on the REST routes that the protos name.
-func (a *App) services(options []connect.HandlerOption) []rpc.Service {
-	return []rpc.Service{
-		rpc.Mount(messagev1.NewMessageServiceHandler(message.NewRPC(a.messages, a.cfg.ShutdownTimeout/4), options...)),
-		rpc.Mount(tenantv1.NewTenantServiceHandler(tenant.NewRPC(a.tenants), options...)),
-	}
-}
-
-// checks are the backends, and whether the service can serve without them.
+// checks are of the backends that several domains stand on.
 func (a *App) checks() []check {
 	checks := []check{
 		{"postgres", needed, a.checkPostgres},
 		{"redis", useful, func(ctx context.Context) error { return a.redis.Ping(ctx).Err() }},
-	}
-	if a.cfg.Broker == rabbitMQ {
-		checks = append(checks, check{"rabbitmq", needed, a.broker.Ping})
 	}
 	if a.bucket != nil {
 		checks = append(checks, check{"s3", useful, a.bucket.Ping})
@@ -65,11 +41,15 @@ func (a *App) checks() []check {
 func (a *App) routes() (*http.ServeMux, error) {
 	mux := http.NewServeMux()
 	options := a.stack.Options()
-	services := a.services(options)
+	var services []rpc.Service
 	names := []string{grpchealth.HealthV1ServiceName}
-	for _, s := range services {
+	for _, d := range a.domains {
+		if d.service == nil {
+			continue
+		}
+		s := rpc.Mount(d.service(options...))
 		mux.Handle(s.Path, s.Handler)
-		names = append(names, strings.Trim(s.Path, "/"))
+		services, names = append(services, s), append(names, strings.Trim(s.Path, "/"))
 	}
 	rest, err := rpc.REST(services)
 	if err != nil {

@@ -50,8 +50,9 @@ func (a *App) run(ctx context.Context) error {
 	group.Go(func() error { return a.broker.Run(base) })
 	group.Go(func() error { return a.health.run(base) })
 	group.Go(func() error { return a.serveAdmin(base) })
-	group.Go(func() error { return a.tenants.Run(base) })
-	group.Go(func() error { return a.messages.Run(base) })
+	for _, d := range a.domains {
+		start(group, base, d.run)
+	}
 	work := make(chan struct{})
 	group.Go(func() error {
 		defer close(work)
@@ -62,7 +63,7 @@ func (a *App) run(ctx context.Context) error {
 	case <-ctx.Done():
 	case <-failed.Done(): // A part ended with an error.
 	}
-	deadline, cancel := context.WithTimeout(context.WithoutCancel(ctx), a.cfg.ShutdownTimeout)
+	deadline, cancel := context.WithTimeout(context.WithoutCancel(ctx), a.cfg.Process.ShutdownTimeout)
 	defer cancel()
 	a.shutdown(deadline, server, stopWork, work)
 	stopBase()
@@ -75,7 +76,14 @@ func (a *App) run(ctx context.Context) error {
 	return err
 }
 
-// work prepares the schema and the queues, relays what waits, and handles messages if this process is to.
+// start has a group run a part of a domain, which may be nil.
+func start(group *errgroup.Group, ctx context.Context, part func(context.Context) error) {
+	if part != nil {
+		group.Go(func() error { return part(ctx) })
+	}
+}
+
+// work prepares the schema and the queues, then runs what takes up work by itself, and handlers if this process is to.
 func (a *App) work(ctx context.Context) error {
 	if err := a.migrate(ctx); err != nil || ctx.Err() != nil {
 		return err
@@ -85,9 +93,15 @@ func (a *App) work(ctx context.Context) error {
 	}
 	a.health.prepare()
 	group, ctx := errgroup.WithContext(ctx)
-	group.Go(func() error { return a.messages.Relay(ctx) })
-	if a.cfg.Role == Worker || a.cfg.WorkerInline {
-		group.Go(func() error { return a.worker.Run(ctx) })
+	works := a.cfg.Role == Worker || a.cfg.Process.WorkerInline
+	for _, d := range a.domains {
+		start(group, ctx, d.serve)
+		if works {
+			start(group, ctx, d.work)
+		}
+	}
+	if works {
+		start(group, ctx, a.worker.Run)
 	}
 	return group.Wait()
 }
@@ -96,15 +110,15 @@ func (a *App) work(ctx context.Context) error {
 func (a *App) migrate(ctx context.Context) error {
 	for {
 		var err error
-		if a.cfg.DatabaseMigrate {
-			err = pg.Migrate(ctx, a.cfg.directURL(), a.log)
+		if a.cfg.Database.Migrate {
+			err = pg.Migrate(ctx, a.cfg.Database.direct(), a.log)
 		} else {
 			err = a.checkPostgres(ctx)
 		}
 		switch {
 		case err == nil, ctx.Err() != nil:
 			return nil
-		case a.cfg.DatabaseMigrate && !errs.Is(err, errs.Unavailable):
+		case a.cfg.Database.Migrate && !errs.Is(err, errs.Unavailable):
 			return err
 		}
 		a.log.Warn("waiting for the database", zap.Error(err))
@@ -118,16 +132,16 @@ func (a *App) migrate(ctx context.Context) error {
 
 // shutdown ends the work: it returns when all of it is done, or ctx ends.
 func (a *App) shutdown(ctx context.Context, server *http.Server, stopWork func(), work <-chan struct{}) {
-	a.log.Info("shutting down", zap.Duration("within_ms", a.cfg.ShutdownTimeout))
+	a.log.Info("shutting down", zap.Duration("within_ms", a.cfg.Process.ShutdownTimeout))
 	a.health.drain()
 	stopWork()
 	if server != nil {
 		select {
-		case <-time.After(min(a.cfg.ShutdownTimeout/10, maxDrainWindow)):
+		case <-time.After(min(a.cfg.Process.ShutdownTimeout/10, maxDrainWindow)):
 		case <-ctx.Done():
 		}
 		// What stands behind the calls needs time to end, too.
-		calls, cancel := context.WithTimeout(ctx, a.cfg.ShutdownTimeout*3/4)
+		calls, cancel := context.WithTimeout(ctx, a.cfg.Process.ShutdownTimeout*3/4)
 		defer cancel()
 		if err := server.Shutdown(calls); err != nil {
 			a.log.Warn("calls were cut off", zap.Error(err))

@@ -21,16 +21,16 @@ func (a *App) newServer() *http.Server {
 
 // listen takes the port, with TLS where a certificate is set.
 func (a *App) listen(server *http.Server) (net.Listener, error) {
-	if a.cfg.TLSCertFile != "" {
-		certificate, err := tls.LoadX509KeyPair(a.cfg.TLSCertFile, a.cfg.TLSKeyFile)
+	if a.cfg.HTTP.TLSCertFile != "" {
+		certificate, err := tls.LoadX509KeyPair(a.cfg.HTTP.TLSCertFile, a.cfg.HTTP.TLSKeyFile)
 		if err != nil {
 			return nil, wrong("TLS_CERT_FILE", fmt.Errorf("and TLS_KEY_FILE do not load: %w", err))
 		}
 		server.TLSConfig = &tls.Config{MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{certificate}}
 	}
-	listener, err := net.Listen("tcp", a.cfg.HTTPAddr)
+	listener, err := net.Listen("tcp", a.cfg.HTTP.Addr)
 	if errors.Is(err, syscall.EADDRINUSE) {
-		return nil, fmt.Errorf("%s is taken by another process: stop it, or set HTTP_ADDR to another address", a.cfg.HTTPAddr)
+		return nil, fmt.Errorf("%s is taken by another process: stop it, or set HTTP_ADDR to another address", a.cfg.HTTP.Addr)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("HTTP_ADDR: %w", err)

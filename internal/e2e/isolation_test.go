@@ -3,6 +3,7 @@ package e2e
 import (
 	"context"
 	"net/http"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -10,9 +11,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/reflect/protoregistry"
-	"google.golang.org/protobuf/types/known/durationpb"
 
-	messagev1 "plinth/api/plinth/message/v1"
 	tenantv1 "plinth/api/plinth/tenant/v1"
 )
 
@@ -65,235 +64,91 @@ func newKey(t testing.TB, url, tenant string, scopes ...string) (apiKey string) 
 	return res.GetKey()
 }
 
-// owned is what the tenant acme has.
-type owned struct {
-	client                                                    messagev1.MessageServiceClient
-	waiting, letter, operation, dryRun, queuePage, letterPage string // ids and tokens
+// hidden is what the tenant acme has of a service, and hides from the tenant other.
+type hidden struct {
+	// tries are what other may try with each RPC, by its name. Each sees nothing and changes nothing of acme's.
+	tries map[protoreflect.Name]func(t *testing.T, other party)
+	// state is all that acme can see of its own.
+	state func(t *testing.T) []proto.Message
 }
 
-const (
-	secretQueue = "secret" // acme's alone
-	sharedQueue = "shared" // a name that both tenants use
-	secretTopic = "secrets"
-)
-
-// intrusions are what another tenant may try with each RPC. Each sees nothing and changes nothing.
-var intrusions = map[protoreflect.Name]func(*testing.T, *owned, messagev1.MessageServiceClient){
-	"Publish": func(t *testing.T, _ *owned, b messagev1.MessageServiceClient) {
-		_, err := b.Publish(t.Context(), &messagev1.PublishRequest{Queue: secretQueue, Payload: text("x")})
-		wantCode(t, err, connect.CodeNotFound)
-		_, err = b.Publish(t.Context(), &messagev1.PublishRequest{Queue: secretQueue, Payload: text("x"), IdempotencyKey: "once"})
-		wantCode(t, err, connect.CodeNotFound)
-		_, err = b.Publish(t.Context(), &messagev1.PublishRequest{Topic: secretTopic, RoutingKey: "a", Payload: text("x")})
-		wantCode(t, err, connect.CodeNotFound)
-		res, err := b.Publish(t.Context(), &messagev1.PublishRequest{Queue: sharedQueue, Payload: text("x"), IdempotencyKey: "once"})
-		if err != nil || res.GetDuplicate() && res.GetId() == "" {
-			t.Errorf("its own queue: %v, %v", res, err)
-		}
-	},
-	"PublishBatch": func(t *testing.T, _ *owned, b messagev1.MessageServiceClient) {
-		res, err := b.PublishBatch(t.Context(), &messagev1.PublishBatchRequest{Messages: []*messagev1.PublishRequest{
-			{Queue: secretQueue, Payload: text("x")}, {Topic: secretTopic, RoutingKey: "a", Payload: text("x")},
-		}})
-		if err != nil || res.GetResults()[0].GetError().GetCode() != "not_found" || res.GetResults()[1].GetError().GetCode() != "not_found" {
-			t.Errorf("got %v, %v", res, err)
-		}
-	},
-	"GetMessage": func(t *testing.T, a *owned, b messagev1.MessageServiceClient) {
-		_, err := b.GetMessage(t.Context(), &messagev1.GetMessageRequest{Id: a.waiting})
-		wantCode(t, err, connect.CodeNotFound)
-	},
-	"CancelMessage": func(t *testing.T, a *owned, b messagev1.MessageServiceClient) {
-		_, err := b.CancelMessage(t.Context(), &messagev1.CancelMessageRequest{Id: a.waiting})
-		wantCode(t, err, connect.CodeNotFound)
-	},
-	"Consume": func(t *testing.T, _ *owned, b messagev1.MessageServiceClient) {
-		stream, err := b.Consume(t.Context())
-		if err != nil {
-			t.Fatal(err)
-		}
-		_ = stream.Send(&messagev1.ConsumeRequest{Request: &messagev1.ConsumeRequest_Subscribe{
-			Subscribe: &messagev1.Subscribe{Queue: secretQueue}}}) // Receive tells why it may fail.
-		_, err = stream.Receive()
-		wantCode(t, err, connect.CodeNotFound)
-		_ = stream.CloseRequest()
-		_ = stream.CloseResponse()
-	},
-	"CreateQueue": func(t *testing.T, _ *owned, b messagev1.MessageServiceClient) {
-		_, err := b.CreateQueue(t.Context(), &messagev1.CreateQueueRequest{Name: sharedQueue})
-		wantCode(t, err, connect.CodeAlreadyExists) // Its own: acme's does not count, or nobody could have made it.
-	},
-	"GetQueue": func(t *testing.T, _ *owned, b messagev1.MessageServiceClient) {
-		_, err := b.GetQueue(t.Context(), &messagev1.GetQueueRequest{Name: secretQueue})
-		wantCode(t, err, connect.CodeNotFound)
-		q, err := b.GetQueue(t.Context(), &messagev1.GetQueueRequest{Name: sharedQueue})
-		if err != nil || q.GetDeadLetters() != 0 || q.GetMaxAttempts() == 1 {
-			t.Errorf("its own queue: %v, %v", q, err)
-		}
-	},
-	"ListQueues": func(t *testing.T, a *owned, b messagev1.MessageServiceClient) {
-		res, err := b.ListQueues(t.Context(), &messagev1.ListQueuesRequest{})
-		if err != nil || strings.Contains(res.String(), secretQueue) {
-			t.Errorf("got %v, %v", res, err)
-		}
-		_, err = b.ListQueues(t.Context(), &messagev1.ListQueuesRequest{PageToken: a.queuePage})
-		wantCode(t, err, connect.CodeInvalidArgument)
-	},
-	"UpdateQueue": func(t *testing.T, _ *owned, b messagev1.MessageServiceClient) {
-		_, err := b.UpdateQueue(t.Context(), &messagev1.UpdateQueueRequest{Name: secretQueue, MaxAttempts: 9})
-		wantCode(t, err, connect.CodeNotFound)
-	},
-	"DeleteQueue": func(t *testing.T, _ *owned, b messagev1.MessageServiceClient) {
-		_, err := b.DeleteQueue(t.Context(), &messagev1.DeleteQueueRequest{Name: secretQueue})
-		wantCode(t, err, connect.CodeNotFound)
-	},
-	"PauseQueue": func(t *testing.T, _ *owned, b messagev1.MessageServiceClient) {
-		_, err := b.PauseQueue(t.Context(), &messagev1.PauseQueueRequest{Name: secretQueue})
-		wantCode(t, err, connect.CodeNotFound)
-		_, err = b.PauseQueue(t.Context(), &messagev1.PauseQueueRequest{Name: sharedQueue})
-		if err != nil {
-			t.Error(err)
-		}
-	},
-	"ResumeQueue": func(t *testing.T, _ *owned, b messagev1.MessageServiceClient) {
-		_, err := b.ResumeQueue(t.Context(), &messagev1.ResumeQueueRequest{Name: secretQueue})
-		wantCode(t, err, connect.CodeNotFound)
-	},
-	"PurgeQueue": func(t *testing.T, _ *owned, b messagev1.MessageServiceClient) {
-		_, err := b.PurgeQueue(t.Context(), &messagev1.PurgeQueueRequest{Name: secretQueue})
-		wantCode(t, err, connect.CodeNotFound)
-		if _, err = b.PurgeQueue(t.Context(), &messagev1.PurgeQueueRequest{Name: sharedQueue}); err != nil {
-			t.Error(err)
-		}
-	},
-	"ListDeadLetters": func(t *testing.T, a *owned, b messagev1.MessageServiceClient) {
-		_, err := b.ListDeadLetters(t.Context(), &messagev1.ListDeadLettersRequest{Queue: secretQueue})
-		wantCode(t, err, connect.CodeNotFound)
-		res, err := b.ListDeadLetters(t.Context(), &messagev1.ListDeadLettersRequest{Queue: sharedQueue})
-		if err != nil || len(res.GetDeadLetters()) != 0 {
-			t.Errorf("its own queue: %v, %v", res, err)
-		}
-		_, err = b.ListDeadLetters(t.Context(), &messagev1.ListDeadLettersRequest{Queue: sharedQueue, PageSize: 1, PageToken: a.letterPage})
-		wantCode(t, err, connect.CodeInvalidArgument)
-	},
-	"GetDeadLetter": func(t *testing.T, a *owned, b messagev1.MessageServiceClient) {
-		_, err := b.GetDeadLetter(t.Context(), &messagev1.GetDeadLetterRequest{Id: a.letter})
-		wantCode(t, err, connect.CodeNotFound)
-	},
-	"RedriveDeadLetters": func(t *testing.T, a *owned, b messagev1.MessageServiceClient) {
-		_, err := b.RedriveDeadLetters(t.Context(), &messagev1.RedriveDeadLettersRequest{Queue: secretQueue, Filter: &messagev1.DeadLetterFilter{}})
-		wantCode(t, err, connect.CodeNotFound)
-		_, err = b.RedriveDeadLetters(t.Context(), &messagev1.RedriveDeadLettersRequest{Queue: sharedQueue, Token: a.dryRun})
-		wantCode(t, err, connect.CodeNotFound)
-		res, err := b.RedriveDeadLetters(t.Context(), &messagev1.RedriveDeadLettersRequest{Queue: sharedQueue, Ids: []string{a.letter}})
-		if err != nil || res.GetCount() != 0 {
-			t.Errorf("got %v, %v", res, err)
-		}
-	},
-	"PurgeDeadLetters": func(t *testing.T, a *owned, b messagev1.MessageServiceClient) {
-		_, err := b.PurgeDeadLetters(t.Context(), &messagev1.PurgeDeadLettersRequest{Queue: secretQueue, Filter: &messagev1.DeadLetterFilter{}})
-		wantCode(t, err, connect.CodeNotFound)
-		res, err := b.PurgeDeadLetters(t.Context(), &messagev1.PurgeDeadLettersRequest{Queue: sharedQueue, Ids: []string{a.letter}})
-		if err != nil || res.GetCount() != 0 {
-			t.Errorf("got %v, %v", res, err)
-		}
-		res, err = b.PurgeDeadLetters(t.Context(), &messagev1.PurgeDeadLettersRequest{Queue: sharedQueue, Filter: &messagev1.DeadLetterFilter{}})
-		if err != nil || res.GetCount() != 0 {
-			t.Errorf("got %v, %v", res, err)
-		}
-	},
-	"GetDeadLetterOperation": func(t *testing.T, a *owned, b messagev1.MessageServiceClient) {
-		_, err := b.GetDeadLetterOperation(t.Context(), &messagev1.GetDeadLetterOperationRequest{Id: a.operation})
-		wantCode(t, err, connect.CodeNotFound)
-	},
-	"ListDeadLetterOperations": func(t *testing.T, a *owned, b messagev1.MessageServiceClient) {
-		_, err := b.ListDeadLetterOperations(t.Context(), &messagev1.ListDeadLetterOperationsRequest{Queue: secretQueue})
-		wantCode(t, err, connect.CodeNotFound)
-		res, err := b.ListDeadLetterOperations(t.Context(), &messagev1.ListDeadLetterOperationsRequest{Queue: sharedQueue})
-		if err != nil || strings.Contains(res.String(), a.operation) {
-			t.Errorf("got %v, %v", res, err)
-		}
-	},
+// party is a tenant that calls.
+type party struct {
+	http    connect.HTTPClient
+	url     string
+	options []connect.ClientOption
+	streams bool // in both directions, which need HTTP/2 and have no route
 }
 
-// administration is what no tenant's key may do, whatever its scopes.
-var administration = map[protoreflect.Name]func(context.Context, tenantv1.TenantServiceClient) error{
-	"CreateTenant": func(ctx context.Context, c tenantv1.TenantServiceClient) error {
-		_, err := c.CreateTenant(ctx, &tenantv1.CreateTenantRequest{Name: "mine"})
-		return err
-	},
-	"GetTenant": func(ctx context.Context, c tenantv1.TenantServiceClient) error {
-		_, err := c.GetTenant(ctx, &tenantv1.GetTenantRequest{Name: "acme"})
-		return err
-	},
-	"ListTenants": func(ctx context.Context, c tenantv1.TenantServiceClient) error {
-		_, err := c.ListTenants(ctx, &tenantv1.ListTenantsRequest{})
-		return err
-	},
-	"UpdateTenant": func(ctx context.Context, c tenantv1.TenantServiceClient) error {
-		_, err := c.UpdateTenant(ctx, &tenantv1.UpdateTenantRequest{Name: "acme", Disabled: true})
-		return err
-	},
-	"DeleteTenant": func(ctx context.Context, c tenantv1.TenantServiceClient) error {
-		_, err := c.DeleteTenant(ctx, &tenantv1.DeleteTenantRequest{Name: "acme"})
-		return err
-	},
-	"CreateApiKey": func(ctx context.Context, c tenantv1.TenantServiceClient) error {
-		_, err := c.CreateApiKey(ctx, &tenantv1.CreateApiKeyRequest{Tenant: "acme", Scopes: []string{"*"}})
-		return err
-	},
-	"GetApiKey": func(ctx context.Context, c tenantv1.TenantServiceClient) error {
-		_, err := c.GetApiKey(ctx, &tenantv1.GetApiKeyRequest{Id: noID})
-		return err
-	},
-	"ListApiKeys": func(ctx context.Context, c tenantv1.TenantServiceClient) error {
-		_, err := c.ListApiKeys(ctx, &tenantv1.ListApiKeysRequest{Tenant: "acme"})
-		return err
-	},
-	"RevokeApiKey": func(ctx context.Context, c tenantv1.TenantServiceClient) error {
-		_, err := c.RevokeApiKey(ctx, &tenantv1.RevokeApiKeyRequest{Id: noID})
-		return err
-	},
+// hiding has a row for each service: what acme makes of it, to hide it. Both tenants call over gRPC there.
+func hiding() map[protoreflect.FullName]func(t *testing.T, acme, other party) hidden {
+	return map[protoreflect.FullName]func(t *testing.T, acme, other party) hidden{
+		"plinth.message.v1.MessageService": hiddenMessages,
+		"plinth.tenant.v1.TenantService":   hiddenTenants,
+	}
 }
-
-const noID = "01a207b7-cfee-74eb-a938-89f827930982"
 
 // isolated holds that a tenant sees and changes nothing of another's, by every RPC, protocol and route.
 func isolated(t *testing.T, sys *system) {
-	for _, m := range ourMethods() {
-		switch {
-		case m.Parent().Name() == "MessageService" && intrusions[m.Name()] != nil:
-		case m.Parent().Name() == "TenantService" && administration[m.Name()] != nil:
-		default:
-			t.Errorf("%s has no case: what may another tenant try with it?", m.FullName())
-		}
+	acmeKey, otherKey := newTenant(t, sys.url, "acme"), newTenant(t, sys.url, "other")
+	grpc := func(apiKey string) party {
+		return party{http2(t), sys.url, []connect.ClientOption{connect.WithGRPC(), key(apiKey)}, true}
 	}
-	a := acme(t, sys)
-	before := a.state(t)
-	other := newTenant(t, sys.url, "other")
-	mine := messagev1.NewMessageServiceClient(http2(t), sys.url, connect.WithGRPC(), key(other))
-	newQueue(t, mine, sharedQueue)
+	hiding, all := hiding(), map[protoreflect.FullName]hidden{}
+	for _, service := range ourServices(t) {
+		hide := hiding[service.FullName()]
+		if hide == nil {
+			t.Fatalf("%s has no row in hiding: what may another tenant try with it?", service.FullName())
+		}
+		h := hide(t, grpc(acmeKey), grpc(otherKey))
+		for i := range service.Methods().Len() {
+			if m := service.Methods().Get(i); h.tries[m.Name()] == nil {
+				t.Errorf("%s has no case: what may another tenant try with it?", m.FullName())
+			}
+		}
+		all[service.FullName()] = h
+	}
+	before := map[protoreflect.FullName][]proto.Message{}
+	for name, h := range all {
+		before[name] = h.state(t)
+	}
 	for _, v := range variants() {
 		t.Run(v.name, func(t *testing.T) {
-			b := messagev1.NewMessageServiceClient(v.http(t), sys.url, append(v.options, key(other))...)
-			admin := tenantv1.NewTenantServiceClient(v.http(t), sys.url, append(v.options, key(other))...)
-			for name, intrude := range intrusions {
-				if name == "Consume" && !v.streams {
-					continue // It needs HTTP/2, and has no route.
+			other := party{v.http(t), sys.url, append(v.options, key(otherKey)), v.streams}
+			for _, h := range all {
+				for name, try := range h.tries {
+					t.Run(string(name), func(t *testing.T) { try(t, other) })
 				}
-				t.Run(string(name), func(t *testing.T) { intrude(t, a, b) })
-			}
-			for name, try := range administration {
-				t.Run(string(name), func(t *testing.T) { wantCode(t, try(t.Context(), admin), connect.CodePermissionDenied) })
 			}
 		})
 	}
-	for i, after := range a.state(t) {
-		same(t, "acme's own", after, before[i])
+	for name, h := range all {
+		for i, after := range h.state(t) {
+			same(t, "acme's own", after, before[name][i])
+		}
 	}
 }
 
-// ourMethods are the RPCs of all services of ours, found by their descriptors.
+// ourServices are the services of all our protos.
+func ourServices(t *testing.T) (all []protoreflect.ServiceDescriptor) {
+	t.Helper()
+	paths, err := filepath.Glob("../../api/plinth/*/v*/*.proto")
+	if err != nil || len(paths) == 0 {
+		t.Fatalf("no protos: %v", err)
+	}
+	for _, path := range paths {
+		file, err := protoregistry.GlobalFiles.FindFileByPath(strings.TrimPrefix(filepath.ToSlash(path), "../../api/"))
+		if err != nil {
+			t.Fatalf("%s: %v; nothing here calls its services: say in hiding what another tenant may try with them", path, err)
+		}
+		for i := range file.Services().Len() {
+			all = append(all, file.Services().Get(i))
+		}
+	}
+	return all
+}
+
+// ourMethods are the RPCs of all services that are linked here.
 func ourMethods() (all []protoreflect.MethodDescriptor) {
 	protoregistry.GlobalFiles.RangeFiles(func(file protoreflect.FileDescriptor) bool {
 		if !strings.HasPrefix(string(file.Package()), "plinth.") {
@@ -307,77 +162,5 @@ func ourMethods() (all []protoreflect.MethodDescriptor) {
 		}
 		return true
 	})
-	return all
-}
-
-// acme makes the tenant that has something to hide.
-func acme(t *testing.T, sys *system) *owned {
-	client := messagev1.NewMessageServiceClient(http2(t), sys.url, connect.WithGRPC(), key(newTenant(t, sys.url, "acme")))
-	a := &owned{client: client}
-	ctx := t.Context()
-	for _, queue := range []string{secretQueue, sharedQueue} {
-		_, err := client.CreateQueue(ctx, &messagev1.CreateQueueRequest{
-			Name: queue, MaxAttempts: 1, Bindings: []*messagev1.Binding{{Topic: secretTopic, Pattern: "#"}},
-		})
-		if err != nil {
-			t.Fatal(err)
-		}
-	}
-	for range 3 { // Three dead letters in the queue whose name both use.
-		publish(t, client, sharedQueue, "fails")
-		c := consume(t, client, &messagev1.Subscribe{Queue: sharedQueue, MaxOutstanding: 1})
-		c.nack(t, c.next(t).GetId(), 0)
-		c.end(t)
-	}
-	waiting, err := client.Publish(ctx, &messagev1.PublishRequest{Queue: secretQueue, Payload: text("later"), IdempotencyKey: "once",
-		When: &messagev1.PublishRequest_Delay{Delay: durationpb.New(3600e9)}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	publish(t, client, secretQueue, "hidden")
-	letters, err := client.ListDeadLetters(ctx, &messagev1.ListDeadLettersRequest{Queue: sharedQueue, PageSize: 1})
-	if err != nil {
-		t.Fatal(err)
-	}
-	queues, err := client.ListQueues(ctx, &messagev1.ListQueuesRequest{PageSize: 1})
-	if err != nil {
-		t.Fatal(err)
-	}
-	dry, err := client.RedriveDeadLetters(ctx, &messagev1.RedriveDeadLettersRequest{Queue: sharedQueue, Filter: &messagev1.DeadLetterFilter{}, DryRun: true})
-	if err != nil {
-		t.Fatal(err)
-	}
-	op, err := client.PurgeDeadLetters(ctx, &messagev1.PurgeDeadLettersRequest{Queue: sharedQueue,
-		Filter: &messagev1.DeadLetterFilter{Reason: "none has this"}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	a.waiting, a.letter, a.letterPage = waiting.GetId(), letters.GetDeadLetters()[0].GetId(), letters.GetNextPageToken()
-	a.queuePage, a.dryRun, a.operation = queues.GetNextPageToken(), dry.GetToken(), op.GetOperation().GetId()
-	return a
-}
-
-// state is all that acme can see of its own.
-func (a *owned) state(t *testing.T) (all []proto.Message) {
-	t.Helper()
-	ctx := t.Context()
-	keep := func(m proto.Message, err error) {
-		t.Helper()
-		if err != nil {
-			t.Fatal(err)
-		}
-		all = append(all, m)
-	}
-	for _, name := range []string{secretQueue, sharedQueue} {
-		q, err := a.client.GetQueue(ctx, &messagev1.GetQueueRequest{Name: name})
-		q.Rates = nil // They fade.
-		keep(q, err)
-		letters, err := a.client.ListDeadLetters(ctx, &messagev1.ListDeadLettersRequest{Queue: name})
-		keep(letters, err)
-		operations, err := a.client.ListDeadLetterOperations(ctx, &messagev1.ListDeadLetterOperationsRequest{Queue: name})
-		keep(operations, err)
-	}
-	waiting, err := a.client.GetMessage(ctx, &messagev1.GetMessageRequest{Id: a.waiting})
-	keep(waiting, err)
 	return all
 }

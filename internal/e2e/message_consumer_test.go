@@ -99,7 +99,8 @@ func runConsumer(ctx context.Context, queues []string) error {
 	alone := func(context.Context) ([]auth.Tenant, <-chan struct{}, error) {
 		return []auth.Tenant{{Name: auth.DefaultTenant}}, nil, nil
 	}
-	err = message.NewWorker(service, handlers, log, 5*time.Second, alone).Run(ctx)
+	worker := message.NewWorker(message.WorkerConfig{Service: service, Handlers: handlers, Tenants: alone, Drain: 5 * time.Second, Lines: log})
+	err = worker.Run(ctx)
 	stopBase()
 	return errors.Join(err, group.Wait())
 }

@@ -40,7 +40,7 @@ func (s *Service) PublishBatch(ctx context.Context, batch []Publication) []Resul
 		all[i] = m
 	}
 	s.sendAll(ctx, now)
-	s.keepAll(ctx, later)
+	s.holdAll(ctx, later)
 	for i, m := range all {
 		results[i] = Result{m.receipt(), m.err}
 	}
@@ -60,12 +60,12 @@ func (s *Service) sendAll(ctx context.Context, batch []*outgoing) {
 	}
 }
 
-// keepAll puts messages in the waiting table, in one transaction.
-func (s *Service) keepAll(ctx context.Context, batch []*outgoing) {
+// holdAll puts messages in the waiting table, in one transaction.
+func (s *Service) holdAll(ctx context.Context, batch []*outgoing) {
 	if len(batch) == 0 {
 		return
 	}
-	err := s.db.InTx(ctx, func(tx *pg.Tx) error { return s.keep(ctx, tx, batch) })
+	err := s.db.InTx(ctx, func(tx *pg.Tx) error { return s.hold(ctx, tx, batch) })
 	for _, m := range batch {
 		if err != nil && m.err == nil {
 			m.err = err

@@ -25,7 +25,7 @@ func useKeys(ctx context.Context, tx *pg.Tx, batch []*outgoing) error {
 		keys = append(keys, k)
 	}
 	slices.SortFunc(keys, func(a, b idempotencyKey) int {
-		return cmp.Or(cmp.Compare(a.destination, b.destination), cmp.Compare(a.key, b.key))
+		return cmp.Or(cmp.Compare(a.tenant, b.tenant), cmp.Compare(a.destination, b.destination), cmp.Compare(a.key, b.key))
 	})
 	ids := make([]string, len(keys))
 	for i, k := range keys {
@@ -46,7 +46,7 @@ func useKeys(ctx context.Context, tx *pg.Tx, batch []*outgoing) error {
 // scopedKey is the message's key, which counts for its queue or topic alone.
 func (m *outgoing) scopedKey() idempotencyKey {
 	if m.to.topic != "" {
-		return idempotencyKey{"topic:" + m.to.topic, m.key} // No queue has such a name.
+		return idempotencyKey{m.tenant, "topic:" + m.to.topic, m.key} // No queue has such a name.
 	}
-	return idempotencyKey{m.to.queue.name, m.key}
+	return idempotencyKey{m.tenant, m.to.queue.name, m.key}
 }

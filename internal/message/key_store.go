@@ -5,42 +5,41 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
-	"plinth/internal/auth"
 	"plinth/internal/pg"
 )
 
 // idempotencyKey is a publisher's key, for one destination.
-type idempotencyKey struct{ destination, key string }
+type idempotencyKey struct{ tenant, destination, key string }
 
 // insertKeys gives each key the id of the message published with it: ids[i] where the key was free or had expired, else
 // the first one's. Keys come once each, in an order that all use, so that transactions which wait for each other's keys
 // do not deadlock.
 func insertKeys(ctx context.Context, db *pg.Tx, keys []idempotencyKey, ids []string) (map[idempotencyKey]string, error) {
-	destinations, names := make([]string, len(keys)), make([]string, len(keys))
+	tenants, destinations, names := make([]string, len(keys)), make([]string, len(keys)), make([]string, len(keys))
 	for i, k := range keys {
-		destinations[i], names[i] = k.destination, k.key
+		tenants[i], destinations[i], names[i] = k.tenant, k.destination, k.key
 	}
 	_, err := db.Exec(ctx, `
 		INSERT INTO message_keys AS k (tenant, destination, key, id)
-		SELECT $1, destination, key, id::uuid
-		FROM unnest($2::text[], $3::text[], $4::text[]) WITH ORDINALITY AS m (destination, key, id, n) ORDER BY n
+		SELECT tenant, destination, key, id::uuid
+		FROM unnest($1::text[], $2::text[], $3::text[], $4::text[]) WITH ORDINALITY AS m (tenant, destination, key, id, n) ORDER BY n
 		ON CONFLICT (tenant, destination, key) DO UPDATE SET id = excluded.id, created_at = excluded.created_at
-			WHERE k.created_at <= now() - interval '24 hours'`, auth.TenantOf(ctx), destinations, names, ids)
+			WHERE k.created_at <= now() - interval '24 hours'`, tenants, destinations, names, ids)
 	if err != nil {
 		return nil, err
 	}
 	// The statement above has waited for every other transaction with one of the keys; what this one sees stays.
 	rows, err := db.Query(ctx, `
-		SELECT k.destination, k.key, k.id::text
-		FROM message_keys k JOIN unnest($2::text[], $3::text[]) AS m (destination, key)
-		ON k.tenant = $1 AND k.destination = m.destination AND k.key = m.key`, auth.TenantOf(ctx), destinations, names)
+		SELECT k.tenant, k.destination, k.key, k.id::text
+		FROM message_keys k JOIN unnest($1::text[], $2::text[], $3::text[]) AS m (tenant, destination, key)
+		ON k.tenant = m.tenant AND k.destination = m.destination AND k.key = m.key`, tenants, destinations, names)
 	if err != nil {
 		return nil, err
 	}
 	first := make(map[idempotencyKey]string, len(keys))
 	var k idempotencyKey
 	var id string
-	_, err = pgx.ForEachRow(rows, []any{&k.destination, &k.key, &id}, func() error {
+	_, err = pgx.ForEachRow(rows, []any{&k.tenant, &k.destination, &k.key, &id}, func() error {
 		first[k] = id
 		return nil
 	})

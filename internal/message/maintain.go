@@ -13,9 +13,9 @@ import (
 // together do not go on together.
 const sweepInterval = time.Minute
 
-// maintain works at redrives and purges, and removes what has been kept long enough, until ctx ends. Any number of
+// Work works at redrives and purges, and removes what has been kept long enough, until ctx ends. Any number of
 // workers may do it at the same time. A failure is logged and tried again.
-func (s *Service) maintain(ctx context.Context) error {
+func (s *Service) Work(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return s.operations.Run(ctx) })
 	group.Go(func() error {

@@ -4,7 +4,7 @@ import "context"
 
 // What the tests outside of the package may do that nobody else may.
 
-// Sweep is one round of what maintain does each minute.
+// Sweep is one round of what Work does each minute.
 func (s *Service) Sweep(ctx context.Context) { s.sweep(ctx) }
 
 // StepAll is what the workers do with the operations that run.

@@ -8,9 +8,11 @@ import (
 	"plinth/internal/pg"
 )
 
-// selectPaused gives the queues of all tenants that are paused.
+// selectPaused returns the queues of all tenants that are paused, and those that the broker has yet to remove: nothing is
+// delivered of either.
 func selectPaused(ctx context.Context, system *pg.System) ([]owned, error) {
-	return collectOwned(system.Query(ctx, `SELECT tenant, name FROM queues WHERE paused`))
+	return collectOwned(system.Query(ctx, `SELECT tenant, name FROM queues WHERE paused
+		UNION SELECT tenant, queue FROM queue_intents WHERE remove`))
 }
 
 // selectNamed gives the queues of all tenants that have one of the names.

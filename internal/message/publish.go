@@ -71,7 +71,7 @@ func (s *Service) Publish(ctx context.Context, p Publication) (Receipt, error) {
 		err := s.send(ctx, m)
 		return m.receipt(), err
 	}
-	err = s.db.InTx(ctx, func(tx *pg.Tx) error { return s.keepOne(ctx, tx, m) })
+	err = s.db.InTx(ctx, func(tx *pg.Tx) error { return s.holdOne(ctx, tx, m) })
 	return m.receipt(), err
 }
 
@@ -100,7 +100,7 @@ func (s *Service) PublishTx(ctx context.Context, tx *pg.Tx, p Publication) (Rece
 	if err != nil {
 		return Receipt{}, err
 	}
-	err = s.keepOne(ctx, tx, m)
+	err = s.holdOne(ctx, tx, m)
 	return m.receipt(), err
 }
 
@@ -151,11 +151,11 @@ func (p Publication) when(now time.Time) (delay time.Duration, at time.Time, err
 	ahead := p.DeliverAt.Sub(now)
 	switch {
 	case p.Delay != 0 && !p.DeliverAt.IsZero():
-		return 0, at, errs.New(errs.InvalidArgument, "deliver_at: only one of delay and deliver_at can be set")
+		return 0, at, errs.New(errs.InvalidArgument, "deliver_time: only one of delay and deliver_time can be set")
 	case p.Delay < 0 || p.Delay > MaxDelay:
 		return 0, at, errs.New(errs.InvalidArgument, "delay: 0 to 365 days are allowed")
 	case ahead > MaxDelay:
-		return 0, at, errs.New(errs.InvalidArgument, "deliver_at: up to 365 days ahead are allowed")
+		return 0, at, errs.New(errs.InvalidArgument, "deliver_time: up to 365 days ahead are allowed")
 	case ahead <= 0:
 		return p.Delay, at, nil
 	default:

@@ -76,15 +76,16 @@ func (p Policy) check() error {
 	return nil
 }
 
-// CreateQueue makes a queue. Fields of the policy that are zero are those of DefaultPolicy. Errors: AlreadyExists; ResourceExhausted where the tenant may have no more;
-// InvalidArgument for a max_backoff below min_backoff, or a message_ttl that is not whole milliseconds; Unavailable
-// when the broker is away, and then the queue is not made unless its bindings were all that was missing: UpdateQueue
-// makes those.
+// CreateQueue creates a queue. Fields of the policy that are zero are those of DefaultPolicy. Errors: AlreadyExists;
+// ResourceExhausted where the tenant may have no more; InvalidArgument for a max_backoff below min_backoff, or a message_ttl that
+// is not whole milliseconds; FailedPrecondition where the broker has a queue of the name with another message_ttl or max_length;
+// Unavailable when the broker is away, and then the queue is not created.
 func (s *Service) CreateQueue(ctx context.Context, name QueueName, policy Policy) (q Queue, err error) {
 	policy = policy.complete()
 	if err := policy.check(); err != nil {
 		return Queue{}, err
 	}
+	i := newIntent(name)
 	err = s.db.InTx(ctx, func(tx *pg.Tx) error {
 		created, err := s.makeQueue(ctx, tx, name, policy)
 		if err != nil {
@@ -96,12 +97,15 @@ func (s *Service) CreateQueue(ctx context.Context, name QueueName, policy Policy
 		if q, err = selectQueue(ctx, tx, name); err != nil {
 			return err
 		}
-		return s.broker.Declare(ctx, broker.Queue{Name: name.onBroker(auth.TenantOf(ctx)), MessageTTL: q.MessageTTL, MaxLength: q.MaxLength})
+		return insertIntent(ctx, tx, i, intentLease)
 	})
 	if err != nil {
 		return Queue{}, err
 	}
-	return q, s.bind(ctx, q)
+	if err := s.follow(ctx, i); err != nil {
+		return Queue{}, s.undo(ctx, i, err)
+	}
+	return q, nil
 }
 
 // makeQueue makes the rows of a queue if the tenant may have one more. created is false when there is one already.
@@ -110,6 +114,13 @@ func (s *Service) makeQueue(ctx context.Context, tx *pg.Tx, name QueueName, poli
 	if err != nil || known {
 		return false, err
 	}
+	removing, err := isBeingRemoved(ctx, tx, name)
+	if err != nil {
+		return false, err
+	}
+	if removing {
+		return false, errs.New(errs.Unavailable, "queue: %q was deleted, and the broker has it still; try again", name)
+	}
 	if err := s.quotas.queues.Take(ctx, tx, 1); err != nil {
 		return false, err
 	}
@@ -117,31 +128,17 @@ func (s *Service) makeQueue(ctx context.Context, tx *pg.Tx, name QueueName, poli
 	return insertQueue(ctx, tx, name, policy)
 }
 
-// bind makes the bindings of a queue on the broker, as the table has them now. It comes after the commit that made
-// them: what the table has is made again whenever the queue is declared, but a binding that only the broker has would
-// never end.
-func (s *Service) bind(ctx context.Context, q Queue) error {
-	if len(q.Bindings) == 0 {
-		return nil
-	}
-	return s.declare(ctx, q.Name)
-}
-
-// EnsureQueue makes a queue with the DefaultPolicy unless it is there; one that is there keeps its policy.
+// EnsureQueue creates a queue with the DefaultPolicy unless it is there; one that is there keeps its policy. The broker has it
+// afterwards.
 func (s *Service) EnsureQueue(ctx context.Context, name QueueName) error {
-	return s.db.InTx(ctx, func(tx *pg.Tx) error {
-		if _, err := s.makeQueue(ctx, tx, name, DefaultPolicy); err != nil {
-			return err
-		}
-		if _, err := lockQueue(ctx, tx, name); err != nil {
-			return err
-		}
-		q, err := selectQueue(ctx, tx, name)
-		if err != nil {
-			return err
-		}
-		return s.declareOnBroker(ctx, q)
+	err := s.db.InTx(ctx, func(tx *pg.Tx) error {
+		_, err := s.makeQueue(ctx, tx, name, DefaultPolicy)
+		return err
 	})
+	if err != nil {
+		return err
+	}
+	return s.declare(ctx, name)
 }
 
 // GetQueue returns a queue, with its Stats. Errors: NotFound.
@@ -194,9 +191,10 @@ func pageLength(queues []Queue, size int) int {
 
 // UpdateQueue changes a queue's policy, at once for all messages that are in it. change gets the policy as it is;
 // fields that it leaves zero are those of DefaultPolicy. Errors: NotFound; InvalidArgument as CreateQueue;
-// FailedPrecondition for another MessageTTL or MaxLength; Unavailable when the broker is away, which may have part of
-// the bindings then: update again.
+// FailedPrecondition for another MessageTTL or MaxLength; Unavailable when the broker is away: the policy is changed, and the
+// broker has the bindings once it is back.
 func (s *Service) UpdateQueue(ctx context.Context, name QueueName, change func(*Policy)) (q Queue, err error) {
+	i := newIntent(name)
 	err = s.db.InTx(ctx, func(tx *pg.Tx) error {
 		if err := lockForChange(ctx, tx, name); err != nil {
 			return err
@@ -212,15 +210,20 @@ func (s *Service) UpdateQueue(ctx context.Context, name QueueName, change func(*
 		if err := updatePolicy(ctx, tx, name, policy); err != nil {
 			return err
 		}
-		if q, err = selectQueue(ctx, tx, name); err != nil {
+		if q, err = selectQueue(ctx, tx, name); err != nil || slices.Equal(before.Bindings, q.Bindings) {
 			return err
 		}
-		return s.unbind(ctx, name, before.Bindings, q.Bindings)
+		for _, b := range before.Bindings {
+			if !slices.Contains(q.Bindings, b) {
+				i.ended = append(i.ended, b)
+			}
+		}
+		return insertIntent(ctx, tx, i, intentLease)
 	})
-	if err != nil {
-		return Queue{}, err
+	if err != nil || len(q.Bindings)+len(i.ended) == 0 {
+		return q, err
 	}
-	return q, s.bind(ctx, q)
+	return q, s.follow(ctx, i)
 }
 
 func changed(before Policy, change func(*Policy)) (Policy, error) {
@@ -236,21 +239,6 @@ func changed(before Policy, change func(*Policy)) (Policy, error) {
 	}
 	after = after.complete()
 	return after, after.check()
-}
-
-// unbind ends the bindings that are no longer wanted. It comes before the commit that forgets them: one that fails leaves
-// them in the table, to be made again or ended by the next try.
-func (s *Service) unbind(ctx context.Context, queue QueueName, before, wanted []Binding) error {
-	tenant := auth.TenantOf(ctx)
-	for _, b := range before {
-		if slices.Contains(wanted, b) {
-			continue
-		}
-		if err := s.broker.Unbind(ctx, queue.onBroker(tenant), b.onBroker(tenant)); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 func (b Binding) onBroker(tenant string) broker.Binding {
@@ -276,7 +264,7 @@ func (s *Service) setPaused(ctx context.Context, name QueueName, paused bool) (Q
 }
 
 // PurgeQueue removes the messages that wait in a queue, and those that wait for their time to go there, and counts them.
-// Outstanding ones and dead letters stay. Errors: NotFound.
+// Outstanding ones and dead letters stay. Errors: NotFound; Unavailable when the broker is away, and then part of them may be gone.
 func (s *Service) PurgeQueue(ctx context.Context, name QueueName) (purged int64, err error) {
 	err = s.db.InTx(ctx, func(tx *pg.Tx) error {
 		known, err := lockQueue(ctx, tx, name)
@@ -287,24 +275,25 @@ func (s *Service) PurgeQueue(ctx context.Context, name QueueName) (purged int64,
 			return errNoQueue(name)
 		}
 		// First the rows: those that a relay has in hand are waited for, and then are in the queue.
-		waiting, err := deleteWaitingOf(ctx, tx, name)
-		if err != nil {
-			return err
-		}
-		ready, err := s.broker.Purge(ctx, name.onBroker(auth.TenantOf(ctx)))
-		if errors.Is(err, broker.ErrNoQueue) { // The broker came back empty.
-			err = nil
-		}
-		purged = waiting + ready
+		purged, err = deleteWaitingOf(ctx, tx, name)
 		return err
 	})
-	return purged, err
+	if err != nil {
+		return 0, err
+	}
+	ready, err := s.broker.Purge(ctx, name.onBroker(auth.TenantOf(ctx)))
+	if errors.Is(err, broker.ErrNoQueue) { // The broker came back empty.
+		err = nil
+	}
+	return purged + ready, err
 }
 
 // DeleteQueue removes a queue with all its messages, those that wait for their time and dead letters among them. Errors:
-// NotFound.
+// NotFound; Unavailable when the broker is away: the queue is deleted, and the broker's goes once it is back.
 func (s *Service) DeleteQueue(ctx context.Context, name QueueName) error {
-	return s.db.InTx(ctx, func(tx *pg.Tx) error {
+	i := newIntent(name)
+	i.remove, i.again = true, true
+	err := s.db.InTx(ctx, func(tx *pg.Tx) error {
 		// The row first: whoever puts something beside it has it locked, and is waited for.
 		deleted, err := deleteQueue(ctx, tx, name)
 		if err != nil {
@@ -317,6 +306,10 @@ func (s *Service) DeleteQueue(ctx context.Context, name QueueName) error {
 			return err
 		}
 		tx.AfterCommit(func() { s.notifier.Notify(channel, newPolicies) })
-		return s.broker.Delete(ctx, name.onBroker(auth.TenantOf(ctx)))
+		return insertIntent(ctx, tx, i, intentLease)
 	})
+	if err != nil {
+		return err
+	}
+	return s.follow(ctx, i)
 }

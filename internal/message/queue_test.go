@@ -1,18 +1,14 @@
 package message_test
 
 import (
-	"context"
-	"errors"
 	"fmt"
 	"reflect"
 	"strings"
 	"testing"
 	"time"
 
-	"github.com/google/uuid"
 	"golang.org/x/sync/errgroup"
 
-	"plinth/internal/broker"
 	"plinth/internal/errs"
 	"plinth/internal/message"
 )
@@ -158,125 +154,6 @@ func TestUpdatesAtTheSameTime(t *testing.T) {
 	if got, _ := f.GetQueue(within(t), q); got.MaxAttempts != message.DefaultPolicy.MaxAttempts+20 {
 		t.Errorf("%d attempts", got.MaxAttempts)
 	}
-}
-
-// bindings is a broker whose calls can be watched and made to fail.
-type bindings struct {
-	broker.Broker
-	declare      func() error
-	bind, unbind func(b broker.Binding) error
-}
-
-func (b *bindings) Declare(ctx context.Context, q broker.Queue) error {
-	if err := b.declare(); err != nil {
-		return err
-	}
-	return b.Broker.Declare(ctx, q)
-}
-
-func (b *bindings) Bind(ctx context.Context, q string, binding broker.Binding) error {
-	if err := b.bind(binding); err != nil {
-		return err
-	}
-	return b.Broker.Bind(ctx, q, binding)
-}
-
-func (b *bindings) Unbind(ctx context.Context, q string, binding broker.Binding) error {
-	if err := b.unbind(binding); err != nil {
-		return err
-	}
-	return b.Broker.Unbind(ctx, q, binding)
-}
-
-// withBindings is the fixture over a broker whose calls can be watched, in a service of its own.
-func withBindings(t *testing.T) (fixture, *bindings) {
-	t.Helper()
-	f := newFixture(t, false)
-	b := &bindings{f.broker, func() error { return nil }, func(broker.Binding) error { return nil }, func(broker.Binding) error { return nil }}
-	f.broker = b
-	f.Service = f.process(t, message.Limits{})
-	return f, b
-}
-
-func (f fixture) boundTopics(t *testing.T) (topics string) {
-	t.Helper()
-	if err := f.db.QueryRow(within(t), `SELECT coalesce(string_agg(topic, ' ' ORDER BY topic), '') FROM queue_bindings`).Scan(&topics); err != nil {
-		t.Fatal(err)
-	}
-	return topics
-}
-
-func TestCreateQueueWithoutBroker(t *testing.T) {
-	t.Parallel()
-	f, b := withBindings(t)
-	away := errs.New(errs.Unavailable, "away")
-	b.declare = func() error { return away }
-	q := name(t, "orders")
-	if _, err := f.CreateQueue(within(t), q, message.Policy{}); !errs.Is(err, errs.Unavailable) {
-		t.Error(err)
-	}
-	if page, _, err := f.ListQueues(within(t), 0, ""); len(page) != 0 || err != nil {
-		t.Errorf("%v %v is left", page, err)
-	}
-}
-
-// TestBindingsOutliveEveryCrash looks at what the table says at the moment of each call of the broker: a process that dies
-// there must leave nothing on the broker that the table does not know.
-func TestBindingsOutliveEveryCrash(t *testing.T) {
-	t.Parallel()
-	f, b := withBindings(t)
-	var away error
-	seen := func(binding broker.Binding) error {
-		if topics := f.boundTopics(t); !strings.Contains(" default."+strings.ReplaceAll(topics, " ", " default."), " "+binding.Topic) {
-			t.Errorf("%v changes while the table has %q", binding, topics)
-		}
-		return away
-	}
-	b.bind, b.unbind = seen, seen
-	q := name(t, "orders")
-	set := func(topics ...string) error {
-		_, err := f.UpdateQueue(within(t), q, func(p *message.Policy) {
-			p.Bindings = nil
-			for _, topic := range topics {
-				p.Bindings = append(p.Bindings, message.Binding{Topic: topic, Pattern: "#"})
-			}
-		})
-		return err
-	}
-	leads := func(topic string, want bool) {
-		t.Helper()
-		err := f.broker.Publish(within(t), broker.Address{Topic: "default." + topic}, broker.Message{ID: uuid.NewString()})
-		if want != (err == nil) || !want && !errors.Is(err, broker.ErrNoQueue) {
-			t.Errorf("published to %s: %v", topic, err)
-		}
-	}
-	if _, err := f.CreateQueue(within(t), q, message.Policy{Bindings: []message.Binding{{"a", "#"}}}); err != nil {
-		t.Fatal(err)
-	}
-	leads("a", true)
-	if err := set("b"); err != nil {
-		t.Fatal(err)
-	}
-	leads("a", false)
-	leads("b", true)
-
-	away = errs.New(errs.Unavailable, "away")
-	if err := set("b", "c"); !errs.Is(err, errs.Unavailable) || f.boundTopics(t) != "b c" {
-		t.Errorf("a binding that the broker did not hear of: %v, the table has %q", err, f.boundTopics(t))
-	}
-	if err := set("c"); !errs.Is(err, errs.Unavailable) || f.boundTopics(t) != "b c" {
-		t.Errorf("a binding that the broker did not end: %v, the table has %q", err, f.boundTopics(t))
-	}
-	away = nil
-	if err := set("b", "c"); err != nil { // Nothing changes in the table.
-		t.Fatal(err)
-	}
-	leads("b", true)
-	leads("c", true)
-	if err := set(); err != nil || f.boundTopics(t) != "" {
-		t.Errorf("cleared: %v, the table has %q", err, f.boundTopics(t))
-	}
-	leads("b", false)
 }
 
 func TestPauseQueue(t *testing.T) {

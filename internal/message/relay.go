@@ -9,6 +9,7 @@ import (
 	"github.com/google/uuid"
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
+	"golang.org/x/sync/errgroup"
 
 	"plinth/internal/auth"
 	"plinth/internal/broker"
@@ -55,9 +56,14 @@ func (s *Service) newRelay() *pg.Due {
 	})
 }
 
-// Relay sends the messages that wait to the broker when they are due, until ctx ends; then it finishes the batches in hand,
-// within seconds.
-func (s *Service) Relay(ctx context.Context) error { return s.relay.Run(ctx) }
+// Relay sends the messages that wait to the broker when they are due, and has it follow the changes of queues that others could
+// not finish, until ctx ends; then it finishes what it has in hand, within seconds.
+func (s *Service) Relay(ctx context.Context) error {
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return s.relay.Run(ctx) })
+	group.Go(func() error { return s.intents.Run(ctx) })
+	return group.Wait()
+}
 
 // batch claims messages, sends them and commits what became of them. An error means that they wait as before.
 func (r *relay) batch(ctx context.Context, more func()) (next time.Duration, err error) {
@@ -190,9 +196,9 @@ func (r *relay) unsettled(ctx context.Context, tx *pg.Tx, s *settlement, m *wait
 // time, but not each time that it is tried.
 func (r *relay) fanOut(ctx context.Context, tx *pg.Tx, m waiting) ([]waiting, error) {
 	m.due, m.dueAt = relayAgain, time.Time{}
-	bindings, err := selectBindings(ctx, tx, m.to.topic)
+	bindings, err := selectBindings(ctx, tx, ownedTopic{m.tenant, m.to.topic})
 	var copies []waiting
-	for _, queue := range queuesOf(matching(bindings[m.to.topic], m.to.routingKey)) {
+	for _, queue := range queuesOf(matching(bindings[ownedTopic{m.tenant, m.to.topic}], m.to.routingKey)) {
 		m.to = ToQueue(queue)
 		copies = append(copies, m)
 	}

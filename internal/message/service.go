@@ -21,6 +21,7 @@ const (
 	newWaiting    = "waiting"    // message_waiting has rows that may be due before all others
 	newOperations = "operations" // a redrive or purge was started
 	newPolicies   = "queues"     // a queue was created, paused, resumed or deleted
+	newIntents    = "intents"    // a change of a queue was not followed by the broker
 )
 
 // Service holds the rules of messages and queues. Its Run must run.
@@ -39,8 +40,8 @@ type Service struct {
 	pauses   *queueSet
 	present  atomic.Pointer[queueSet] // the queues of a worker's handlers that are there
 
-	relay, operations *pg.Due
-	heardPolicies     chan struct{} // has a token after such a notification
+	relay, operations, intents *pg.Due
+	heardPolicies              chan struct{} // has a token after such a notification
 }
 
 // Config is what the service is made of. Connections are of classes that cannot starve each other.
@@ -55,12 +56,19 @@ type Config struct {
 	Log      *zap.Logger
 }
 
-// Limits are what tenants without quotas of their own may have; 0 is no limit.
+// Limits are what tenants without quotas of their own may have; 0 is no limit. Package app reads them from the environment.
 type Limits struct {
-	AutoCreate bool  // publishing to an unknown queue creates it
-	Queues     int64 // of a tenant
-	Waiting    int64 // messages of a tenant that wait for their time
-	PerSecond  int64 // messages that a tenant publishes in a second
+	AutoCreate bool  `env:"AUTO_CREATE_QUEUES" envDefault:"false" help:"true: publishing to an unknown queue creates it; for development"`
+	Queues     int64 `env:"MAX_QUEUES" envDefault:"1000" help:"most queues of a tenant that has no quota of its own; 0 is no limit"`
+	Waiting    int64 `env:"MAX_WAITING" envDefault:"1000000" help:"most messages of a tenant that wait for their time, likewise; roughly, several processes may pass it for a moment"`
+	PerSecond  int64 `env:"MAX_PER_SECOND" envDefault:"0" help:"most messages that a tenant publishes in a second, likewise"`
+}
+
+// Check wants limits that are not negative.
+func (l *Limits) Check(want func(ok bool, setting, format string, args ...any)) {
+	want(l.Queues >= 0, "MAX_QUEUES", "must not be negative")
+	want(l.Waiting >= 0, "MAX_WAITING", "must not be negative")
+	want(l.PerSecond >= 0, "MAX_PER_SECOND", "must not be negative")
 }
 
 // quotas are the tenants' limits on what this domain keeps for them.
@@ -89,7 +97,7 @@ func New(c Config) *Service {
 		limits: c.Limits, quotas: newQuotas(c.Limits), rates: &rates{}, topology: &topology{}, pauses: newQueueSet(selectPaused),
 		heardPolicies: make(chan struct{}, 1),
 	}
-	s.relay, s.operations = s.newRelay(), s.newOperations()
+	s.relay, s.operations, s.intents = s.newRelay(), s.newOperations(), s.newIntents()
 	s.notifier.Subscribe(channel, func(payload string) {
 		if payload == newPolicies || payload == "" {
 			loop.Signal(s.heardPolicies)

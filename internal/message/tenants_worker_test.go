@@ -302,7 +302,9 @@ func TestSlowMessagesHoldUpNobody(t *testing.T) {
 func TestEnsureQueues(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t, false)
-	w := message.NewWorker(f.Service, []message.Handler{bodies(nil, nil)}, f.log, 0, actives("a").list)
+	w := message.NewWorker(message.WorkerConfig{
+		Service: f.Service, Handlers: []message.Handler{bodies(nil, nil)}, Tenants: actives("a").list, Lines: f.log,
+	})
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second) // Nobody's.
 	defer cancel()
 	if err := w.EnsureQueues(ctx); err != nil {

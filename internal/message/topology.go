@@ -14,7 +14,6 @@ import (
 	"plinth/internal/auth"
 	"plinth/internal/broker"
 	"plinth/internal/errs"
-	"plinth/internal/pg"
 )
 
 const (
@@ -37,23 +36,23 @@ func known(ctx context.Context, queue QueueName, tell func(context.Context, Queu
 	return use()
 }
 
-// declare tells the broker of a queue that the table knows. The row is locked meanwhile, so that a deletion cannot pass
-// between the two and leave the broker with a queue that nobody knows.
+// declare has the broker follow the table in what it has of a queue. It writes no intent: where the queue is deleted meanwhile,
+// what was declared too late is removed at once, and if not even that, by the second look of who deleted it.
 func (s *Service) declare(ctx context.Context, queue QueueName) error {
-	return s.db.InTx(ctx, func(tx *pg.Tx) error {
-		known, err := lockQueue(ctx, tx, queue)
-		if err != nil {
+	q, err := selectQueue(ctx, s.db, queue)
+	if err != nil {
+		return err
+	}
+	if err := s.declareOnBroker(ctx, q); err != nil {
+		return err
+	}
+	_, err = selectQueue(ctx, s.db, queue)
+	if errs.Is(err, errs.NotFound) {
+		if err := s.broker.Delete(ctx, queue.onBroker(auth.TenantOf(ctx))); err != nil {
 			return err
 		}
-		if !known {
-			return errNoQueue(queue)
-		}
-		q, err := selectQueue(ctx, tx, queue)
-		if err != nil {
-			return err
-		}
-		return s.declareOnBroker(ctx, q)
-	})
+	}
+	return err
 }
 
 func errNoQueue(queue QueueName) error {
@@ -118,14 +117,15 @@ func (s *Service) declareTopic(ctx context.Context, topic string, generation uin
 		// Others wait for this too, so it does not end with the call that came first.
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), topicLimit)
 		defer cancel()
-		bindings, err := selectBindings(ctx, s.db, topic)
+		of := ownedTopic{auth.TenantOf(ctx), topic}
+		bindings, err := selectBindings(ctx, s.db, of)
 		if err != nil {
 			return nil, err
 		}
 		if len(bindings) == 0 {
 			return nil, errs.New(errs.NotFound, "topic: no queue is bound to %q", topic)
 		}
-		for _, queue := range queuesOf(bindings[topic]) {
+		for _, queue := range queuesOf(bindings[of]) {
 			if err := s.declare(ctx, queue); err != nil && !errs.Is(err, errs.NotFound) {
 				return nil, err
 			}

@@ -3,7 +3,6 @@ package message
 import (
 	"context"
 	"maps"
-	"slices"
 	"strconv"
 	"time"
 
@@ -11,7 +10,6 @@ import (
 
 	"plinth/internal/broker"
 	"plinth/internal/errs"
-	"plinth/internal/pg"
 )
 
 // waiting is a row of message_waiting: a message that goes to the broker later.
@@ -48,100 +46,6 @@ func (w *waiting) publication() broker.Publication {
 	return broker.Publication{To: w.to.onBroker(w.tenant), Message: broker.Message{
 		ID: w.id, Body: w.body, Attributes: w.attributes, Headers: headers,
 	}}
-}
-
-// keepOne is keep for a message alone.
-func (s *Service) keepOne(ctx context.Context, tx *pg.Tx, m *outgoing) error {
-	if err := s.keep(ctx, tx, []*outgoing{m}); err != nil {
-		return err
-	}
-	return m.err
-}
-
-// keep puts messages in the waiting table and finds out for each whether it is refused, or a duplicate. Its own error is
-// the database's and means that nothing was kept.
-func (s *Service) keep(ctx context.Context, tx *pg.Tx, batch []*outgoing) error {
-	if err := s.findDestinations(ctx, tx, batch); err != nil {
-		return err
-	}
-	if err := useKeys(ctx, tx, batch); err != nil {
-		return err
-	}
-	var rows []waiting
-	for _, m := range batch {
-		if m.err == nil && m.duplicateOf == "" {
-			rows = append(rows, m.waiting)
-		}
-	}
-	if len(rows) == 0 {
-		return nil
-	}
-	if err := s.quotas.waiting.Take(ctx, tx, int64(len(rows))); err != nil {
-		return err
-	}
-	if err := insertWaiting(ctx, tx, rows...); err != nil {
-		return err
-	}
-	s.wakeRelay(tx)
-	tx.AfterCommit(func() {
-		for _, m := range rows {
-			if m.to.topic == "" {
-				s.rates.of(owned{m.tenant, m.to.queue}).published.Add(1)
-			}
-		}
-	})
-	return nil
-}
-
-// findDestinations refuses the messages that lead nowhere. The queues that it finds stay until the transaction ends.
-func (s *Service) findDestinations(ctx context.Context, tx *pg.Tx, batch []*outgoing) error {
-	queues, topics := map[string]bool{}, map[string]bool{}
-	for _, m := range batch {
-		if m.to.topic == "" {
-			queues[m.to.queue.name] = false
-		} else {
-			topics[m.to.topic] = true
-		}
-	}
-	if err := s.findQueues(ctx, tx, queues); err != nil {
-		return err
-	}
-	var bindings map[string][]bound
-	if len(topics) > 0 {
-		var err error
-		if bindings, err = selectBindings(ctx, tx, slices.Collect(maps.Keys(topics))...); err != nil {
-			return err
-		}
-	}
-	for _, m := range batch {
-		switch {
-		case m.to.topic == "" && !queues[m.to.queue.name]:
-			m.err = errNoQueue(m.to.queue)
-		case m.to.topic != "" && len(matching(bindings[m.to.topic], m.to.routingKey)) == 0:
-			m.err = errNoMatch(m.to)
-		}
-	}
-	return nil
-}
-
-// findQueues marks the queues that exist. With autoCreate it makes the others; the broker hears of those when their first
-// message comes.
-func (s *Service) findQueues(ctx context.Context, tx *pg.Tx, queues map[string]bool) error {
-	if len(queues) == 0 {
-		return nil
-	}
-	if err := keepQueues(ctx, tx, queues); err != nil || !s.limits.AutoCreate {
-		return err
-	}
-	for name, known := range queues {
-		if known {
-			continue
-		}
-		if _, err := s.makeQueue(ctx, tx, QueueName{name}, DefaultPolicy); err != nil {
-			return err
-		}
-	}
-	return keepQueues(ctx, tx, queues)
 }
 
 // WaitingMessage is a message that waits for its time: one that is delayed, or that waits for its next attempt.

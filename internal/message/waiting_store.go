@@ -3,8 +3,6 @@ package message
 import (
 	"context"
 	"encoding/json"
-	"maps"
-	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -60,32 +58,44 @@ func object(m map[string]string) string {
 	return string(encoded)
 }
 
-// keepQueues marks those of the queues that exist, and keeps them from being deleted until the transaction ends.
-func keepQueues(ctx context.Context, db *pg.Tx, queues map[string]bool) error {
-	rows, err := db.Query(ctx, `SELECT name FROM queues WHERE tenant = $1 AND name = ANY ($2) ORDER BY name FOR KEY SHARE`,
-		auth.TenantOf(ctx), slices.Collect(maps.Keys(queues)))
+// lockQueues marks those of the queues that exist, and keeps them from being deleted until the transaction ends.
+func lockQueues(ctx context.Context, tx *pg.Tx, queues map[owned]bool) error {
+	var tenants, names []string
+	for q := range queues {
+		tenants, names = append(tenants, q.tenant), append(names, q.queue.name)
+	}
+	rows, err := tx.Query(ctx, `
+		SELECT q.tenant, q.name FROM queues q JOIN unnest($1::text[], $2::text[]) AS w (tenant, name)
+			ON q.tenant = w.tenant AND q.name = w.name
+		ORDER BY q.tenant, q.name FOR KEY SHARE OF q`, tenants, names)
 	if err != nil {
 		return err
 	}
-	var name string
-	_, err = pgx.ForEachRow(rows, []any{&name}, func() error {
-		queues[name] = true
+	var q owned
+	_, err = pgx.ForEachRow(rows, []any{&q.tenant, &q.queue.name}, func() error {
+		queues[q] = true
 		return nil
 	})
 	return err
 }
 
-// selectBindings gives the bindings to each of the topics, in the order of their queues.
-func selectBindings(ctx context.Context, db pg.Querier, topics ...string) (map[string][]bound, error) {
-	rows, err := db.Query(ctx, `SELECT topic, queue, pattern FROM queue_bindings WHERE tenant = $1 AND topic = ANY ($2)
-		ORDER BY queue, pattern`, auth.TenantOf(ctx), topics)
+// selectBindings returns the bindings to each of the topics, in the order of their queues.
+func selectBindings(ctx context.Context, db pg.Querier, topics ...ownedTopic) (map[ownedTopic][]bound, error) {
+	var tenants, names []string
+	for _, t := range topics {
+		tenants, names = append(tenants, t.tenant), append(names, t.topic)
+	}
+	rows, err := db.Query(ctx, `
+		SELECT b.tenant, b.topic, b.queue, b.pattern FROM queue_bindings b JOIN unnest($1::text[], $2::text[]) AS w (tenant, topic)
+			ON b.tenant = w.tenant AND b.topic = w.topic
+		ORDER BY b.queue, b.pattern`, tenants, names)
 	if err != nil {
 		return nil, err
 	}
-	bindings := map[string][]bound{}
-	var topic string
+	bindings := map[ownedTopic][]bound{}
+	var topic ownedTopic
 	var b bound
-	_, err = pgx.ForEachRow(rows, []any{&topic, &b.queue.name, &b.pattern}, func() error {
+	_, err = pgx.ForEachRow(rows, []any{&topic.tenant, &topic.topic, &b.queue.name, &b.pattern}, func() error {
 		bindings[topic] = append(bindings[topic], b)
 		return nil
 	})

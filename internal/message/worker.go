@@ -9,7 +9,6 @@ import (
 
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
-	"golang.org/x/sync/errgroup"
 
 	"plinth/internal/auth"
 	"plinth/internal/broker"
@@ -28,7 +27,7 @@ const (
 // makeWay is how long a suspect waits before it is handled, so that others which came with it are postponed by then.
 const makeWay = 500 * time.Millisecond
 
-// Worker runs handlers for every active tenant, and the service's maintenance.
+// Worker runs handlers for every active tenant.
 type Worker struct {
 	service  *Service
 	handlers []Handler
@@ -40,16 +39,24 @@ type Worker struct {
 	suspect  sync.Mutex    // held while a message is handled that may have ended a process
 }
 
-// NewWorker makes a worker. lines is for the one line of a message; there may be many, so it should be buffered. When the
-// worker is told to stop, or to serve a tenant no longer, handlers have drain to finish what they hold.
-func NewWorker(service *Service, handlers []Handler, lines *zap.Logger, drain time.Duration, tenants Tenants) *Worker {
-	names := make([]string, len(handlers))
-	for i, h := range handlers {
+// WorkerConfig is what a worker is made of.
+type WorkerConfig struct {
+	Service  *Service
+	Handlers []Handler
+	Tenants  Tenants       // whose messages are handled
+	Drain    time.Duration // that handlers have to finish what they hold, when the worker or their tenant ends
+	Lines    *zap.Logger   // for the one line of each message; there may be many, so it should be buffered
+}
+
+// NewWorker returns a worker.
+func NewWorker(c WorkerConfig) *Worker {
+	names := make([]string, len(c.Handlers))
+	for i, h := range c.Handlers {
 		names[i] = h.queue.name
 	}
 	return &Worker{
-		service: service, handlers: handlers, lines: lines, drain: drain, tenants: tenants,
-		opening: make(chan struct{}, max(1, service.db.MaxConns()/4)),
+		service: c.Service, handlers: c.Handlers, lines: c.Lines, drain: c.Drain, tenants: c.Tenants,
+		opening: make(chan struct{}, max(1, c.Service.db.MaxConns()/4)),
 		present: newQueueSet(func(ctx context.Context, system *pg.System) ([]owned, error) { return selectNamed(ctx, system, names) }),
 	}
 }
@@ -77,10 +84,8 @@ func (w *Worker) Run(ctx context.Context) error {
 		w.service.present.Store(w.present)
 		loop.Signal(w.service.heardPolicies)
 	}
-	group, ctx := errgroup.WithContext(ctx)
-	group.Go(func() error { return w.service.maintain(ctx) })
-	group.Go(func() error { w.follow(ctx); return nil })
-	return group.Wait()
+	w.follow(ctx)
+	return nil
 }
 
 // awaitQueue waits until a queue is there. It is false when ctx has ended.

@@ -32,12 +32,16 @@ func (f fixture) worker(t *testing.T, drain time.Duration, handlers ...message.H
 
 func (f fixture) workerFor(t *testing.T, tenants message.Tenants, drain time.Duration, handlers ...message.Handler) (stop func()) {
 	t.Helper()
-	w := message.NewWorker(f.Service, handlers, f.log, drain, tenants)
+	w := message.NewWorker(message.WorkerConfig{Service: f.Service, Handlers: handlers, Tenants: tenants, Drain: drain, Lines: f.log})
 	if err := w.EnsureQueues(within(t)); err != nil {
 		t.Fatal(err)
 	}
 	f.relay(t)
-	return run(t, w.Run)
+	stopWork, stopHandlers := run(t, f.Work), run(t, w.Run)
+	return func() {
+		stopHandlers()
+		stopWork()
+	}
 }
 
 // line waits for a log line.

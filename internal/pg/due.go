@@ -55,7 +55,8 @@ type DueConfig struct {
 
 // NewDue returns a Due that n wakes. It comes before n.Run.
 func (n *Notifier) NewDue(c DueConfig) *Due {
-	d := &Due{DueConfig: c, notifier: n, duty: n.newDuty(c.Channel + " " + c.Payload), token: make(chan struct{}, 1), woken: make(chan struct{}, 1)}
+	d := &Due{DueConfig: c, notifier: n, token: make(chan struct{}, 1), woken: make(chan struct{}, 1)}
+	d.duty = n.newDuty(c.Channel+" "+c.Payload, func() { loop.Signal(d.woken) })
 	n.Subscribe(c.Channel, func(payload string) {
 		if payload == c.Payload || payload == "" {
 			loop.Signal(d.woken)
@@ -82,7 +83,7 @@ func (d *Due) Run(ctx context.Context) error {
 func (d *Due) watch(ctx context.Context) {
 	poll := time.NewTicker(duePoll)
 	defer poll.Stop()
-	for led := false; ; {
+	for {
 		select {
 		case <-ctx.Done():
 			return
@@ -95,11 +96,9 @@ func (d *Due) watch(ctx context.Context) {
 				return
 			}
 		case <-poll.C:
-			leads := d.duty.leads.Load()
-			if leads && !led || d.isLate(ctx) {
+			if d.isLate(ctx) {
 				loop.Signal(d.token)
 			}
-			led = leads
 		}
 	}
 }

@@ -98,10 +98,6 @@ func TestDueWakesOneProcess(t *testing.T) {
 	sender := newNotifier(t, url)
 	run(t, sender)
 	leader, other := settled(t, sender, startWorker(t, url, 1, nil), startWorker(t, url, 1, nil))
-	time.Sleep(1100 * time.Millisecond) // A leader looks once more after its election, within the poll's second.
-	for len(leader.done) > 0 {
-		<-leader.done
-	}
 	for range 5 {
 		sender.Notify("plinth_test", "rows")
 		leader.wantWork(t, "a wake")

@@ -14,13 +14,14 @@ type duty struct {
 	key   int64
 	taken atomic.Bool // by this process, which may lead
 	leads atomic.Bool
+	begin func() // is called when it begins to lead, and must not block
 }
 
 // newDuty comes before Run.
-func (n *Notifier) newDuty(name string) *duty {
+func (n *Notifier) newDuty(name string, begin func()) *duty {
 	hash := fnv.New64a()
 	_, _ = hash.Write([]byte("plinth " + name))
-	d := &duty{key: int64(hash.Sum64())}
+	d := &duty{key: int64(hash.Sum64()), begin: begin}
 	n.duties = append(n.duties, d)
 	return d
 }
@@ -68,6 +69,9 @@ func (n *Notifier) elect(ctx context.Context, conn *pgx.Conn) error {
 			return err
 		}
 		d.leads.Store(taken && done)
+		if taken && done {
+			d.begin()
+		}
 	}
 	if asked {
 		return nil

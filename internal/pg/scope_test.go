@@ -21,6 +21,7 @@ var rows = map[string]string{
 	"queues":          `INSERT INTO queues (tenant, name) VALUES ($1, 'q')`,
 	"queue_bindings":  `INSERT INTO queue_bindings (tenant, queue, topic, pattern) VALUES ($1, 'q', 't', '#')`,
 	"queue_rates":     `INSERT INTO queue_rates (tenant, queue, bucket, published, delivered, acknowledged) VALUES ($1, 'q', now(), 1, 1, 1)`,
+	"queue_intents":   `INSERT INTO queue_intents (tenant, queue, token, due_at, remove, again) VALUES ($1, 'q', gen_random_uuid(), now(), false, false)`,
 	"message_waiting": `INSERT INTO message_waiting (tenant, id, queue, due_at, body) VALUES ($1, gen_random_uuid(), 'q', now(), '')`,
 	"message_keys":    `INSERT INTO message_keys (tenant, destination, key, id) VALUES ($1, 'q', 'k', gen_random_uuid())`,
 	"message_handled": `INSERT INTO message_handled (tenant, consumer, message_id) VALUES ($1, 'c', gen_random_uuid())`,
@@ -123,6 +124,9 @@ func TestTenantsWriteTheirOwnRowsAlone(t *testing.T) {
 			return n, err
 		}
 		for _, table := range tables {
+			if rows[table] == "" {
+				t.Fatalf("the table %s is not in this test", table)
+			}
 			for _, forged := range [][2]string{{"", "a"}, {"", ""}, {"b", "a"}, {"b", ""}} {
 				if _, err := write(forged[0], rows[table], forged[1]); code(err) != "42501" {
 					t.Errorf("%s %s: tenant %q makes a row of %q: %v", table, how, forged[0], forged[1], err)

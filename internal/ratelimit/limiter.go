@@ -83,13 +83,9 @@ func (l *Limiter) Take(ctx context.Context, n int64, limits ...Limit) Decision {
 	}
 	ask, d := reserve(now, n, all)
 	if ask {
-		d = l.takeShared(ctx, now, n, all)
+		return l.takeShared(ctx, now, n, slices.Clone(all)) // A copy, so that all stays on the stack.
 	}
-	for i := range all {
-		if all[i].state == unreported {
-			l.reportLater(all[i].bucket, all[i].pace)
-		}
-	}
+	l.reportAllLater(all)
 	return d
 }
 
@@ -121,8 +117,9 @@ func (l *Limiter) takeShared(ctx context.Context, now, n int64, all []reservatio
 		taken, err := l.ask(ctx, n, queries)
 		after := l.clock()
 		for i, r := range group {
-			r.apply(now, queries[i], err == nil)
-			r.settle(after, n, taken, queries[i].level)
+			if r.apply(now, queries[i], err == nil); err == nil {
+				r.settle(after, n, taken, queries[i].level)
+			}
 		}
 		if err != nil {
 			l.fail(group[0].tenant, err)
@@ -134,6 +131,7 @@ func (l *Limiter) takeShared(ctx context.Context, now, n int64, all []reservatio
 			break
 		}
 	}
+	l.reportAllLater(all)
 	return tightest(all)
 }
 

@@ -309,6 +309,55 @@ func TestSlot(t *testing.T) {
 	}
 }
 
+// TestConcurrent holds the questions of a process back until all of them are asked.
+func TestConcurrent(t *testing.T) {
+	t.Parallel()
+	const callers = 10
+	c := newClock(t)
+	l := c.limiter(t)
+	l.SetReplyLimit(10 * time.Second)
+	var all sync.WaitGroup
+	all.Add(callers)
+	l.before = func() { all.Done(); all.Wait() }
+	limit := limitOf(t, callers, time.Hour)
+	var wg sync.WaitGroup
+	for range callers {
+		wg.Go(func() {
+			if d := l.Take(t.Context(), 1, limit); !d.Allowed {
+				t.Errorf("%+v", d)
+			}
+		})
+	}
+	wg.Wait()
+	if n := l.asked.Load(); n != callers {
+		t.Errorf("%d questions at the same time", n)
+	}
+}
+
+// TestConcurrentUnreported has callers take at the same time what need not be asked for.
+func TestConcurrentUnreported(t *testing.T) {
+	t.Parallel()
+	c := newClock(t)
+	l := c.limiter(t)
+	limit, second := limitOf(t, 10_000_000, time.Second), limitOf(t, 20_000_000, time.Second)
+	var wg sync.WaitGroup
+	for range 20 {
+		wg.Go(func() {
+			for range 1_000 {
+				if d := l.Take(t.Context(), 1, limit, second); !d.Allowed {
+					t.Errorf("%+v", d)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	l.Report()
+	asked := l.asked.Load()
+	if d := l.Take(t.Context(), 5_000_000, limit, second); d.Remaining != 10_000_000-5_020_000 || l.asked.Load() != asked+1 {
+		t.Errorf("%+v", d)
+	}
+}
+
 // TestMemory has clients make up keys.
 func TestMemory(t *testing.T) {
 	t.Parallel()

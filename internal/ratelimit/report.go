@@ -33,6 +33,15 @@ type reporter struct {
 	reporting sync.Mutex // held by the report under way
 }
 
+// reportAllLater has the unreported tokens of the reservations reported to Redis.
+func (l *Limiter) reportAllLater(all []reservation) {
+	for i := range all {
+		if all[i].state == unreported {
+			l.reportLater(all[i].bucket, all[i].pace)
+		}
+	}
+}
+
 // reportLater has what was taken of a bucket reported to Redis.
 func (l *Limiter) reportLater(b *bucket, p pace) {
 	if b.listed[p].Load() || !b.listed[p].CompareAndSwap(false, true) {

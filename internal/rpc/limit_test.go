@@ -109,6 +109,9 @@ func TestWhoseRate(t *testing.T) {
 	if n := allowed(bearer("admin", "X-Tenant", "other")); n != 4 {
 		t.Errorf("%d calls of another tenant, which has 4", n)
 	}
+	if n := allowed(bearer("admin", "X-Tenant", "third")); n != 1 {
+		t.Errorf("%d calls of a third tenant with a key that has 1 of 5 left, for all tenants together", n)
+	}
 }
 
 // Whoever sends wrong credentials locks out nobody: behind a balancer, all callers have one address.

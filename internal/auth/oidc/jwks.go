@@ -78,11 +78,11 @@ func (f *fetch) wait(ctx context.Context) (*keySet, error) {
 	}
 }
 
-func newIssuer(issuerURL string, client *http.Client, now func() time.Time, log *zap.Logger) *issuer {
-	own := *client
+func newIssuer(cfg Config) *issuer {
+	own := *cfg.Client
 	own.Timeout = requestTimeout
 	own.CheckRedirect = sameOrigin
-	return &issuer{url: issuerURL, client: &own, now: now, log: log.With(zap.String("issuer", issuerURL))}
+	return &issuer{url: cfg.Issuer, client: &own, now: cfg.Now, log: cfg.Log.With(zap.String("issuer", cfg.Issuer))}
 }
 
 // current returns the keys to verify with. It blocks while keys that are missing or no longer fresh are fetched; but after a

@@ -49,7 +49,7 @@ type Verifier struct {
 // New returns a Verifier. It does not contact the issuer, which may be unavailable at the start.
 func New(cfg Config) *Verifier {
 	return &Verifier{
-		issuer:   newIssuer(cfg.Issuer, cfg.Client, cfg.Now, cfg.Log),
+		issuer:   newIssuer(cfg),
 		audience: cfg.Audience,
 		now:      cfg.Now,
 		parser: jwt.NewParser(

@@ -55,8 +55,10 @@ func New(url string, logger *zap.Logger) (*Broker, error) {
 		logger:     logger,
 		life:       life,
 		end:        end,
-		publishing: newLink(url, logger.With(zap.String("connection", "publishing")), life, math.MaxUint16),
-		publisher:  newPublisher(logger),
+		publishing: newLink(linkConfig{
+			url: url, logger: logger.With(zap.String("connection", "publishing")), life: life, channelMax: math.MaxUint16,
+		}),
+		publisher: newPublisher(logger),
 	}
 	b.consuming = b.newConsumer()
 	b.consumers = []*link{b.consuming}

@@ -13,7 +13,7 @@ const (
 // there are as many connections as it takes. The first is there from the start, and is the one for calls.
 func (b *Broker) newConsumer() *link {
 	logger := b.logger.With(zap.String("connection", "consuming"), zap.Int("number", len(b.consumers)+1))
-	return newLink(b.url, logger, b.life, b.channelMax)
+	return newLink(linkConfig{url: b.url, logger: logger, life: b.life, channelMax: b.channelMax})
 }
 
 // room is how many subscriptions have a place on the link; before it was connected, as many as usual.

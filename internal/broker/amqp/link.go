@@ -25,21 +25,23 @@ const (
 
 // link holds one connection, and makes it anew when it is lost.
 type link struct {
-	url    string
-	logger *zap.Logger
-	life   context.Context // the Broker's
-
-	channelMax    uint16 // of the client; the server has one of its own
-	subscriptions int    // that have a place here; the Broker's mu guards it
+	linkConfig
+	subscriptions int // that have a place here; the Broker's mu guards it
 
 	mu      sync.Mutex
 	conn    *amqp091.Connection // nil while there is none
 	changed chan struct{}       // closed when conn changes
 }
 
-func newLink(url string, logger *zap.Logger, life context.Context, channelMax uint16) *link {
-	return &link{url: url, logger: logger, life: life, channelMax: channelMax, changed: make(chan struct{})}
+// linkConfig is what a link is made of.
+type linkConfig struct {
+	url        string
+	logger     *zap.Logger
+	life       context.Context // the Broker's
+	channelMax uint16          // of the client; the server has one of its own
 }
+
+func newLink(c linkConfig) *link { return &link{linkConfig: c, changed: make(chan struct{})} }
 
 // run keeps the link until ctx ends. Each connection is given to serve; when serve returns, it is closed.
 func (l *link) run(ctx context.Context, serve func(*amqp091.Connection) error) {

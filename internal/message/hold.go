@@ -1,0 +1,166 @@
+package message
+
+import (
+	"context"
+	"maps"
+	"slices"
+
+	"plinth/internal/auth"
+	"plinth/internal/errs"
+	"plinth/internal/pg"
+)
+
+// TenantPublication is a publication of a tenant.
+type TenantPublication struct {
+	Tenant string
+	Publication
+}
+
+// PublishBatchTx publishes the messages of many tenants when tx, which is the system's, is committed, and none of them where
+// it is rolled back. It takes a few statements, however many there are. The results are in the order of the batch, and one that
+// fails does not hold up the others; the error is the database's, which makes tx unusable.
+func (s *Service) PublishBatchTx(ctx context.Context, tx *pg.Tx, batch []TenantPublication) ([]Result, error) {
+	all, held := make([]*outgoing, len(batch)), make([]*outgoing, 0, len(batch))
+	for i, p := range batch {
+		m, err := newOutgoing(auth.AsService(ctx, p.Tenant), p.Publication)
+		if err != nil {
+			all[i] = &outgoing{err: err}
+			continue
+		}
+		all[i], held = m, append(held, m)
+	}
+	if err := s.hold(ctx, tx, held); err != nil {
+		return nil, err
+	}
+	results := make([]Result, len(batch))
+	for i, m := range all {
+		results[i] = Result{m.receipt(), m.err}
+	}
+	return results, nil
+}
+
+// holdOne is hold for a message alone.
+func (s *Service) holdOne(ctx context.Context, tx *pg.Tx, m *outgoing) error {
+	if err := s.hold(ctx, tx, []*outgoing{m}); err != nil {
+		return err
+	}
+	return m.err
+}
+
+// hold puts messages in the waiting table and finds out for each whether it is refused, or a duplicate. Its own error is
+// the database's and means that nothing was held.
+func (s *Service) hold(ctx context.Context, tx *pg.Tx, batch []*outgoing) error {
+	if err := s.findDestinations(ctx, tx, batch); err != nil {
+		return err
+	}
+	if err := useKeys(ctx, tx, batch); err != nil {
+		return err
+	}
+	if err := s.takeWaiting(ctx, tx, batch); err != nil {
+		return err
+	}
+	var rows []waiting
+	for _, m := range batch {
+		if m.isNew() {
+			rows = append(rows, m.waiting)
+		}
+	}
+	if len(rows) == 0 {
+		return nil
+	}
+	if err := insertWaiting(ctx, tx, rows...); err != nil {
+		return err
+	}
+	s.wakeRelay(tx)
+	tx.AfterCommit(func() {
+		for _, m := range rows {
+			if m.to.topic == "" {
+				s.rates.of(owned{m.tenant, m.to.queue}).published.Add(1)
+			}
+		}
+	})
+	return nil
+}
+
+// isNew reports whether a message was neither refused nor published before.
+func (m *outgoing) isNew() bool { return m.err == nil && m.duplicateOf == "" }
+
+// takeWaiting takes the messages out of what their tenants may have waiting, and refuses those of tenants that may not.
+func (s *Service) takeWaiting(ctx context.Context, tx *pg.Tx, batch []*outgoing) error {
+	counts := map[string]int64{}
+	for _, m := range batch {
+		if m.isNew() {
+			counts[m.tenant]++
+		}
+	}
+	refused := map[string]error{}
+	for _, tenant := range slices.Sorted(maps.Keys(counts)) { // All take in the same order, and do not deadlock.
+		err := s.quotas.waiting.Take(auth.AsService(ctx, tenant), tx, counts[tenant])
+		switch {
+		case errs.Is(err, errs.ResourceExhausted):
+			refused[tenant] = err
+		case err != nil:
+			return err
+		}
+	}
+	for _, m := range batch {
+		if m.isNew() {
+			m.err = refused[m.tenant]
+		}
+	}
+	return nil
+}
+
+// ownedTopic is the topic of one tenant.
+type ownedTopic struct{ tenant, topic string }
+
+// findDestinations refuses the messages that lead nowhere. The queues that it finds stay until the transaction ends.
+func (s *Service) findDestinations(ctx context.Context, tx *pg.Tx, batch []*outgoing) error {
+	queues, topics := map[owned]bool{}, map[ownedTopic]bool{}
+	for _, m := range batch {
+		if m.to.topic == "" {
+			queues[owned{m.tenant, m.to.queue}] = false
+		} else {
+			topics[ownedTopic{m.tenant, m.to.topic}] = true
+		}
+	}
+	if err := s.findQueues(ctx, tx, queues); err != nil {
+		return err
+	}
+	var bindings map[ownedTopic][]bound
+	if len(topics) > 0 {
+		var err error
+		if bindings, err = selectBindings(ctx, tx, slices.Collect(maps.Keys(topics))...); err != nil {
+			return err
+		}
+	}
+	for _, m := range batch {
+		switch {
+		case m.to.topic == "" && !queues[owned{m.tenant, m.to.queue}]:
+			m.err = errNoQueue(m.to.queue)
+		case m.to.topic != "" && len(matching(bindings[ownedTopic{m.tenant, m.to.topic}], m.to.routingKey)) == 0:
+			m.err = errNoMatch(m.to)
+		}
+	}
+	return nil
+}
+
+// findQueues marks the queues that exist. With AutoCreate it creates the others; the broker has them when their first message
+// comes.
+func (s *Service) findQueues(ctx context.Context, tx *pg.Tx, queues map[owned]bool) error {
+	if len(queues) == 0 {
+		return nil
+	}
+	if err := lockQueues(ctx, tx, queues); err != nil || !s.limits.AutoCreate {
+		return err
+	}
+	for q, exists := range queues {
+		if exists {
+			continue
+		}
+		if _, err := s.makeQueue(auth.AsService(ctx, q.tenant), tx, q.queue, DefaultPolicy); err != nil {
+			return err
+		}
+	}
+	return lockQueues(ctx, tx, queues)
+}

@@ -1,0 +1,98 @@
+package message
+
+import (
+	"context"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"plinth/internal/auth"
+	"plinth/internal/pg"
+)
+
+// insertIntent writes an intent down, due after a lease. It takes over what another one of the same queue was about, and looks
+// once more later where that one's process may still be at it.
+func insertIntent(ctx context.Context, tx *pg.Tx, i intent, lease time.Duration) error {
+	topics, patterns := make([]string, len(i.ended)), make([]string, len(i.ended))
+	for n, b := range i.ended {
+		topics[n], patterns[n] = b.Topic, b.Pattern
+	}
+	_, err := tx.Exec(ctx, `
+		INSERT INTO queue_intents AS i (tenant, queue, token, due_at, remove, again, topics, patterns)
+		VALUES ($1, $2, $3::uuid, clock_timestamp() + $4::interval, $5, $6, $7, $8)
+		ON CONFLICT (tenant, queue) DO UPDATE SET token = excluded.token, due_at = excluded.due_at, failures = 0,
+			remove = i.remove OR excluded.remove, again = i.token <> excluded.token OR i.again OR excluded.again,
+			topics = i.topics || excluded.topics, patterns = i.patterns || excluded.patterns`,
+		auth.TenantOf(ctx), i.queue.name, i.token, lease, i.remove, i.again, topics, patterns)
+	return err
+}
+
+// settleIntent forgets an intent that was followed, unless it was taken over. One that is looked at again has nothing left to
+// remove by then.
+func settleIntent(ctx context.Context, db pg.Querier, i intent) error {
+	_, err := db.Exec(ctx, `
+		WITH settled AS (
+			DELETE FROM queue_intents WHERE tenant = $1 AND queue = $2 AND token = $3::uuid AND NOT again
+		)
+		UPDATE queue_intents SET again = false, remove = false, due_at = clock_timestamp() + $4::interval
+		WHERE tenant = $1 AND queue = $2 AND token = $3::uuid AND again`, auth.TenantOf(ctx), i.queue.name, i.token, intentLease)
+	return err
+}
+
+// isBeingRemoved reports whether the broker has yet to remove a queue that was deleted.
+func isBeingRemoved(ctx context.Context, tx *pg.Tx, queue QueueName) (removing bool, err error) {
+	err = tx.QueryRow(ctx, `SELECT EXISTS (SELECT FROM queue_intents WHERE tenant = $1 AND queue = $2 AND remove)`,
+		auth.TenantOf(ctx), queue.name).Scan(&removing)
+	return removing, err
+}
+
+// lockIntent reports whether an intent is still in the hands of who wrote it down, and keeps it so until the transaction ends.
+func lockIntent(ctx context.Context, tx *pg.Tx, i intent) (mine bool, err error) {
+	tag, err := tx.Exec(ctx, `SELECT FROM queue_intents WHERE tenant = $1 AND queue = $2 AND token = $3::uuid FOR UPDATE`,
+		auth.TenantOf(ctx), i.queue.name, i.token)
+	return tag.RowsAffected() > 0, err
+}
+
+func deleteIntent(ctx context.Context, tx *pg.Tx, i intent) error {
+	_, err := tx.Exec(ctx, `DELETE FROM queue_intents WHERE tenant = $1 AND queue = $2`, auth.TenantOf(ctx), i.queue.name)
+	return err
+}
+
+// postponeIntent has an intent that could not be followed wait, unless it was taken over.
+func postponeIntent(ctx context.Context, db pg.Querier, i intent, delay time.Duration) error {
+	_, err := db.Exec(ctx, `UPDATE queue_intents SET due_at = clock_timestamp() + $4::interval, failures = failures + 1
+		WHERE tenant = $1 AND queue = $2 AND token = $3::uuid`, auth.TenantOf(ctx), i.queue.name, i.token, delay)
+	return err
+}
+
+// ownedIntent is an intent of some tenant.
+type ownedIntent struct {
+	tenant string
+	intent
+}
+
+// claimIntents takes over intents of all tenants that are due, for as long as a lease.
+func claimIntents(ctx context.Context, tx *pg.Tx, limit int, lease time.Duration) ([]ownedIntent, error) {
+	rows, err := tx.Query(ctx, `
+		UPDATE queue_intents i SET token = gen_random_uuid(), due_at = clock_timestamp() + $2::interval
+		FROM (SELECT tenant, queue FROM queue_intents WHERE due_at <= now() ORDER BY due_at LIMIT $1 FOR UPDATE SKIP LOCKED) AS due
+		WHERE (i.tenant, i.queue) = (due.tenant, due.queue)
+		RETURNING i.tenant, i.queue, i.token::text, i.failures, i.remove, i.again, i.topics, i.patterns`, limit, lease)
+	if err != nil {
+		return nil, err
+	}
+	return pgx.CollectRows(rows, func(row pgx.CollectableRow) (i ownedIntent, err error) {
+		var topics, patterns []string
+		err = row.Scan(&i.tenant, &i.queue.name, &i.token, &i.failures, &i.remove, &i.again, &topics, &patterns)
+		for n := range topics {
+			i.ended = append(i.ended, Binding{topics[n], patterns[n]})
+		}
+		return i, err
+	})
+}
+
+// selectIntentsLate returns for how long the earliest intent has been due; a time in the past where there is none.
+func selectIntentsLate(ctx context.Context, system *pg.System) (late time.Duration, err error) {
+	err = system.QueryRow(ctx, `SELECT coalesce(now() - min(due_at), '-1 hour') FROM queue_intents`).Scan(&late)
+	return late, err
+}
