@@ -17,9 +17,10 @@ func TestOnPostgres(t *testing.T) {
 	}
 }
 
-// These run one after the other, because all systems on one RabbitMQ share their queues.
+// These run one after the other, because each needs RabbitMQ for itself.
 func TestOnRabbitMQ(t *testing.T) {
 	t.Parallel()
+	takeRabbitMQ(t)
 	for name, test := range onEveryBroker {
 		t.Run(name, func(t *testing.T) { test(t, "rabbitmq") })
 	}

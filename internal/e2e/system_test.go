@@ -105,20 +105,14 @@ const (
 	taskQueueOnBroker = "default." + taskQueue
 )
 
-// queueing bounds how long a test waits for RabbitMQ while a test of another process has it. The longest takes a minute.
+// queueing bounds how long the tests wait for RabbitMQ while those of another process have it. They take about a minute.
 const queueing = 3 * time.Minute
 
-// rabbitMQ is the RabbitMQ of AMQP_URL, else of 127.0.0.1, for the system on a database. All systems on one RabbitMQ share
-// their queues, so a test has it alone, also among other processes that test: it holds an exclusive queue. It leaves none
-// of the system's queues behind.
-func rabbitMQ(t *testing.T, database string) string {
+// takeRabbitMQ waits until the tests of no other process have RabbitMQ, and has it until the test is over. All systems on one
+// RabbitMQ share their queues. It is an exclusive queue that is held.
+func takeRabbitMQ(t *testing.T) {
 	t.Helper()
-	url := cmp.Or(os.Getenv("AMQP_URL"), "amqp://guest:guest@127.0.0.1:5672/")
-	conn, err := amqp091.Dial(url)
-	if err != nil {
-		missing(t, "RabbitMQ does not answer: "+err.Error())
-	}
-	t.Cleanup(func() { _ = conn.Close() })
+	conn := dialRabbitMQ(t)
 	const durable, autoDelete, exclusive, noWait = false, false, true, false
 	for deadline := time.Now().Add(queueing); ; <-time.After(200 * time.Millisecond) {
 		err := onChannel(conn, func(c *amqp091.Channel) error {
@@ -127,7 +121,7 @@ func rabbitMQ(t *testing.T, database string) string {
 		})
 		var reply *amqp091.Error
 		if err == nil {
-			break
+			return
 		} else if !errors.As(err, &reply) || reply.Code != amqp091.ResourceLocked {
 			t.Fatal(err)
 		}
@@ -135,12 +129,32 @@ func rabbitMQ(t *testing.T, database string) string {
 			t.Fatalf("waited %s for RabbitMQ, which the tests of another process have: they hold the queue plinth-e2e", queueing)
 		}
 	}
+}
+
+// amqpURL is the RabbitMQ of AMQP_URL, else of 127.0.0.1.
+func amqpURL() string { return cmp.Or(os.Getenv("AMQP_URL"), "amqp://guest:guest@127.0.0.1:5672/") }
+
+func dialRabbitMQ(t *testing.T) *amqp091.Connection {
+	t.Helper()
+	conn, err := amqp091.Dial(amqpURL())
+	if err != nil {
+		missing(t, "RabbitMQ does not answer: "+err.Error())
+	}
+	t.Cleanup(func() { _ = conn.Close() })
+	return conn
+}
+
+// rabbitMQ is the URL of RabbitMQ for the system on a database, in a test that has taken it. None of the system's queues is left
+// behind.
+func rabbitMQ(t *testing.T, database string) string {
+	t.Helper()
+	conn := dialRabbitMQ(t)
 	if consumers(t, conn, taskQueueOnBroker) > 0 {
 		missing(t, "another service uses this RabbitMQ: its worker would handle the messages of the tests")
 	}
 	deleteQueues(t, conn, taskQueueOnBroker) // A run that was killed may have left it.
 	t.Cleanup(func() { deleteQueues(t, conn, queuesOf(t, database)...) })
-	return url
+	return amqpURL()
 }
 
 func queuesOf(t testing.TB, database string) []string {

@@ -31,9 +31,9 @@ const (
 	maxAge = 24 * time.Hour
 	limit  = 30 * time.Second // of every single step
 
-	// parallel is how many tests run at a time. They wait more than they compute, but a system of the end-to-end tests has more
-	// than 20 connections to PostgreSQL, which takes 100 by default.
-	parallel = "4"
+	// So many tests run at a time. They wait more than they compute, but a system of the end-to-end tests has more than 20
+	// connections to PostgreSQL, which takes 100 by default. The private one takes 200.
+	parallelOnShared, parallelOnPrivate = "3", "5"
 )
 
 // server is what Main set up for the tests of this process, which know no other way to hand something down.
@@ -55,14 +55,14 @@ func Main(m *testing.M) int {
 }
 
 func run(m *testing.M) (status int, err error) {
-	if err := setParallel(); err != nil {
-		return 0, err
-	}
-	serverURL, stop, err := start()
+	serverURL, parallel, stop, err := start()
 	if err != nil {
 		return 0, err
 	}
 	defer stop()
+	if err := setParallel(parallel); err != nil {
+		return 0, err
+	}
 	server.url = serverURL
 	if err := sweep(); err != nil {
 		return 0, err
@@ -84,7 +84,7 @@ func run(m *testing.M) (status int, err error) {
 }
 
 // setParallel sets the flag -test.parallel, unless it was set.
-func setParallel() error {
+func setParallel(parallel string) error {
 	flag.Parse()
 	set := false
 	flag.Visit(func(f *flag.Flag) { set = set || f.Name == "test.parallel" })
@@ -132,16 +132,16 @@ func newDatabase(t testing.TB, template string) string {
 	return databaseURL(name)
 }
 
-func start() (serverURL string, stop func(), err error) {
+func start() (serverURL, parallel string, stop func(), err error) {
 	if serverURL := os.Getenv("DATABASE_URL"); serverURL != "" {
-		return serverURL, func() {}, nil
+		return serverURL, parallelOnShared, func() {}, nil
 	}
 	if os.Getenv("CI") == "true" {
-		return ciURL, func() {}, nil
+		return ciURL, parallelOnShared, func() {}, nil
 	}
 	dir, err := os.MkdirTemp("", "plinth-pgtest-")
 	if err != nil {
-		return "", nil, err
+		return "", "", nil, err
 	}
 	env := map[string]string{}
 	for _, entry := range os.Environ() {
@@ -151,9 +151,9 @@ func start() (serverURL string, stop func(), err error) {
 	private, err := dev.StartPostgres(context.Background(), dir, env, os.Stderr)
 	if err != nil {
 		_ = os.RemoveAll(dir)
-		return "", nil, err
+		return "", "", nil, err
 	}
-	return private.URL(), func() {
+	return private.URL(), parallelOnPrivate, func() {
 		private.Close()
 		_ = os.RemoveAll(dir)
 	}, nil
