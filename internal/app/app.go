@@ -110,7 +110,7 @@ func build(ctx context.Context, cfg Config, logs *observe.Logs) (_ *App, err err
 	if err != nil {
 		return nil, err
 	}
-	a.tenants = tenant.New(tenant.Config{DB: a.db.calls, Directory: a.db.directory.System(), Scopes: rpc.Scopes(), Admin: admin, Log: a.log})
+	a.tenants = tenant.New(tenant.Config{DB: a.db.calls, Notifier: a.notifier, Directory: a.db.directory.System(), Scopes: rpc.Scopes(), Admin: admin, Log: a.log})
 	a.messages = message.New(message.Config{
 		DB: a.db.calls, Handlers: a.db.handlers, System: a.db.work.System(), Notifier: a.notifier, Broker: a.broker, Limiter: a.limiter,
 		Limits: message.Limits{

@@ -20,9 +20,12 @@ const (
 
 	lease        = 15 * time.Second // renewed at a third of it
 	pollInterval = time.Second
-	minBackoff   = 100 * time.Millisecond // of what the database could not do
-	maxBackoff   = time.Second
-	callLimit    = 5 * time.Second // of a call, and of every statement in the background
+	// expireInterval is how often messages are deleted that have expired, by one process: nobody claims or counts them before.
+	expireInterval = 5 * time.Second
+
+	minBackoff = 100 * time.Millisecond // of what the database could not do
+	maxBackoff = time.Second
+	callLimit  = 5 * time.Second // of a call, and of every statement in the background
 )
 
 // Broker implements broker.Broker on PostgreSQL. Its tables are part of the schema that pg.Migrate makes.
@@ -72,7 +75,9 @@ func (b *Broker) Run(ctx context.Context) error {
 	serving.Go(func() { b.acks.run(ctx) })
 	serving.Go(func() { every(ctx, b.lease/3, b.renewHeld) })
 	serving.Go(func() { every(ctx, pollInterval, b.poll) })
-	serving.Go(func() { every(ctx, pollInterval, b.expire) })
+	serving.Go(func() {
+		b.db.Periodically(ctx, pg.Periodic{Name: "broker expiry", Interval: expireInterval, Work: b.expire, Log: b.logger})
+	})
 	for {
 		select {
 		case <-b.lost:
