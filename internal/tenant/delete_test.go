@@ -143,7 +143,7 @@ func TestDeleteTenantWaits(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(small.Close)
-	deleting := tenant.New(tenant.Config{DB: small, Directory: small.System(), Scopes: scopes, Log: zap.NewNop()})
+	deleting := tenant.New(tenant.Config{DB: small, Notifier: f.notifier, Directory: small.System(), Scopes: scopes, Log: zap.NewNop()})
 	q := queues(0)
 	deleting.Register(q)
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)

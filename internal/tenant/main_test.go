@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"sync"
 	"testing"
 	"time"
 
@@ -23,8 +24,9 @@ var scopes = []string{"admin", "messages.publish", "queues.read", "queues.write"
 // fixture is the service over a database of the test's own; another is one more process on it.
 type fixture struct {
 	*tenant.Service
-	db  *pg.DB
-	url string
+	notifier *pg.Notifier
+	db       *pg.DB
+	url      string
 }
 
 func newFixture(t testing.TB) fixture {
@@ -39,9 +41,13 @@ func another(t testing.TB, url string) fixture {
 		t.Fatal(err)
 	}
 	t.Cleanup(db.Close)
-	s := tenant.New(tenant.Config{DB: db, Directory: db.System(), Scopes: scopes, Log: zap.NewNop()})
+	notifier, err := pg.NewNotifier(pg.NotifierConfig{System: db.System(), URL: url, Log: zap.NewNop()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := tenant.New(tenant.Config{DB: db, Notifier: notifier, Directory: db.System(), Scopes: scopes, Log: zap.NewNop()})
 	s.Register(queues(0), tenant.NewQuota("messages_per_second", "messages a second", 0, nil, 0))
-	return fixture{s, db, url}
+	return fixture{s, notifier, db, url}
 }
 
 // queues counts the rows of queues.
@@ -57,7 +63,13 @@ func (f fixture) run(t *testing.T) (stop func()) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
-	go func() { ended <- f.Run(ctx) }()
+	go func() {
+		var notifying sync.WaitGroup
+		notifying.Go(func() { f.notifier.Run(ctx) })
+		err := f.Run(ctx)
+		notifying.Wait()
+		ended <- err
+	}()
 	stop = func() {
 		cancel()
 		if err := <-ended; err != nil {

@@ -15,6 +15,7 @@ import (
 
 	"plinth/internal/auth"
 	"plinth/internal/errs"
+	"plinth/internal/loop"
 	"plinth/internal/pg"
 	"plinth/internal/resource"
 )
@@ -33,7 +34,9 @@ type Service struct {
 
 	snapshot atomic.Pointer[snapshot]
 	start    time.Time
-	changed  atomic.Int64 // when this process changed something last, as elapsed has it
+	changed  atomic.Int64  // when this process changed something last, as elapsed has it
+	called   atomic.Int64  // when a call came last, roughly; likewise
+	heard    chan struct{} // has a token after a notification of a change
 	asking   singleflight.Group
 	used     used
 }
@@ -41,18 +44,20 @@ type Service struct {
 // Config is what the service is made of.
 type Config struct {
 	DB        *pg.DB       // for calls
+	Notifier  *pg.Notifier // hears of changes; it runs while Run does
 	Directory *pg.System   // to see who calls: whoever holds the connections of DB does not hold up every call
 	Scopes    []string     // that methods name
 	Admin     auth.KeyHash // of the administrator's key in the configuration; zero is none
 	Log       *zap.Logger
 }
 
-// New returns the service.
+// New returns the service. It comes before the Run of the Notifier.
 func New(c Config) *Service {
 	s := &Service{
 		db: c.DB, system: c.DB.System(), directory: c.Directory, log: c.Log,
-		now: time.Now, scopes: c.Scopes, admin: c.Admin, start: time.Now(),
+		now: time.Now, scopes: c.Scopes, admin: c.Admin, start: time.Now(), heard: make(chan struct{}, 1),
 	}
+	c.Notifier.Subscribe(channel, func(string) { loop.Signal(s.heard) })
 	for _, scope := range c.Scopes {
 		if domain, _, found := strings.Cut(scope, "."); found && !slices.Contains(s.domains, domain+".*") {
 			s.domains = append(s.domains, domain+".*")

@@ -118,9 +118,10 @@ func deleteRows(ctx context.Context, db *pg.Tx, name string) error {
 }
 
 // countChange has every process throw away what it remembers. Transactions that change something wait here for each other,
-// so that a process which has seen a number has seen all changes before it.
+// so that a process which has seen a number has seen all changes before it. They are few, so they may notify from within, where
+// the notification comes if and only if the change does.
 func countChange(ctx context.Context, db *pg.Tx) error {
-	_, err := db.Exec(ctx, `UPDATE tenant_changes SET n = n + 1`)
+	_, err := db.Exec(ctx, `WITH counted AS (UPDATE tenant_changes SET n = n + 1 RETURNING 1) SELECT pg_notify($1, '') FROM counted`, channel)
 	return err
 }
 
