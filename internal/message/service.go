@@ -61,6 +61,7 @@ type Limits struct {
 	AutoCreate bool  `env:"AUTO_CREATE_QUEUES" envDefault:"false" help:"true: publishing to an unknown queue creates it; for development"`
 	Queues     int64 `env:"MAX_QUEUES" envDefault:"1000" help:"most queues of a tenant that has no quota of its own; 0 is no limit"`
 	Waiting    int64 `env:"MAX_WAITING" envDefault:"1000000" help:"most messages of a tenant that wait for their time, likewise; roughly, several processes may pass it for a moment"`
+	Handlers   int64 `env:"MAX_HANDLERS" envDefault:"256" help:"most messages that a process handles at a time, of all queues and tenants together; 0 is no limit"`
 	PerSecond  int64 `env:"MAX_PER_SECOND" envDefault:"0" help:"most messages that a tenant publishes in a second, likewise"`
 }
 
@@ -68,6 +69,7 @@ type Limits struct {
 func (l *Limits) Check(want func(ok bool, setting, format string, args ...any)) {
 	want(l.Queues >= 0, "MAX_QUEUES", "must not be negative")
 	want(l.Waiting >= 0, "MAX_WAITING", "must not be negative")
+	want(l.Handlers >= 0, "MAX_HANDLERS", "must not be negative")
 	want(l.PerSecond >= 0, "MAX_PER_SECOND", "must not be negative")
 }
 
