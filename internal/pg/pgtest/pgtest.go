@@ -31,9 +31,9 @@ const (
 	maxAge = 24 * time.Hour
 	limit  = 30 * time.Second // of every single step
 
-	// parallel is how many tests run at a time. They wait more than they compute, but a system of the end-to-end tests has up to
-	// 40 connections to PostgreSQL, which takes 100 by default.
-	parallel = "5"
+	// parallel is how many tests run at a time. They wait more than they compute, but a system of the end-to-end tests has more
+	// than 20 connections to PostgreSQL, which takes 100 by default.
+	parallel = "4"
 )
 
 // server is what Main set up for the tests of this process, which know no other way to hand something down.
