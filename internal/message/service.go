@@ -76,14 +76,14 @@ func (l *Limits) Check(want func(ok bool, setting, format string, args ...any)) 
 // quotas are the tenants' limits on what this domain keeps for them.
 type quotas struct{ queues, waiting, perSecond *tenant.Quota }
 
-// waitingFresh is how long a count of waiting messages is used again: counting them costs more than keeping one.
-const waitingFresh = 2 * time.Second
+// waitingFresh is for how long it is known how many messages of a tenant wait: asking would cost every message a statement.
+const waitingFresh = time.Second
 
 func newQuotas(l Limits) quotas {
 	return quotas{
-		queues:    tenant.NewQuota("queues", "queues", l.Queues, countQueues, 0),
-		waiting:   tenant.NewQuota("waiting_messages", "waiting messages", l.Waiting, countWaiting, waitingFresh),
-		perSecond: tenant.NewQuota("messages_per_second", "messages a second", l.PerSecond, nil, 0),
+		queues:    tenant.NewQuota(tenant.QuotaConfig{Name: "queues", What: "queues", Most: l.Queues}),
+		waiting:   tenant.NewQuota(tenant.QuotaConfig{Name: "waiting_messages", What: "waiting messages", Most: l.Waiting, Fresh: waitingFresh}),
+		perSecond: tenant.NewQuota(tenant.QuotaConfig{Name: "messages_per_second", What: "messages a second", Most: l.PerSecond, Uncounted: true}),
 	}
 }
 

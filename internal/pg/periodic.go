@@ -7,6 +7,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"plinth/internal/errs"
 	"plinth/internal/loop"
 )
 
@@ -31,7 +32,8 @@ func (s *System) Periodically(ctx context.Context, p Periodic) {
 		if taken {
 			err = p.Work(ctx)
 		}
-		if err != nil && ctx.Err() == nil {
+		// Of a database that is away others tell.
+		if err != nil && !errs.Is(err, errs.Unavailable) && ctx.Err() == nil {
 			p.Log.Warn("periodic work failed, trying again in its next interval", zap.String("work", p.Name), zap.Error(err))
 		}
 		wait = left + rand.N(p.Interval/10+1)

@@ -46,16 +46,13 @@ func another(t testing.TB, url string) fixture {
 		t.Fatal(err)
 	}
 	s := tenant.New(tenant.Config{DB: db, Notifier: notifier, Directory: db.System(), Scopes: scopes, Log: zap.NewNop()})
-	s.Register(queues(0), tenant.NewQuota("messages_per_second", "messages a second", 0, nil, 0))
+	s.Register(queues(0), tenant.NewQuota(tenant.QuotaConfig{Name: "messages_per_second", What: "messages a second", Uncounted: true}))
 	return fixture{s, notifier, db, url}
 }
 
-// queues counts the rows of queues.
+// queues is a quota of three queues.
 func queues(fresh time.Duration) *tenant.Quota {
-	return tenant.NewQuota("queues", "queues", 3, func(ctx context.Context, db pg.Querier) (n int64, err error) {
-		err = db.QueryRow(ctx, `SELECT count(*) FROM queues WHERE tenant = $1`, auth.TenantOf(ctx)).Scan(&n)
-		return n, err
-	}, fresh)
+	return tenant.NewQuota(tenant.QuotaConfig{Name: "queues", What: "queues", Most: 3, Fresh: fresh})
 }
 
 // run runs the service until the test ends.
