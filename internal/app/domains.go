@@ -35,7 +35,7 @@ type service func(options ...connect.HandlerOption) (path string, handler http.H
 // buildDomains builds the domains and returns their table, in the order in which they stand on each other.
 func (a *App) buildDomains() []domain {
 	a.tenants = tenant.New(tenant.Config{
-		DB: a.db.calls, Directory: a.db.directory.System(), Scopes: rpc.Scopes(), Admin: a.cfg.adminKey(), Log: a.log,
+		DB: a.db.calls, Directory: a.db.directory.System(), Notifier: a.notifier, Scopes: rpc.Scopes(), Admin: a.cfg.adminKey(), Log: a.log,
 	})
 	a.messages = message.New(message.Config{
 		DB: a.db.calls, Handlers: a.db.handlers, System: a.db.work.System(), Notifier: a.notifier, Broker: a.broker, Limiter: a.limiter,

@@ -12,6 +12,8 @@ import (
 	"connectrpc.com/connect"
 	"connectrpc.com/grpchealth"
 	"go.uber.org/zap"
+
+	"plinth/internal/loop"
 )
 
 // Backends are asked this often, each for this long at the most, whoever asks for the answer and however often.
@@ -70,14 +72,10 @@ func (h *health) run(ctx context.Context) error {
 	var asking sync.WaitGroup
 	for _, s := range h.states {
 		asking.Go(func() {
-			for ctx.Err() == nil {
-				pause := checkEvery
+			for again := time.Duration(0); loop.Sleep(ctx, again); {
+				again = checkEvery
 				if h.ask(ctx, s) != nil {
-					pause = recheckEvery
-				}
-				select {
-				case <-time.After(pause):
-				case <-ctx.Done():
+					again = recheckEvery
 				}
 			}
 		})

@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"plinth/internal/errs"
+	"plinth/internal/loop"
 	"plinth/internal/pg"
 )
 
@@ -122,9 +123,7 @@ func (a *App) migrate(ctx context.Context) error {
 			return err
 		}
 		a.log.Warn("waiting for the database", zap.Error(err))
-		select {
-		case <-time.After(migrateRetry):
-		case <-ctx.Done():
+		if !loop.Sleep(ctx, migrateRetry) {
 			return nil
 		}
 	}

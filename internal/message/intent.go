@@ -23,6 +23,8 @@ const (
 	// intentsAtOnce bounds how many one process takes over in one go.
 	intentsAtOnce = 20
 
+	intentPoll = 5 * time.Second // finds intents that no notification told of
+
 	intentMinBackoff = time.Second
 	intentMaxBackoff = time.Minute
 )
@@ -91,7 +93,7 @@ func (s *Service) followTable(ctx context.Context, i intent) error {
 // newIntents returns what takes over the intents whose processes did not come to it.
 func (s *Service) newIntents() *pg.Due {
 	return s.notifier.NewDue(pg.DueConfig{
-		What: "changes of queues", Channel: channel, Payload: newIntents, Lanes: 1, Log: s.log,
+		What: "changes of queues", Channel: channel, Payload: newIntents, Lanes: 1, Poll: intentPoll, Log: s.log,
 		Late: func(ctx context.Context) (time.Duration, error) { return selectIntentsLate(ctx, s.system) },
 		Work: func(ctx context.Context, _ func()) (time.Duration, error) { return s.followDue(ctx) },
 	})

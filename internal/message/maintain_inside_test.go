@@ -5,7 +5,7 @@ import "context"
 // What the tests outside of the package may do that nobody else may.
 
 // Sweep is one round of what Work does each minute.
-func (s *Service) Sweep(ctx context.Context) { s.sweep(ctx) }
+func (s *Service) Sweep(ctx context.Context) error { return s.sweep(ctx) }
 
 // StepAll is what the workers do with the operations that run.
 func (s *Service) StepAll(ctx context.Context) (progress bool, err error) { return s.stepAll(ctx) }

@@ -37,7 +37,9 @@ func TestRetention(t *testing.T) {
 	}
 	f.exec(t, `UPDATE dead_letter_operations SET ended_at = now() - interval '1 day' * CASE queue WHEN 'old' THEN 91 ELSE 89 END WHERE state = 'done'`)
 	f.exec(t, `INSERT INTO dead_letter_operation_items SELECT tenant, id, 1, gen_random_uuid() FROM dead_letter_operations`)
-	f.Sweep(within(t))
+	if err := f.Sweep(within(t)); err != nil {
+		t.Error(err)
+	}
 	for what, test := range map[string]struct {
 		sql  string
 		want int
@@ -77,7 +79,7 @@ func TestSweepsAtTheSameTime(t *testing.T) {
 		}
 		var group errgroup.Group
 		for range 3 {
-			group.Go(func() error { f.Sweep(within(t)); return nil })
+			group.Go(func() error { return f.Sweep(within(t)) })
 		}
 		return group.Wait()
 	})
@@ -85,7 +87,9 @@ func TestSweepsAtTheSameTime(t *testing.T) {
 		t.Fatal(err)
 	}
 	f.holds(t, q, 0, 0)
-	f.Sweep(within(t))
+	if err := f.Sweep(within(t)); err != nil {
+		t.Error(err)
+	}
 	if n := f.count(t, `SELECT count(*) FROM message_keys`); n != 0 {
 		t.Errorf("%d keys are left", n)
 	}

@@ -22,6 +22,9 @@ const (
 	horizon      = 60       // seconds that a redrive with a limit is ahead of its messages
 )
 
+// operationPoll finds operations that no notification told of.
+const operationPoll = 5 * time.Second
+
 // OperationKind is what an operation does.
 type OperationKind string
 
@@ -183,7 +186,7 @@ func (s *Service) step(ctx context.Context, tx *pg.Tx, op Operation) (Operation,
 // newOperations returns what works at the operations that run. Several workers share them: each chunk is the work of one.
 func (s *Service) newOperations() *pg.Due {
 	return s.notifier.NewDue(pg.DueConfig{
-		What: "redrives and purges", Channel: channel, Payload: newOperations, Lanes: 1, Log: s.log,
+		What: "redrives and purges", Channel: channel, Payload: newOperations, Poll: operationPoll, Lanes: 1, Log: s.log,
 		Late: func(ctx context.Context) (time.Duration, error) { return selectOperationsLate(ctx, s.system) },
 		Work: func(ctx context.Context, _ func()) (time.Duration, error) {
 			progress, err := s.stepAll(ctx)

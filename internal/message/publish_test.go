@@ -69,8 +69,8 @@ func TestPublishRefuses(t *testing.T) {
 	for want, p := range map[string]message.Publication{
 		"delay: ":           {Delay: message.MaxDelay + 1},
 		"delay: 0":          {Delay: -1},
-		"deliver_at: up":    {DeliverAt: time.Now().Add(message.MaxDelay + time.Minute)},
-		"deliver_at: only":  {DeliverAt: time.Now().Add(time.Minute), Delay: time.Second},
+		"deliver_time: up":    {DeliverAt: time.Now().Add(message.MaxDelay + time.Minute)},
+		"deliver_time: only":  {DeliverAt: time.Now().Add(time.Minute), Delay: time.Second},
 		"idempotency_key: ": {IdempotencyKey: strings.Repeat("x", 256)},
 		"idempotency_key:":  {IdempotencyKey: "a\x00"},
 		"idempotency_key":   {IdempotencyKey: "\xff"},

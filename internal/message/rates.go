@@ -8,6 +8,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"plinth/internal/loop"
 	"plinth/internal/pg"
 )
 
@@ -54,15 +55,11 @@ func (r *rates) take() (counts []count) {
 // keep to the same buckets, so that those of the last minute hold the last minute. Counts that cannot be written are
 // dropped: they would make a peak later that never was.
 func (r *rates) run(ctx context.Context, system *pg.System, log *zap.Logger) error {
-	for {
-		select {
-		case <-ctx.Done():
-			r.flush(ctx, system, log)
-			return nil
-		case <-time.After(time.Until(time.Now().Truncate(ratesBucket).Add(ratesBucket))):
-			r.flush(ctx, system, log)
-		}
+	for loop.Sleep(ctx, time.Until(time.Now().Truncate(ratesBucket).Add(ratesBucket))) {
+		r.flush(ctx, system, log)
 	}
+	r.flush(ctx, system, log)
+	return nil
 }
 
 func (r *rates) flush(ctx context.Context, system *pg.System, log *zap.Logger) {

@@ -25,6 +25,7 @@ const (
 	relayBatch = 1024
 	relayBytes = 4 << 20
 
+	relayPoll  = time.Second           // finds what no notification told of
 	relayAgain = time.Second           // until a message is tried again that could not be sent
 	relayPace  = 5 * time.Millisecond  // before it is looked for more, where all that was due was sent
 	relayBusy  = 50 * time.Millisecond // likewise, where other relays have all that is due
@@ -49,7 +50,7 @@ type relay struct {
 func (s *Service) newRelay() *pg.Due {
 	r := &relay{service: s, log: s.log, system: s.system}
 	return s.notifier.NewDue(pg.DueConfig{
-		What: "waiting messages", Channel: channel, Payload: newWaiting, Log: s.log,
+		What: "waiting messages", Channel: channel, Payload: newWaiting, Poll: relayPoll, Log: s.log,
 		Lanes: max(1, min(maxRelayLanes, s.system.MaxConns()-1)),
 		Late:  func(ctx context.Context) (time.Duration, error) { return selectLate(ctx, s.system) },
 		Work:  r.batch,

@@ -61,6 +61,7 @@ type Limits struct {
 	AutoCreate bool  `env:"AUTO_CREATE_QUEUES" envDefault:"false" help:"true: publishing to an unknown queue creates it; for development"`
 	Queues     int64 `env:"MAX_QUEUES" envDefault:"1000" help:"most queues of a tenant that has no quota of its own; 0 is no limit"`
 	Waiting    int64 `env:"MAX_WAITING" envDefault:"1000000" help:"most messages of a tenant that wait for their time, likewise; roughly, several processes may pass it for a moment"`
+	Handlers   int64 `env:"MAX_HANDLERS" envDefault:"256" help:"most messages that a process handles at a time, of all queues and tenants together; 0 is no limit"`
 	PerSecond  int64 `env:"MAX_PER_SECOND" envDefault:"0" help:"most messages that a tenant publishes in a second, likewise"`
 }
 
@@ -68,20 +69,21 @@ type Limits struct {
 func (l *Limits) Check(want func(ok bool, setting, format string, args ...any)) {
 	want(l.Queues >= 0, "MAX_QUEUES", "must not be negative")
 	want(l.Waiting >= 0, "MAX_WAITING", "must not be negative")
+	want(l.Handlers >= 0, "MAX_HANDLERS", "must not be negative")
 	want(l.PerSecond >= 0, "MAX_PER_SECOND", "must not be negative")
 }
 
 // quotas are the tenants' limits on what this domain keeps for them.
 type quotas struct{ queues, waiting, perSecond *tenant.Quota }
 
-// waitingFresh is how long a count of waiting messages is used again: counting them costs more than keeping one.
-const waitingFresh = 2 * time.Second
+// waitingFresh is for how long it is known how many messages of a tenant wait: asking would cost every message a statement.
+const waitingFresh = time.Second
 
 func newQuotas(l Limits) quotas {
 	return quotas{
-		queues:    tenant.NewQuota("queues", "queues", l.Queues, countQueues, 0),
-		waiting:   tenant.NewQuota("waiting_messages", "waiting messages", l.Waiting, countWaiting, waitingFresh),
-		perSecond: tenant.NewQuota("messages_per_second", "messages a second", l.PerSecond, nil, 0),
+		queues:    tenant.NewQuota(tenant.QuotaConfig{Name: "queues", What: "queues", Most: l.Queues}),
+		waiting:   tenant.NewQuota(tenant.QuotaConfig{Name: "waiting_messages", What: "waiting messages", Most: l.Waiting, Fresh: waitingFresh}),
+		perSecond: tenant.NewQuota(tenant.QuotaConfig{Name: "messages_per_second", What: "messages a second", Most: l.PerSecond, Uncounted: true}),
 	}
 }
 

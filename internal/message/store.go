@@ -43,12 +43,6 @@ func insertQueue(ctx context.Context, db *pg.Tx, name QueueName, p Policy) (crea
 	return true, insertBindings(ctx, db, name, p.Bindings)
 }
 
-// countQueues counts those of the tenant.
-func countQueues(ctx context.Context, db pg.Querier) (n int64, err error) {
-	err = db.QueryRow(ctx, `SELECT count(*) FROM queues WHERE tenant = $1`, auth.TenantOf(ctx)).Scan(&n)
-	return n, err
-}
-
 // updatePolicy changes all of a policy that can be changed.
 func updatePolicy(ctx context.Context, db *pg.Tx, name QueueName, p Policy) error {
 	_, err := db.Exec(ctx, `UPDATE queues

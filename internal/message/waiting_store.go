@@ -113,12 +113,6 @@ func selectWaiting(ctx context.Context, db pg.Querier, id string) (WaitingMessag
 		}, errNotWaiting(id))
 }
 
-// countWaiting counts those of the tenant.
-func countWaiting(ctx context.Context, db pg.Querier) (n int64, err error) {
-	err = db.QueryRow(ctx, `SELECT count(*) FROM message_waiting WHERE tenant = $1`, auth.TenantOf(ctx)).Scan(&n)
-	return n, err
-}
-
 func deleteWaiting(ctx context.Context, db pg.Querier, id string) (deleted bool, err error) {
 	tag, err := db.Exec(ctx, `DELETE FROM message_waiting WHERE tenant = $1 AND id = $2::uuid`, auth.TenantOf(ctx), id)
 	return tag.RowsAffected() > 0, err

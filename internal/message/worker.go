@@ -36,6 +36,7 @@ type Worker struct {
 	tenants  Tenants
 	opening  chan struct{} // has a token for each queue that is being subscribed to, so that calls have connections left
 	present  *queueSet     // the queues of the handlers that are there
+	running  chan struct{} // has a token for each message that is being handled; nil is no limit
 	suspect  sync.Mutex    // held while a message is handled that may have ended a process
 }
 
@@ -54,11 +55,15 @@ func NewWorker(c WorkerConfig) *Worker {
 	for i, h := range c.Handlers {
 		names[i] = h.queue.name
 	}
-	return &Worker{
+	w := &Worker{
 		service: c.Service, handlers: c.Handlers, lines: c.Lines, drain: c.Drain, tenants: c.Tenants,
 		opening: make(chan struct{}, max(1, c.Service.db.MaxConns()/4)),
 		present: newQueueSet(func(ctx context.Context, system *pg.System) ([]owned, error) { return selectNamed(ctx, system, names) }),
 	}
+	if most := c.Service.limits.Handlers; most > 0 {
+		w.running = make(chan struct{}, most)
+	}
+	return w
 }
 
 // EnsureQueues makes the queues that all handlers have of the default tenant, and tries again for as long as ctx lives.
@@ -156,10 +161,34 @@ func (w *Worker) consume(ctx context.Context, h Handler, t *served, src *source)
 		count.delivered.Add(1)
 		handling.Go(func() {
 			defer func() { <-places }()
+			if !w.enter(work) {
+				w.settle(d.Nack, src.owned, d.ID)
+				return
+			}
+			defer w.leave()
 			if w.handle(auth.With(work, t.principal.Load()), h, src.owned, d) {
 				count.acknowledged.Add(1)
 			}
 		})
+	}
+}
+
+// enter blocks until the process may handle one more message. It reports false when ctx ended before.
+func (w *Worker) enter(ctx context.Context) bool {
+	if w.running == nil {
+		return true
+	}
+	select {
+	case w.running <- struct{}{}:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+func (w *Worker) leave() {
+	if w.running != nil {
+		<-w.running
 	}
 }
 

@@ -17,6 +17,8 @@ const (
 	rollbackLimit = 5 * time.Second
 	// idleTime is how long a connection that nobody needs stays open.
 	idleTime = time.Minute
+	// pingAfter is how long a connection was idle that is tried before it is used. What polls every second does without.
+	pingAfter = 5 * time.Second
 )
 
 // Config says which database to use.
@@ -69,6 +71,7 @@ func Open(ctx context.Context, c Config) (*DB, error) {
 		idle:      takeTimeout(config.ConnConfig.RuntimeParams, "idle_in_transaction_session_timeout", "30s"),
 	}
 	config.MaxConnIdleTime = idleTime
+	config.ShouldPing = func(_ context.Context, p pgxpool.ShouldPingParams) bool { return p.IdleDuration > pingAfter }
 	if c.MaxConns > 0 {
 		config.MaxConns = c.MaxConns
 	}

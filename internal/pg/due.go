@@ -11,9 +11,8 @@ import (
 )
 
 const (
-	// duePoll finds what no notification told of: rows that a process left when it died, notifications that were lost, and rows
-	// that a leader who hangs does not come to.
-	duePoll = time.Second
+	// lateLimit bounds the question whether rows are late.
+	lateLimit = time.Second
 	// dueLate is how late a row may be before the others come to the leader's help.
 	dueLate = 500 * time.Millisecond
 	// duePace is the least time between two wakes, so that what is written at about the same time is worked off together.
@@ -25,7 +24,7 @@ const (
 
 // Due works off rows that come due: it sleeps until the next one does, wakes when a notification says that an earlier one may
 // be there, and claims and works as long as there are any. Any number of processes may run it for the same rows. One of them,
-// the leader, acts on a notification; the others look once a second whether it keeps up, and join where it does not.
+// the leader, acts on a notification; the others look once in a while whether it keeps up, and join where it does not.
 type Due struct {
 	DueConfig
 	notifier *Notifier
@@ -41,6 +40,9 @@ type DueConfig struct {
 	What string // for the log: "waiting messages"
 	// Channel and Payload are those of the notification that rows which may be due before all others are there.
 	Channel, Payload string
+	// Poll is how often a process looks whether rows are late. That finds rows that a process left when it died, notifications
+	// that were lost, and rows that a leader who hangs does not come to.
+	Poll time.Duration
 	// Lanes is how many batches may be worked off at a time in this process.
 	Lanes int
 	// Late returns for how long the earliest row has been due, which is negative for one that is not yet.
@@ -81,7 +83,7 @@ func (d *Due) Run(ctx context.Context) error {
 
 // watch signals the lanes.
 func (d *Due) watch(ctx context.Context) {
-	poll := time.NewTicker(duePoll)
+	poll := time.NewTicker(d.Poll)
 	defer poll.Stop()
 	for {
 		select {
@@ -105,7 +107,7 @@ func (d *Due) watch(ctx context.Context) {
 
 // isLate reports whether the leader does not keep up. It is the business of the lanes to tell of a database that is away.
 func (d *Due) isLate(ctx context.Context) bool {
-	ctx, cancel := context.WithTimeout(ctx, duePoll)
+	ctx, cancel := context.WithTimeout(ctx, lateLimit)
 	defer cancel()
 	late, err := d.Late(ctx)
 	return err == nil && late > dueLate

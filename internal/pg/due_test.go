@@ -32,7 +32,7 @@ func startWorker(t *testing.T, url string, lanes int, work func(more func()) (ti
 	w := &worker{Notifier: newNotifier(t, url), log: logs, done: make(chan struct{}, 1000)}
 	w.late.Store(int64(-time.Hour))
 	due := w.NewDue(pg.DueConfig{
-		What: "rows", Channel: "plinth_test", Payload: "rows", Lanes: lanes, Log: zap.New(core),
+		What: "rows", Channel: "plinth_test", Payload: "rows", Poll: time.Second, Lanes: lanes, Log: zap.New(core),
 		Late: func(context.Context) (time.Duration, error) { return time.Duration(w.late.Load()), nil },
 		Work: func(_ context.Context, more func()) (time.Duration, error) {
 			defer func() { w.done <- struct{}{} }()

@@ -43,27 +43,7 @@ func (p *pool) begin(ctx context.Context) string {
 	return sql.String()
 }
 
-// ForTenant runs fn as the tenant itself would: in its role, with its rows alone in sight. Afterwards the transaction, which
-// is the system's, acts as before.
-func (tx *Tx) ForTenant(ctx context.Context, tenant string, fn func(ctx context.Context) error) error {
-	if !tx.system {
-		panic("pg: a tenant's transaction acts for no other")
-	}
-	if err := setScope(ctx, tx, appRole, tenant); err != nil {
-		return err
-	}
-	if err := fn(auth.AsService(ctx, tenant)); err != nil {
-		return err
-	}
-	return setScope(ctx, tx, systemRole, "")
-}
-
 const scopeSQL = `SELECT set_config('role', $1, true), set_config('plinth.tenant', $2, true)`
-
-func setScope(ctx context.Context, tx *Tx, role, tenant string) error {
-	_, err := tx.Exec(ctx, scopeSQL, role, tenant)
-	return err
-}
 
 // quote makes a literal that means the same whatever the server's standard_conforming_strings.
 func quote(s string) string {

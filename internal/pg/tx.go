@@ -10,9 +10,8 @@ import (
 
 // Tx is a transaction that InTx has begun and will end. What locks rows takes a *Tx, since the lock lasts as long as it does.
 type Tx struct {
-	tx     pgx.Tx
-	system bool
-	after  *[]func()
+	tx    pgx.Tx
+	after *[]func()
 }
 
 // InTx runs fn in a transaction and commits it. When fn returns an error or panics, or ctx ends, everything is rolled back;
@@ -22,7 +21,7 @@ func (p *pool) InTx(ctx context.Context, fn func(tx *Tx) error) error {
 	if err != nil {
 		return driverError(err)
 	}
-	tx := &Tx{tx: begun, system: p.system, after: new([]func())}
+	tx := &Tx{tx: begun, after: new([]func())}
 	// Rolling back what is committed does nothing. A cancelled request must not leave its locks to a timeout, nor cost
 	// the pool a connection.
 	defer rollback(ctx, begun)
@@ -55,7 +54,7 @@ func (tx *Tx) InTx(ctx context.Context, fn func(tx *Tx) error) error {
 		return driverError(err)
 	}
 	defer rollback(ctx, savepoint)
-	inner := &Tx{tx: savepoint, system: tx.system, after: new([]func())}
+	inner := &Tx{tx: savepoint, after: new([]func())}
 	if err := fn(inner); err != nil {
 		return err
 	}

@@ -14,7 +14,16 @@ import (
 )
 
 const (
+	channel = "plinth_tenants" // of notifications that something has changed
+
+	// Changes are asked for this often while calls come, so that these find the answer, and else slowly, for notifications that
+	// did not come.
 	followEvery = 250 * time.Millisecond
+	followIdle  = 5 * time.Second
+	// busyFor is how long after a call more are expected.
+	busyFor = 2 * time.Second
+	// calledAgain is how exactly it is known when a call came: each would write what all read.
+	calledAgain = 100 * time.Millisecond
 	// maxStale is how long an answer is relied on, counted from before the question. With the time that a call takes to come
 	// this far it stays below the second that is promised.
 	maxStale = 900 * time.Millisecond
@@ -101,17 +110,23 @@ func (s *Service) named(ctx context.Context, names []string) (map[string]*Tenant
 	return selectNamed(ctx, s.directory, names)
 }
 
-// follow asks for changes until ctx ends.
+// follow asks for changes until ctx ends: at once when it hears of one.
 func (s *Service) follow(ctx context.Context) error {
 	ticker := time.NewTicker(followEvery)
 	defer ticker.Stop()
 	away := false
-	for {
+	for asked := time.Duration(0); ; {
 		select {
 		case <-ctx.Done():
 			return nil
+		case <-s.heard:
 		case <-ticker.C:
+			now := s.elapsed()
+			if !away && now-asked < followIdle && now-time.Duration(s.called.Load()) > busyFor {
+				continue
+			}
 		}
+		asked = s.elapsed()
 		err := s.ask(ctx)
 		if err != nil && !away && ctx.Err() == nil {
 			s.log.Warn("changes of tenants and keys cannot be read; calls are refused while that lasts", zap.Error(err))
@@ -123,7 +138,11 @@ func (s *Service) follow(ctx context.Context) error {
 // current gives the snapshot, if it was the latest a moment ago, and after the last change that this process made. Else it
 // asks. A question that others asked before that moment is not enough, however late its answer comes.
 func (s *Service) current(ctx context.Context) (*snapshot, error) {
-	since := max(int64(s.elapsed()-maxStale), s.changed.Load())
+	now := s.elapsed()
+	if now-time.Duration(s.called.Load()) > calledAgain {
+		s.called.Store(int64(now))
+	}
+	since := max(int64(now-maxStale), s.changed.Load())
 	for {
 		snap := s.snapshot.Load()
 		if snap.confirmed.Load() >= since {

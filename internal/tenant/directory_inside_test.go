@@ -13,6 +13,7 @@ import (
 
 	"plinth/internal/auth"
 	"plinth/internal/errs"
+	"plinth/internal/loop"
 	"plinth/internal/pg"
 	"plinth/internal/pg/pgtest"
 )
@@ -45,7 +46,11 @@ func newProcess(t testing.TB, url string, conns int32) process {
 		t.Cleanup(pools[i].Close)
 	}
 	db := pools[0]
-	s := New(Config{DB: db, Directory: pools[1].System(), Scopes: []string{"queues.read"}, Log: zap.NewNop()})
+	notifier, err := pg.NewNotifier(pg.NotifierConfig{System: db.System(), URL: url, Log: zap.NewNop()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := New(Config{DB: db, Notifier: notifier, Directory: pools[1].System(), Scopes: []string{"queues.read"}, Log: zap.NewNop()})
 	c := &clock{start: time.Now()}
 	s.now, s.start = c.read, c.start
 	s.snapshot.Store(s.newSnapshot(-1, -time.Hour))
@@ -270,4 +275,37 @@ func TestExpiryByTheClock(t *testing.T) {
 	if _, err := p.Authenticate(t.Context(), secret); !strings.Contains(err.Error(), "expired") {
 		t.Error(err)
 	}
+}
+
+// Where nobody calls, changes are asked for when a notification comes, and seldom besides; a call has them asked for often again.
+func TestIdleProcessAsksSeldom(t *testing.T) {
+	t.Parallel()
+	p := newProcess(t, pgtest.New(t), 2)
+	secret, _ := p.key(t, time.Time{})
+	p.pass(busyFor + 1)
+	ctx, cancel := context.WithCancel(t.Context())
+	following := make(chan error, 1)
+	go func() { following <- p.follow(ctx) }()
+	defer func() { cancel(); <-following }()
+	confirmed := func() time.Duration { return time.Duration(p.snapshot.Load().confirmed.Load()) }
+	asks := func(why string) { t.Helper(); await(t, why, func() bool { return confirmed() == p.elapsed() }) }
+	quiet := func(why string) {
+		t.Helper()
+		<-time.After(3 * followEvery)
+		if confirmed() == p.elapsed() {
+			t.Error("it asks " + why)
+		}
+	}
+	quiet("when nobody calls")
+	loop.Signal(p.heard)
+	asks("after a notification")
+	p.pass(followIdle - 1)
+	quiet("within five seconds of the last time")
+	p.pass(1)
+	asks("after five seconds")
+	p.pass(time.Second)
+	quiet("after one more")
+	p.is(t, secret, 0)
+	p.pass(followEvery)
+	asks("after a call")
 }

@@ -14,7 +14,6 @@ import (
 
 	"plinth/internal/auth"
 	"plinth/internal/errs"
-	"plinth/internal/pg"
 	"plinth/internal/pg/pgtest"
 	"plinth/internal/tenant"
 )
@@ -238,21 +237,16 @@ func TestUnknownKeys(t *testing.T) {
 
 func TestAdministratorOfTheConfiguration(t *testing.T) {
 	t.Parallel()
-	url := pgtest.New(t)
-	db, err := pg.Open(t.Context(), pg.Config{URL: url})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(db.Close)
+	f := newFixture(t)
 	secret := auth.NewKey()
-	s := tenant.New(tenant.Config{DB: db, Directory: db.System(), Scopes: scopes, Admin: auth.HashKey(secret), Log: zap.NewNop()})
+	s := tenant.New(tenant.Config{DB: f.db, Notifier: f.notifier, Directory: f.db.System(), Scopes: scopes, Admin: auth.HashKey(secret), Log: zap.NewNop()})
 	p, err := s.Authenticate(t.Context(), secret)
 	if err != nil || p.ID != "admin" || !p.IsAdmin() || p.Tenant.Name != auth.DefaultTenant {
 		t.Errorf("got %+v, %v", p, err)
 	}
 	_, err = s.Authenticate(t.Context(), auth.NewKey())
 	wantKind(t, err, errs.Unauthenticated)
-	none := tenant.New(tenant.Config{DB: db, Directory: db.System(), Scopes: scopes, Log: zap.NewNop()})
+	none := tenant.New(tenant.Config{DB: f.db, Notifier: f.notifier, Directory: f.db.System(), Scopes: scopes, Log: zap.NewNop()})
 	_, err = none.Authenticate(t.Context(), secret)
 	wantKind(t, err, errs.Unauthenticated)
 }

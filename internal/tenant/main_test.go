@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"sync"
 	"testing"
 	"time"
 
@@ -23,8 +24,9 @@ var scopes = []string{"admin", "messages.publish", "queues.read", "queues.write"
 // fixture is the service over a database of the test's own; another is one more process on it.
 type fixture struct {
 	*tenant.Service
-	db  *pg.DB
-	url string
+	notifier *pg.Notifier
+	db       *pg.DB
+	url      string
 }
 
 func newFixture(t testing.TB) fixture {
@@ -39,17 +41,18 @@ func another(t testing.TB, url string) fixture {
 		t.Fatal(err)
 	}
 	t.Cleanup(db.Close)
-	s := tenant.New(tenant.Config{DB: db, Directory: db.System(), Scopes: scopes, Log: zap.NewNop()})
-	s.Register(queues(0), tenant.NewQuota("messages_per_second", "messages a second", 0, nil, 0))
-	return fixture{s, db, url}
+	notifier, err := pg.NewNotifier(pg.NotifierConfig{System: db.System(), URL: url, Log: zap.NewNop()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := tenant.New(tenant.Config{DB: db, Notifier: notifier, Directory: db.System(), Scopes: scopes, Log: zap.NewNop()})
+	s.Register(queues(0), tenant.NewQuota(tenant.QuotaConfig{Name: "messages_per_second", What: "messages a second", Uncounted: true}))
+	return fixture{s, notifier, db, url}
 }
 
-// queues counts the rows of queues.
+// queues is a quota of three queues.
 func queues(fresh time.Duration) *tenant.Quota {
-	return tenant.NewQuota("queues", "queues", 3, func(ctx context.Context, db pg.Querier) (n int64, err error) {
-		err = db.QueryRow(ctx, `SELECT count(*) FROM queues WHERE tenant = $1`, auth.TenantOf(ctx)).Scan(&n)
-		return n, err
-	}, fresh)
+	return tenant.NewQuota(tenant.QuotaConfig{Name: "queues", What: "queues", Most: 3, Fresh: fresh})
 }
 
 // run runs the service until the test ends.
@@ -57,7 +60,13 @@ func (f fixture) run(t *testing.T) (stop func()) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
-	go func() { ended <- f.Run(ctx) }()
+	go func() {
+		var notifying sync.WaitGroup
+		notifying.Go(func() { f.notifier.Run(ctx) })
+		err := f.Run(ctx)
+		notifying.Wait()
+		ended <- err
+	}()
 	stop = func() {
 		cancel()
 		if err := <-ended; err != nil {

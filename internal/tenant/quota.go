@@ -14,67 +14,82 @@ import (
 // maxCounts bounds how many tenants' counts a quota remembers.
 const maxCounts = 10_000
 
-// Quota is how much of something a tenant may have.
+// QuotaConfig says what a quota is of.
+type QuotaConfig struct {
+	Name string // as tenants' own quotas call it, and plinth_count (migration 5) what it counts
+	What string // for people: "waiting messages"
+	Most int64  // allowed to tenants without a quota of their own; 0 is no limit
+	// Fresh is for how long what a tenant has is known without asking again, with what this process took since, rolled back or not.
+	// It costs no statement then, and may be passed by what other processes take meanwhile. A quota with 0 holds exactly.
+	Fresh time.Duration
+	// Uncounted is for a quota that is only a number, see Limit.
+	Uncounted bool
+}
+
+// Quota is how much of something a tenant may have. It holds for the tenant, whoever acts for it: the service itself, too.
 type Quota struct {
-	name, what string
-	most       int64
-	count      func(ctx context.Context, db pg.Querier) (int64, error)
-	fresh      time.Duration
-	now        func() time.Time
+	QuotaConfig
+	read func(ctx context.Context, db pg.Querier, tenant, resource string) (n int64, own *int64, err error)
+	now  func() time.Time
 
 	mu     sync.Mutex
 	counts map[string]*counted // by tenant
 }
 
-// counted is a count that may be used again.
+// counted is what was read of a tenant.
 type counted struct {
-	turn chan struct{} // is full while somebody counts or takes
-	at   time.Time     // when n was counted
+	turn chan struct{} // is full while somebody reads or takes
+	at   time.Time     // when it was read
 	n    int64         // with what was taken since
+	most int64         // 0 is no limit
 }
 
-// NewQuota makes a quota. name is what tenants' own quotas call it, what is for people: "queues". most is allowed to tenants
-// without one of their own; 0 is no limit. count counts what the tenant of the context has; nil is for a quota that is only a
-// number, see Limit. With fresh, a count is used again for that long, with what this process took since, rolled back or not: it
-// costs no statement then, and may be passed by what other processes take meanwhile. Without, it holds exactly.
-func NewQuota(name, what string, most int64, count func(ctx context.Context, db pg.Querier) (int64, error), fresh time.Duration) *Quota {
-	return &Quota{name: name, what: what, most: most, count: count, fresh: fresh, now: time.Now, counts: map[string]*counted{}}
+// NewQuota returns a quota.
+func NewQuota(c QuotaConfig) *Quota {
+	return &Quota{QuotaConfig: c, read: selectUsage, now: time.Now, counts: map[string]*counted{}}
 }
 
-// Limit is what the tenant of the context may have; 0 is no limit.
+// Limit returns what the principal of the context knows that its tenant may have; 0 is no limit.
 func (q *Quota) Limit(ctx context.Context) int64 {
-	if own, ok := auth.From(ctx).Tenant.Quotas[q.name]; ok {
+	if own, ok := auth.From(ctx).Tenant.Quotas[q.Name]; ok {
 		return own
 	}
-	return q.most
+	return q.Most
 }
 
 // Take is for n more, in the transaction that makes them and before it does. Whoever takes of an exact quota waits for those
 // of the same tenant who took before, until their transactions end. Errors: ResourceExhausted.
 func (q *Quota) Take(ctx context.Context, tx *pg.Tx, n int64) error {
-	most := q.Limit(ctx)
-	switch {
-	case most <= 0 || n <= 0:
+	if n <= 0 {
 		return nil
-	case q.fresh > 0:
-		return q.takeFresh(ctx, tx, n, most)
 	}
-	if err := q.lock(ctx, tx); err != nil {
+	if q.Fresh > 0 {
+		return q.takeFresh(ctx, tx, n)
+	}
+	if _, most, err := q.usage(ctx, tx); err != nil || most == 0 {
 		return err
 	}
-	has, err := q.count(ctx, tx)
+	// From here on all who take wait until the transaction ends. What they took before is counted by the next statement.
+	if err := lockQuota(ctx, tx, auth.TenantOf(ctx), q.Name); err != nil {
+		return err
+	}
+	has, most, err := q.usage(ctx, tx)
 	if err != nil {
 		return err
 	}
 	return q.check(has, n, most)
 }
 
-// lock has all who take wait until the transaction ends. What they took before is counted by the next statement.
-func (q *Quota) lock(ctx context.Context, tx *pg.Tx) error {
-	return lockQuota(ctx, tx, auth.TenantOf(ctx), q.name)
+// usage returns what the tenant of the context has and may have.
+func (q *Quota) usage(ctx context.Context, db pg.Querier) (has, most int64, err error) {
+	has, own, err := q.read(ctx, db, auth.TenantOf(ctx), q.Name)
+	if own != nil {
+		return has, *own, err
+	}
+	return has, q.Most, err
 }
 
-func (q *Quota) takeFresh(ctx context.Context, tx *pg.Tx, n, most int64) error {
+func (q *Quota) takeFresh(ctx context.Context, tx *pg.Tx, n int64) error {
 	c := q.counted(auth.TenantOf(ctx))
 	select {
 	case c.turn <- struct{}{}:
@@ -82,14 +97,14 @@ func (q *Quota) takeFresh(ctx context.Context, tx *pg.Tx, n, most int64) error {
 	case <-ctx.Done():
 		return ctx.Err()
 	}
-	if now := q.now(); now.Sub(c.at) >= q.fresh {
-		has, err := q.count(ctx, tx)
+	if now := q.now(); now.Sub(c.at) >= q.Fresh {
+		has, most, err := q.usage(ctx, tx)
 		if err != nil {
 			return err
 		}
-		c.n, c.at = has, now
+		c.n, c.most, c.at = has, most, now
 	}
-	if err := q.check(c.n, n, most); err != nil {
+	if err := q.check(c.n, n, c.most); err != nil {
 		return err
 	}
 	c.n += n
@@ -111,13 +126,13 @@ func (q *Quota) counted(tenant string) *counted {
 }
 
 func (q *Quota) check(has, n, most int64) error {
-	if n <= most-has {
+	if most == 0 || n <= most-has {
 		return nil
 	}
 	more := ""
 	if n > 1 {
 		more = fmt.Sprintf(", and %d more are asked for", n)
 	}
-	return errs.New(errs.ResourceExhausted, "quota: the tenant has %d %s%s; at most %d are allowed", has, q.what, more, most).
+	return errs.New(errs.ResourceExhausted, "quota: the tenant has %d %s%s; at most %d are allowed", has, q.What, more, most).
 		Because("QUOTA_EXCEEDED")
 }

@@ -15,6 +15,7 @@ import (
 
 	"plinth/internal/auth"
 	"plinth/internal/errs"
+	"plinth/internal/loop"
 	"plinth/internal/pg"
 	"plinth/internal/resource"
 )
@@ -33,7 +34,9 @@ type Service struct {
 
 	snapshot atomic.Pointer[snapshot]
 	start    time.Time
-	changed  atomic.Int64 // when this process changed something last, as elapsed has it
+	changed  atomic.Int64  // when this process changed something last, as elapsed has it
+	called   atomic.Int64  // when a call came last, roughly; likewise
+	heard    chan struct{} // has a token after a notification of a change
 	asking   singleflight.Group
 	used     used
 }
@@ -41,18 +44,20 @@ type Service struct {
 // Config is what the service is made of.
 type Config struct {
 	DB        *pg.DB       // for calls
+	Notifier  *pg.Notifier // hears of changes; it runs while Run does
 	Directory *pg.System   // to see who calls: whoever holds the connections of DB does not hold up every call
 	Scopes    []string     // that methods name
 	Admin     auth.KeyHash // of the administrator's key in the configuration; zero is none
 	Log       *zap.Logger
 }
 
-// New returns the service.
+// New returns the service. It comes before the Run of the Notifier.
 func New(c Config) *Service {
 	s := &Service{
 		db: c.DB, system: c.DB.System(), directory: c.Directory, log: c.Log,
-		now: time.Now, scopes: c.Scopes, admin: c.Admin, start: time.Now(),
+		now: time.Now, scopes: c.Scopes, admin: c.Admin, start: time.Now(), heard: make(chan struct{}, 1),
 	}
+	c.Notifier.Subscribe(channel, func(string) { loop.Signal(s.heard) })
 	for _, scope := range c.Scopes {
 		if domain, _, found := strings.Cut(scope, "."); found && !slices.Contains(s.domains, domain+".*") {
 			s.domains = append(s.domains, domain+".*")
@@ -70,6 +75,10 @@ func (s *Service) Run(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return s.follow(ctx) })
 	group.Go(func() error { s.writeUsed(ctx, usedEvery); return nil })
+	group.Go(func() error {
+		s.system.Periodically(ctx, pg.Periodic{Name: "tenant usage", Interval: foldEvery, Work: s.foldUsage, Log: s.log})
+		return nil
+	})
 	return group.Wait()
 }
 
@@ -96,6 +105,9 @@ func (s *Service) CreateTenant(ctx context.Context, t Tenant) (made Tenant, err 
 		if err := deleteRows(ctx, tx, t.Name); err != nil {
 			return err
 		}
+		if err := updateQuotas(ctx, tx, t); err != nil {
+			return err
+		}
 		made, err = selectTenant(ctx, tx, t.Name)
 		return err
 	})
@@ -118,10 +130,10 @@ func (s *Service) checkQuotas(quotas map[string]int64) error {
 		if most < 0 {
 			return errs.New(errs.InvalidArgument, "quotas: %.64q is %d; it is 0 at least, which is no limit", name, most)
 		}
-		if !slices.ContainsFunc(s.quotas, func(q *Quota) bool { return q.name == name }) {
+		if !slices.ContainsFunc(s.quotas, func(q *Quota) bool { return q.Name == name }) {
 			var known []string
 			for _, q := range s.quotas {
-				known = append(known, q.name)
+				known = append(known, q.Name)
 			}
 			return errs.New(errs.InvalidArgument, "quotas: %.64q is not known; there are %s", name, strings.Join(known, ", "))
 		}
@@ -138,14 +150,13 @@ func (s *Service) GetTenant(ctx context.Context, name string) (Tenant, error) {
 	if err != nil {
 		return Tenant{}, err
 	}
-	ctx = auth.AsService(ctx, name)
 	t.Usage = map[string]int64{}
 	for _, q := range s.quotas {
-		if q.count == nil {
+		if q.Uncounted {
 			continue
 		}
-		if t.Usage[q.name], err = q.count(ctx, s.db); err != nil {
-			return Tenant{}, fmt.Errorf("count %s of %s: %w", q.name, name, err)
+		if t.Usage[q.Name], _, err = selectUsage(ctx, s.system, name, q.Name); err != nil {
+			return Tenant{}, err
 		}
 	}
 	return t, nil
@@ -189,6 +200,9 @@ func (s *Service) UpdateTenant(ctx context.Context, name string, change func(*Te
 				return err
 			}
 		}
+		if err := updateQuotas(ctx, tx, t); err != nil {
+			return err
+		}
 		return updateTenant(ctx, tx, t)
 	})
 	if err != nil {
@@ -224,28 +238,25 @@ func (s *Service) DeleteTenant(ctx context.Context, name string) error {
 	})
 }
 
-// left lists what a tenant has of what the quotas count, such as "2 queues". It is the tenant who counts, as always, though the
-// transaction is the system's. Whoever takes of an exact quota waits until it ends.
+// left lists what a tenant has of what the quotas count, such as "2 queues". Whoever takes of an exact quota waits until the
+// transaction ends.
 func (s *Service) left(ctx context.Context, tx *pg.Tx, name string) (left []string, err error) {
-	err = tx.ForTenant(ctx, name, func(ctx context.Context) error {
-		for _, q := range s.quotas {
-			if q.count == nil {
-				continue
-			}
-			if q.fresh == 0 {
-				if err := q.lock(ctx, tx); err != nil {
-					return err
-				}
-			}
-			n, err := q.count(ctx, tx)
-			if err != nil {
-				return fmt.Errorf("count %s of %s: %w", q.name, name, err)
-			}
-			if n > 0 {
-				left = append(left, fmt.Sprintf("%d %s", n, q.what))
+	for _, q := range s.quotas {
+		if q.Uncounted {
+			continue
+		}
+		if q.Fresh == 0 {
+			if err := lockQuota(ctx, tx, name, q.Name); err != nil {
+				return nil, err
 			}
 		}
-		return nil
-	})
-	return left, err
+		n, _, err := selectUsage(ctx, tx, name, q.Name)
+		if err != nil {
+			return nil, err
+		}
+		if n > 0 {
+			left = append(left, fmt.Sprintf("%d %s", n, q.What))
+		}
+	}
+	return left, nil
 }

@@ -96,12 +96,13 @@ func deleteTenant(ctx context.Context, db *pg.Tx, name string) error {
 }
 
 // deleteRows removes every row of a tenant, from all tables that have a tenant: those of domains that are yet to come as well.
-// It is one statement, at whose end the references between them are checked.
+// It is one statement, at whose end the references between them are checked, and then what was counted: first the differences,
+// since who adds these up is waited for.
 func deleteRows(ctx context.Context, db *pg.Tx, name string) error {
 	rows, err := db.Query(ctx, `
 		SELECT c.oid::regclass::text FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid
 		WHERE c.relkind IN ('r', 'p') AND NOT c.relispartition AND c.relnamespace = current_schema()::regnamespace
-			AND a.attname = 'tenant' AND NOT a.attisdropped ORDER BY 1`)
+			AND a.attname = 'tenant' AND NOT a.attisdropped AND c.relname <> ALL ('{tenant_usage,tenant_usage_deltas}') ORDER BY 1`)
 	if err != nil {
 		return err
 	}
@@ -113,20 +114,68 @@ func deleteRows(ctx context.Context, db *pg.Tx, name string) error {
 	for i, table := range tables { // The catalogue has quoted their names.
 		parts = append(parts, fmt.Sprintf(`t%d AS (DELETE FROM %s WHERE tenant = $1)`, i, table))
 	}
-	_, err = db.Exec(ctx, `WITH `+strings.Join(parts, ", ")+` SELECT`, name)
+	if _, err = db.Exec(ctx, `WITH `+strings.Join(parts, ", ")+` SELECT`, name); err != nil {
+		return err
+	}
+	if _, err = db.Exec(ctx, `DELETE FROM tenant_usage_deltas WHERE tenant = $1`, name); err != nil {
+		return err
+	}
+	_, err = db.Exec(ctx, `DELETE FROM tenant_usage WHERE tenant = $1`, name)
 	return err
 }
 
 // countChange has every process throw away what it remembers. Transactions that change something wait here for each other,
-// so that a process which has seen a number has seen all changes before it.
+// so that a process which has seen a number has seen all changes before it. They are few, so they may notify from within, where
+// the notification comes if and only if the change does.
 func countChange(ctx context.Context, db *pg.Tx) error {
-	_, err := db.Exec(ctx, `UPDATE tenant_changes SET n = n + 1`)
+	_, err := db.Exec(ctx, `WITH counted AS (UPDATE tenant_changes SET n = n + 1 RETURNING 1) SELECT pg_notify($1, '') FROM counted`, channel)
 	return err
 }
 
 func selectChanges(ctx context.Context, db *pg.System) (n int64, err error) {
 	err = db.QueryRow(ctx, `SELECT n FROM tenant_changes`).Scan(&n)
 	return n, err
+}
+
+// updateQuotas takes over a tenant's own quotas, in place of those from before.
+func updateQuotas(ctx context.Context, db *pg.Tx, t Tenant) error {
+	resources, quotas := []string{}, []int64{}
+	for resource, quota := range t.Quotas {
+		resources, quotas = append(resources, resource), append(quotas, quota)
+	}
+	_, err := db.Exec(ctx, `
+		WITH ended AS (
+			UPDATE tenant_usage SET quota = NULL WHERE tenant = $1 AND quota IS NOT NULL AND resource <> ALL ($2)
+		)
+		INSERT INTO tenant_usage AS u (tenant, resource, quota)
+		SELECT $1, resource, quota FROM unnest($2::text[], $3::bigint[]) AS q (resource, quota) ORDER BY resource
+		ON CONFLICT (tenant, resource) DO UPDATE SET quota = excluded.quota`, t.Name, resources, quotas)
+	return err
+}
+
+// selectUsage returns what a tenant has of a resource, and its own quota of that, nil where it has none.
+func selectUsage(ctx context.Context, db pg.Querier, tenant, resource string) (n int64, own *int64, err error) {
+	err = db.QueryRow(ctx, `
+		SELECT coalesce((SELECT n FROM tenant_usage WHERE tenant = $1 AND resource = $2), 0)
+				+ coalesce((SELECT sum(n) FROM tenant_usage_deltas WHERE tenant = $1 AND resource = $2), 0)::bigint,
+			(SELECT quota FROM tenant_usage WHERE tenant = $1 AND resource = $2)`, tenant, resource).Scan(&n, &own)
+	return n, own, err
+}
+
+// foldUsage adds up to limit differences to what they differ from, and returns how many there were.
+func foldUsage(ctx context.Context, db *pg.System, limit int) (folded int, err error) {
+	err = db.QueryRow(ctx, `
+		WITH folded AS (
+			DELETE FROM tenant_usage_deltas WHERE ctid = ANY (ARRAY(
+				SELECT ctid FROM tenant_usage_deltas LIMIT $1 FOR UPDATE SKIP LOCKED))
+			RETURNING tenant, resource, n
+		), added AS (
+			INSERT INTO tenant_usage AS u (tenant, resource, n)
+			SELECT tenant, resource, sum(n) FROM folded GROUP BY tenant, resource ORDER BY tenant, resource
+			ON CONFLICT (tenant, resource) DO UPDATE SET n = u.n + excluded.n
+		)
+		SELECT count(*) FROM folded`, limit).Scan(&folded)
+	return folded, err
 }
 
 // lockQuota has the transactions of a tenant that count the same thing wait for each other.

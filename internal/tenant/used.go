@@ -5,6 +5,7 @@ import (
 	"sync"
 	"time"
 
+	"plinth/internal/loop"
 	"plinth/internal/pg"
 )
 
@@ -48,17 +49,8 @@ func (u *used) take() map[string]time.Time {
 
 // writeUsed writes once in a while which keys were used, and once more at the end.
 func (s *Service) writeUsed(ctx context.Context, every time.Duration) {
-	ticker := time.NewTicker(every)
-	defer ticker.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			s.flushUsed(ctx)
-			return
-		case <-ticker.C:
-			s.flushUsed(ctx)
-		}
-	}
+	loop.Every(ctx, every, s.flushUsed)
+	s.flushUsed(ctx)
 }
 
 // flushUsed writes what was used since the last time. What cannot be written now is kept for the next time.

@@ -11,7 +11,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math/rand/v2"
 	"net/http"
 	"net/url"
 	"slices"
@@ -24,6 +23,7 @@ import (
 	"go.uber.org/zap"
 
 	"plinth/internal/errs"
+	"plinth/internal/loop"
 )
 
 const (
@@ -157,9 +157,8 @@ func (i *issuer) fetch(f *fetch, began time.Time) {
 	i.running = nil
 	if err != nil {
 		f.err = err
-		pause := min(maxBackoff, minBackoff<<min(i.failures, 5))
-		pause = pause/2 + rand.N(pause/2)
 		i.failures++
+		pause := loop.Delay(i.failures, minBackoff, maxBackoff)
 		i.askFrom = i.now().Add(pause)
 		i.log.Warn("the issuer's keys cannot be had", zap.Error(err), zap.Int("failures", i.failures), zap.Duration("again_in", pause))
 		return

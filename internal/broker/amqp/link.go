@@ -2,13 +2,14 @@ package amqp
 
 import (
 	"context"
-	"math/rand/v2"
 	"net"
 	"sync"
 	"time"
 
 	amqp091 "github.com/rabbitmq/amqp091-go"
 	"go.uber.org/zap"
+
+	"plinth/internal/loop"
 )
 
 const (
@@ -45,20 +46,21 @@ func newLink(c linkConfig) *link { return &link{linkConfig: c, changed: make(cha
 
 // run keeps the link until ctx ends. Each connection is given to serve; when serve returns, it is closed.
 func (l *link) run(ctx context.Context, serve func(*amqp091.Connection) error) {
-	for attempt := 0; ctx.Err() == nil; attempt++ {
+	backoff := loop.Backoff{Min: minBackoff, Max: maxBackoff}
+	for first := true; ctx.Err() == nil; first = false {
 		lived, err := l.connect(ctx, serve)
 		if ctx.Err() != nil {
 			return
 		}
 		// A connection that fails again and again soon after its handshake is backed off from as well.
 		if lived > maxBackoff {
-			attempt = 0
+			backoff.Reset()
 		}
 		// An outage is told once, and each loss of a connection that was up.
-		if attempt == 0 || lived > 0 {
+		if first || lived > 0 {
 			l.logger.Warn("no connection to RabbitMQ, trying for ever", zap.Error(err))
 		}
-		rest(ctx, backoff(attempt))
+		loop.Sleep(ctx, backoff.Next())
 	}
 }
 
@@ -161,19 +163,4 @@ func closeReason(reason *amqp091.Error) error {
 		return amqp091.ErrClosed
 	}
 	return reason
-}
-
-// backoff gives the pause after so many failures and one: exponential, with full jitter.
-func backoff(failures int) time.Duration {
-	return rand.N(min(maxBackoff, minBackoff<<min(failures, 5)))
-}
-
-// rest waits for d, or until ctx ends.
-func rest(ctx context.Context, d time.Duration) {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-	case <-ctx.Done():
-	}
 }

@@ -12,6 +12,7 @@ import (
 
 	"plinth/internal/broker"
 	"plinth/internal/errs"
+	"plinth/internal/loop"
 )
 
 // cancelTimeout bounds the goodbye of a subscription. A busy RabbitMQ takes its time.
@@ -102,7 +103,8 @@ func (s *subscription) Close() {
 func (s *subscription) run() {
 	defer close(s.stopped)
 	defer func() { s.broker.leave(s.link) }()
-	for attempt := 0; s.life.Err() == nil; attempt++ {
+	backoff := loop.Backoff{Min: minBackoff, Max: maxBackoff}
+	for s.life.Err() == nil {
 		conn, err := s.link.wait(s.life)
 		if err != nil {
 			return // The subscription has ended; wait has no other error.
@@ -118,14 +120,14 @@ func (s *subscription) run() {
 			s.end(err)
 		case s.life.Err() != nil:
 		case conn.IsClosed():
-			attempt = 0 // The link has a back-off of its own.
+			backoff.Reset() // The link has a back-off of its own.
 		default:
 			if time.Since(began) > maxBackoff {
-				attempt = 0
+				backoff.Reset()
 			}
 			s.logger.Warn("RabbitMQ ended the subscription's channel, subscribing again",
 				zap.String("queue", s.queue), zap.Error(err))
-			rest(s.life, backoff(attempt))
+			loop.Sleep(s.life, backoff.Next())
 		}
 	}
 }

@@ -2,7 +2,6 @@ package postgres
 
 import (
 	"context"
-	"math/rand/v2"
 	"slices"
 	"sync"
 	"time"
@@ -21,7 +20,12 @@ const (
 
 	lease        = 15 * time.Second // renewed at a third of it
 	pollInterval = time.Second
-	callLimit    = 5 * time.Second // of a call, and of every statement in the background
+	// expireInterval is how often messages are deleted that have expired, by one process: nobody claims or counts them before.
+	expireInterval = 5 * time.Second
+
+	minBackoff = 100 * time.Millisecond // of what the database could not do
+	maxBackoff = time.Second
+	callLimit  = 5 * time.Second // of a call, and of every statement in the background
 )
 
 // Broker implements broker.Broker on PostgreSQL. Its tables are part of the schema that pg.Migrate makes.
@@ -71,7 +75,9 @@ func (b *Broker) Run(ctx context.Context) error {
 	serving.Go(func() { b.acks.run(ctx) })
 	serving.Go(func() { every(ctx, b.lease/3, b.renewHeld) })
 	serving.Go(func() { every(ctx, pollInterval, b.poll) })
-	serving.Go(func() { every(ctx, pollInterval, b.expire) })
+	serving.Go(func() {
+		b.db.Periodically(ctx, pg.Periodic{Name: "broker expiry", Interval: expireInterval, Work: b.expire, Log: b.logger})
+	})
 	for {
 		select {
 		case <-b.lost:
@@ -118,6 +124,7 @@ func (b *Broker) Subscribe(ctx context.Context, queue string, credit int) (broke
 	case <-ctx.Done():
 		return nil, away(ctx.Err())
 	}
+	backoff := newBackoff()
 	for {
 		id, err := b.find(ctx, queue)
 		if err == nil {
@@ -131,7 +138,7 @@ func (b *Broker) Subscribe(ctx context.Context, queue string, credit int) (broke
 			return nil, err
 		case <-b.ended:
 			return nil, errEnded()
-		case <-time.After(retryDelay()):
+		case <-time.After(backoff.Next()):
 		}
 	}
 }
@@ -200,18 +207,11 @@ func (b *Broker) subscriptions() (all []*subscription) {
 
 // every runs f at an interval until ctx ends. A run that has begun is finished.
 func every(ctx context.Context, interval time.Duration, f func(ctx context.Context)) {
-	tick := time.NewTicker(interval)
-	defer tick.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
-			ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), callLimit)
-			f(ctx)
-			cancel()
-		}
-	}
+	loop.Every(ctx, interval, func(ctx context.Context) {
+		ctx, cancel := bounded(context.WithoutCancel(ctx))
+		defer cancel()
+		f(ctx)
+	})
 }
 
 // bounded gives a context that ends after callLimit at the latest.
@@ -229,4 +229,4 @@ func away(err error) error {
 
 func errEnded() error { return errs.New(errs.Unavailable, "the message broker is shut down") }
 
-func retryDelay() time.Duration { return 50*time.Millisecond + rand.N(950*time.Millisecond) }
+func newBackoff() loop.Backoff { return loop.Backoff{Min: minBackoff, Max: maxBackoff} }

@@ -7,7 +7,7 @@
 //	leased  available_at is ahead and lease names the claim. Its broker pushes available_at ahead every 5 seconds, for
 //	        as long as the delivery is outstanding.
 //	expired available_at and expires_at are past: it waited for longer than its queue's MessageTTL. Nobody claims or
-//	        counts it, and every broker deletes such rows each second. What is leased does not expire, but what is
+//	        counts it, and one broker deletes such rows every 5 seconds. What is leased does not expire, but what is
 //	        given back after its time does.
 //	gone    acknowledged, purged, or deleted with its queue: the row is deleted.
 //

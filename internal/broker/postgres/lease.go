@@ -71,11 +71,12 @@ func (b *Broker) giveBack(deliveries []*delivery) {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), callLimit)
 	defer cancel()
+	backoff := newBackoff()
 	for returnMessages(ctx, b.db, deliveries) != nil {
 		select {
 		case <-ctx.Done():
 			return
-		case <-time.After(retryDelay()):
+		case <-time.After(backoff.Next()):
 		}
 	}
 	for _, d := range deliveries {

@@ -107,12 +107,18 @@ func (b *Broker) Ready(ctx context.Context, queue string) (int64, error) {
 // Generation implements broker.Broker. It never changes: a database that comes back has all that was committed.
 func (*Broker) Generation() uint64 { return 1 }
 
-// expire deletes the messages of all queues whose time is over. Every process does, and none waits for another.
-func (b *Broker) expire(ctx context.Context) {
+// expire deletes the messages of all queues whose time is over.
+func (b *Broker) expire(ctx context.Context) error {
 	for {
-		n, err := deleteExpired(ctx, b.db, expireBatch)
+		n, err := b.deleteExpired(ctx)
 		if err != nil || n < expireBatch {
-			return // Where the database is away, Listen logs it, and the next poll comes.
+			return err
 		}
 	}
+}
+
+func (b *Broker) deleteExpired(ctx context.Context) (int64, error) {
+	ctx, cancel := bounded(ctx)
+	defer cancel()
+	return deleteExpired(ctx, b.db, expireBatch)
 }

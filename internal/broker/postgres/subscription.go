@@ -51,6 +51,7 @@ func newSubscription(b *Broker, l *line, queue int64, credit int) *subscription 
 
 // Receive implements broker.Subscription.
 func (s *subscription) Receive(ctx context.Context) (broker.Delivery, error) {
+	backoff := newBackoff()
 	for {
 		d, err := s.first()
 		if err != nil {
@@ -61,7 +62,7 @@ func (s *subscription) Receive(ctx context.Context) (broker.Delivery, error) {
 			leased, err := s.count(ctx, d)
 			switch {
 			case err != nil:
-				retry = time.After(retryDelay())
+				retry = time.After(backoff.Next())
 			case s.take(d) && leased:
 				return broker.Delivery{Message: d.message, Attempt: d.attempt, Settler: d}, nil
 			default: // It came to somebody else while it waited here.
@@ -133,15 +134,19 @@ func (s *subscription) end(err error) {
 func (s *subscription) run() {
 	defer close(s.stopped)
 	defer s.b.forget(s)
+	backoff := newBackoff()
 	for woken := true; ; {
 		asked, got, err := s.claim()
 		var retry <-chan time.Time
 		var freed <-chan struct{}
+		if err == nil {
+			backoff.Reset()
+		}
 		switch {
 		case errors.Is(err, broker.ErrNoQueue):
 			s.end(err)
 		case err != nil:
-			retry = time.After(retryDelay())
+			retry = time.After(backoff.Next())
 		case got == asked: // The queue may hold more.
 			freed = s.freed
 			if got > 0 {

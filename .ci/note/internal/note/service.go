@@ -1,0 +1,75 @@
+package note
+
+import (
+	"context"
+	"time"
+
+	"go.uber.org/zap"
+
+	"plinth/internal/loop"
+	"plinth/internal/pg"
+	"plinth/internal/tenant"
+)
+
+// expiryEvery is how often notes that have expired are deleted.
+const expiryEvery = time.Minute
+
+// Service holds the rules of notes.
+type Service struct {
+	db      *pg.DB
+	system  *pg.System
+	publish func(ctx context.Context, tx *pg.Tx, topic, key string, body []byte) error
+	quota   *tenant.Quota
+	log     *zap.Logger
+}
+
+// Config is what the service is made of.
+type Config struct {
+	DB     *pg.DB     // for calls
+	System *pg.System // for the job
+	Limits Limits
+	// Publish publishes an event when tx is committed. Errors: NotFound where nobody listens to its topic.
+	Publish func(ctx context.Context, tx *pg.Tx, topic, key string, body []byte) error
+	Log     *zap.Logger
+}
+
+// Limits are what tenants without quotas of their own may have; 0 is no limit.
+type Limits struct {
+	Notes int64 `env:"MAX_NOTES" envDefault:"1000" help:"most notes of a tenant that has no quota of its own; 0 is no limit"`
+}
+
+// Check wants limits that are not negative.
+func (l *Limits) Check(want func(ok bool, setting, format string, args ...any)) {
+	want(l.Notes >= 0, "MAX_NOTES", "must not be negative")
+}
+
+// New returns the service.
+func New(c Config) *Service {
+	return &Service{
+		db: c.DB, system: c.System, publish: c.Publish, log: c.Log,
+		quota: tenant.NewQuota("notes", "notes", c.Limits.Notes, countNotes, 0),
+	}
+}
+
+// Quotas are those of this domain.
+func (s *Service) Quotas() []*tenant.Quota { return []*tenant.Quota{s.quota} }
+
+// Work deletes the notes that have expired, until ctx ends.
+func (s *Service) Work(ctx context.Context) error {
+	loop.Every(ctx, expiryEvery, func(ctx context.Context) {
+		if err := s.expire(ctx); err != nil && ctx.Err() == nil {
+			s.log.Warn("expired notes are not deleted, trying again later", zap.Error(err))
+		}
+	})
+	return nil
+}
+
+// expire deletes the notes of all tenants that have expired, in small transactions.
+func (s *Service) expire(ctx context.Context) error {
+	for {
+		n, err := deleteExpired(ctx, s.system)
+		if err != nil || n < expiryBatch {
+			return err
+		}
+	}
+}
