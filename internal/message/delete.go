@@ -4,8 +4,12 @@ import (
 	"context"
 	"time"
 
+	"plinth/internal/errs"
 	"plinth/internal/pg"
 )
+
+// tenantQueues is how many queues of a tenant that is being deleted are deleted in one go.
+const tenantQueues = 10
 
 // clearFor is how long one go at what a deleted queue has left takes; then other queues have their turn.
 const clearFor = time.Second
@@ -27,4 +31,23 @@ func (s *Service) clear(ctx context.Context, i intent) (done bool, err error) {
 		})
 	}
 	return done, err
+}
+
+// RemoveTenant removes what the broker has of a tenant that is being deleted, see tenant.Deletion: queues that went before are
+// waited for, and those are deleted that calls which were on their way have created since.
+func (s *Service) RemoveTenant(ctx context.Context) (done bool, err error) {
+	queues, err := selectQueues(ctx, s.db, "", tenantQueues)
+	if err != nil {
+		return false, err
+	}
+	for _, q := range queues {
+		if err := s.DeleteQueue(ctx, q.Name); err != nil && !errs.Is(err, errs.NotFound) {
+			return false, err
+		}
+	}
+	if len(queues) == tenantQueues {
+		return false, nil
+	}
+	left, err := isRemoving(ctx, s.db)
+	return !left, err
 }

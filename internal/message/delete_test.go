@@ -6,8 +6,10 @@ import (
 	"time"
 
 	"plinth/internal/auth"
+	"plinth/internal/broker"
 	"plinth/internal/errs"
 	"plinth/internal/message"
+	"plinth/internal/pg"
 	"plinth/internal/pg/pgtest"
 )
 
@@ -127,6 +129,70 @@ func TestUsageOfAQueueThatGoes(t *testing.T) {
 		return f.count(t, `SELECT sum(n) FROM (SELECT tenant, n FROM tenant_usage UNION ALL SELECT tenant, n FROM tenant_usage_deltas) AS u
 			WHERE tenant = $1`, auth.DefaultTenant) == 0
 	})
+}
+
+// What a deleted tenant has on the broker is gone before RemoveTenant is done, whoever began to remove it.
+func TestRemoveTenant(t *testing.T) {
+	t.Parallel()
+	f, b := withWatched(t)
+	acme := as(t, "acme")
+	for _, queue := range []string{"a", "b", "c"} {
+		f.queueAs(t, "acme", queue, message.Policy{})
+	}
+	kept := f.queue(t, "a")
+	b.fail = errBrokerAway
+	if err := f.DeleteQueue(acme, name(t, "a")); !errs.Is(err, errs.Unavailable) {
+		t.Fatal(err)
+	}
+	if done, err := f.RemoveTenant(acme); done || !errs.Is(err, errs.Unavailable) {
+		t.Errorf("while the broker is away: %v, %v", done, err)
+	}
+	b.fail = nil
+	if done, err := f.RemoveTenant(acme); done || err != nil {
+		t.Errorf("while a queue is left to somebody else: %v, %v", done, err)
+	}
+	f.exec(t, `UPDATE queue_intents SET due_at = now()`)
+	run(t, f.Relay)
+	eventually(t, "all is removed", func() bool { done, err := f.RemoveTenant(acme); return done && err == nil })
+	for _, queue := range []string{"a", "b", "c"} {
+		if f.reaches(t, broker.Address{Queue: "acme." + queue}) {
+			t.Errorf("the broker has the queue %s", queue)
+		}
+	}
+	if _, err := f.GetQueue(within(t), kept); err != nil || !f.reaches(t, onBroker("a")) {
+		t.Errorf("another tenant's: %v", err)
+	}
+}
+
+// A tenant's own quota holds for what the service does for it, too.
+func TestQuotaOfWhatTheServiceDoes(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t, false)
+	f.Service = f.process(t, message.Limits{Queues: 1, Waiting: 1})
+	f.exec(t, `INSERT INTO tenant_usage (tenant, resource, quota) VALUES ('acme', 'waiting_messages', 3), ('acme', 'queues', 2)`)
+	publish := func(tenant string) error {
+		return f.db.InTx(as(t, tenant), func(tx *pg.Tx) error {
+			_, err := f.PublishTx(as(t, tenant), tx, message.Publication{To: message.ToQueue(name(t, "q"))})
+			return err
+		})
+	}
+	for tenant, most := range map[string]int{"acme": 3, "other": 1} {
+		f.queueAs(t, tenant, "q", message.Policy{})
+		for range most {
+			if err := publish(tenant); err != nil {
+				t.Errorf("%s: %v", tenant, err)
+			}
+		}
+		if err := publish(tenant); !errs.Is(err, errs.ResourceExhausted) {
+			t.Errorf("%s, above its quota: %v", tenant, err)
+		}
+	}
+	if err := f.EnsureQueue(as(t, "acme"), name(t, "second")); err != nil {
+		t.Error(err)
+	}
+	if err := f.EnsureQueue(as(t, "acme"), name(t, "third")); !errs.Is(err, errs.ResourceExhausted) {
+		t.Errorf("a queue above the quota: %v", err)
+	}
 }
 
 func second[T any](_ T, err error) error { return err }

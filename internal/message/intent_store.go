@@ -46,6 +46,12 @@ func isBeingRemoved(ctx context.Context, tx *pg.Tx, queue QueueName) (removing b
 	return removing, err
 }
 
+// isRemoving reports whether something is left of any queue of the tenant that was deleted.
+func isRemoving(ctx context.Context, db pg.Querier) (removing bool, err error) {
+	err = db.QueryRow(ctx, `SELECT EXISTS (SELECT FROM queue_intents WHERE tenant = $1 AND remove)`, auth.TenantOf(ctx)).Scan(&removing)
+	return removing, err
+}
+
 // lockIntent reports whether an intent is still in the hands of who wrote it down, and keeps it so until the transaction ends.
 func lockIntent(ctx context.Context, tx *pg.Tx, i intent) (mine bool, err error) {
 	tag, err := tx.Exec(ctx, `SELECT FROM queue_intents WHERE tenant = $1 AND queue = $2 AND token = $3::uuid FOR UPDATE`,
