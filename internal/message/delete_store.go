@@ -34,3 +34,6 @@ func deleteBeside(ctx context.Context, tx *pg.Tx, queue QueueName) (deleted int6
 	}
 	return deleted, nil
 }
+
+// stays is the condition for what is not of a queue that was deleted.
+const stays = `queue NOT IN (SELECT queue FROM queue_intents WHERE tenant = $1 AND remove)`
