@@ -112,6 +112,9 @@ func build(ctx context.Context, cfg Config, logs *observe.Logs) (_ *App, err err
 	var handlers []message.Handler
 	for _, d := range a.domains {
 		a.tenants.Register(d.quotas...)
+		if d.remove != nil {
+			a.tenants.OnDelete(d.remove)
+		}
 		checks = append(checks, d.checks...)
 		handlers = append(handlers, d.handlers...)
 	}

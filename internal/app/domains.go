@@ -20,6 +20,7 @@ type domain struct {
 	name     string
 	service  service           // its RPCs, and their REST routes
 	quotas   []*tenant.Quota   // of what its tables hold for tenants
+	remove   tenant.Deletion   // of what it has of a tenant outside of its tables
 	handlers []message.Handler // of queues
 	checks   []check           // of backends that it alone stands on
 
@@ -55,6 +56,7 @@ func (a *App) buildDomains() []domain {
 				return messagev1.NewMessageServiceHandler(message.NewRPC(a.messages, a.cfg.Process.ShutdownTimeout/4), o...)
 			},
 			quotas: a.messages.Quotas(),
+			remove: a.messages.RemoveTenant,
 			checks: a.brokerChecks(),
 			run:    a.messages.Run,
 			serve:  a.messages.Relay,

@@ -70,7 +70,8 @@ func selectDeadLetters(ctx context.Context, db pg.Querier, queue QueueName, filt
 }
 
 func selectDeadLetter(ctx context.Context, db pg.Querier, id string) (DeadLetter, error) {
-	return pg.One(db.QueryRow(ctx, `SELECT `+deadLetterColumns+` FROM dead_letters WHERE tenant = $1 AND id = $2::uuid`,
+	return pg.One(db.QueryRow(ctx, `SELECT `+deadLetterColumns+` FROM dead_letters
+		WHERE tenant = $1 AND id = $2::uuid AND `+stays,
 		auth.TenantOf(ctx), id), func(row pgx.Row) (DeadLetter, error) { return scanDeadLetter(row) },
 		errs.New(errs.NotFound, "id: there is no dead letter %s", id))
 }

@@ -43,7 +43,8 @@
 //   - the relay dies: what it had claimed is unclaimed by the end of its transaction. What the broker had confirmed
 //     meanwhile is published twice; handlers with a transaction have the effect once (message_handled).
 //   - a queue is paused: nothing is received; what is outstanding can be settled, and the rest goes back.
-//   - a queue is deleted: its messages, those that wait and its dead letters go with it, and its subscriptions end.
+//   - a queue is deleted: its messages, those that wait and its dead letters go with it, in small steps, and its subscriptions
+//     end. Until all of it is gone nothing of it is seen, and the name is not free.
 //   - a tenant is no longer active: its handlers take no more, and finish what they hold as at the end of the process. Its
 //     queues and messages stay.
 package message

@@ -52,9 +52,20 @@ func (s *Service) follow(ctx context.Context, i intent) error {
 	if err := s.followTable(acting, i); err != nil {
 		return err
 	}
+	done := true
+	if i.remove {
+		var err error
+		if done, err = s.clear(acting, i); err != nil {
+			return err
+		}
+	}
 	// It is done, so a caller that has gone away does not have it done again.
 	ctx, cancel = context.WithTimeout(context.WithoutCancel(ctx), settleTimeout)
 	defer cancel()
+	if !done {
+		s.notifier.Notify(channel, newIntents)
+		return continueIntent(ctx, s.db, i)
+	}
 	err := settleIntent(ctx, s.db, i)
 	if i.remove {
 		s.notifier.Notify(channel, newPolicies)

@@ -39,10 +39,16 @@ func settleIntent(ctx context.Context, db pg.Querier, i intent) error {
 	return err
 }
 
-// isBeingRemoved reports whether the broker has yet to remove a queue that was deleted.
+// isBeingRemoved reports whether something is left of a queue that was deleted.
 func isBeingRemoved(ctx context.Context, tx *pg.Tx, queue QueueName) (removing bool, err error) {
 	err = tx.QueryRow(ctx, `SELECT EXISTS (SELECT FROM queue_intents WHERE tenant = $1 AND queue = $2 AND remove)`,
 		auth.TenantOf(ctx), queue.name).Scan(&removing)
+	return removing, err
+}
+
+// isRemoving reports whether something is left of any queue of the tenant that was deleted.
+func isRemoving(ctx context.Context, db pg.Querier) (removing bool, err error) {
+	err = db.QueryRow(ctx, `SELECT EXISTS (SELECT FROM queue_intents WHERE tenant = $1 AND remove)`, auth.TenantOf(ctx)).Scan(&removing)
 	return removing, err
 }
 
@@ -55,6 +61,13 @@ func lockIntent(ctx context.Context, tx *pg.Tx, i intent) (mine bool, err error)
 
 func deleteIntent(ctx context.Context, tx *pg.Tx, i intent) error {
 	_, err := tx.Exec(ctx, `DELETE FROM queue_intents WHERE tenant = $1 AND queue = $2`, auth.TenantOf(ctx), i.queue.name)
+	return err
+}
+
+// continueIntent has an intent that is not done with go on at once, in whatever hands, unless it was taken over.
+func continueIntent(ctx context.Context, db pg.Querier, i intent) error {
+	_, err := db.Exec(ctx, `UPDATE queue_intents SET due_at = clock_timestamp(), failures = 0
+		WHERE tenant = $1 AND queue = $2 AND token = $3::uuid`, auth.TenantOf(ctx), i.queue.name, i.token)
 	return err
 }
 

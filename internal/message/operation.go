@@ -167,12 +167,14 @@ func plan(ctx context.Context, tx *pg.Tx, op Operation, which Choice) (Operation
 
 // step takes an operation that tx has locked one chunk further. What it moves, what it counts and what is left to do
 // commit together, so that a crash undoes all of it or nothing. The queue's row is locked for the sake of what goes
-// back to it: when the queue is gone, its dead letters are gone too, and are skipped.
+// back to it: when the queue is gone, its dead letters are going too, and are skipped.
 func (s *Service) step(ctx context.Context, tx *pg.Tx, op Operation) (Operation, error) {
-	if _, _, err := lockPolicy(ctx, tx, op.Queue); err != nil && !errs.Is(err, errs.NotFound) {
+	letters := chunkLetters
+	if _, _, err := lockPolicy(ctx, tx, op.Queue); errs.Is(err, errs.NotFound) {
+		return skipChunk(ctx, tx, op, letters)
+	} else if err != nil {
 		return op, err
 	}
-	letters := chunkLetters
 	if op.MaxPerSecond > 0 {
 		letters = min(letters, horizon*op.MaxPerSecond)
 	}

@@ -97,9 +97,13 @@ const (
 			DELETE FROM dead_letter_operation_items
 			WHERE tenant = $1 AND operation_id = $2::uuid AND n > $8 AND n <= (SELECT max(n) FROM sized WHERE bytes_before < $5)
 			RETURNING n, dead_letter_id
-		), gone AS (
+		)`
+	deleteTaken = `, gone AS (
 			DELETE FROM dead_letters WHERE tenant = $1 AND id = ANY (ARRAY(SELECT dead_letter_id FROM taken))
 			RETURNING id, message_id, headers, attributes, body
+		)`
+	skipTaken = `, gone AS (
+			SELECT FROM taken WHERE false
 		)`
 	redriveGone = `, redriven AS (
 			INSERT INTO message_waiting AS w (tenant, id, queue, due_at, headers, attributes, body)
@@ -123,13 +127,18 @@ const (
 
 // purgeChunk removes the next dead letters of an operation, so many at most.
 func purgeChunk(ctx context.Context, db *pg.Tx, o Operation, letters int) (Operation, error) {
-	return scanOperation(db.QueryRow(ctx, takeChunk+countChunk, chunkArguments(ctx, o, letters)...))
+	return scanOperation(db.QueryRow(ctx, takeChunk+deleteTaken+countChunk, chunkArguments(ctx, o, letters)...))
+}
+
+// skipChunk leaves the next dead letters of an operation to those who remove them.
+func skipChunk(ctx context.Context, db *pg.Tx, o Operation, letters int) (Operation, error) {
+	return scanOperation(db.QueryRow(ctx, takeChunk+skipTaken+countChunk, chunkArguments(ctx, o, letters)...))
 }
 
 // redriveChunk moves the next dead letters of an operation, so many at most, to where messages wait for their time,
 // each one due a little after the one before. One whose message waits there already joins it.
 func redriveChunk(ctx context.Context, db *pg.Tx, o Operation, letters int) (Operation, error) {
-	return scanOperation(db.QueryRow(ctx, takeChunk+redriveGone+countChunk, chunkArguments(ctx, o, letters)...))
+	return scanOperation(db.QueryRow(ctx, takeChunk+deleteTaken+redriveGone+countChunk, chunkArguments(ctx, o, letters)...))
 }
 
 func chunkArguments(ctx context.Context, o Operation, letters int) []any {

@@ -119,7 +119,7 @@ func (s *Service) makeQueue(ctx context.Context, tx *pg.Tx, name QueueName, poli
 		return false, err
 	}
 	if removing {
-		return false, errs.New(errs.Unavailable, "queue: %q was deleted, and the broker has it still; try again", name)
+		return false, errs.New(errs.Unavailable, "queue: %q was deleted, and its messages are still being removed; try again", name)
 	}
 	if err := s.quotas.queues.Take(ctx, tx, 1); err != nil {
 		return false, err
@@ -288,8 +288,9 @@ func (s *Service) PurgeQueue(ctx context.Context, name QueueName) (purged int64,
 	return purged + ready, err
 }
 
-// DeleteQueue removes a queue with all its messages, those that wait for their time and dead letters among them. Errors:
-// NotFound; Unavailable when the broker is away: the queue is deleted, and the broker's goes once it is back.
+// DeleteQueue removes a queue with all its messages, those that wait for their time and dead letters among them. It is gone at
+// once; many messages go in the hands of the relays, and until then no queue of that name can be created. Errors: NotFound;
+// Unavailable when the broker is away: the queue is deleted, and the broker's goes once it is back.
 func (s *Service) DeleteQueue(ctx context.Context, name QueueName) error {
 	i := newIntent(name)
 	i.remove, i.again = true, true
@@ -301,9 +302,6 @@ func (s *Service) DeleteQueue(ctx context.Context, name QueueName) error {
 		}
 		if !deleted {
 			return errNoQueue(name)
-		}
-		if err := deleteAllOf(ctx, tx, name); err != nil {
-			return err
 		}
 		tx.AfterCommit(func() { s.notifier.Notify(channel, newPolicies) })
 		return insertIntent(ctx, tx, i, intentLease)

@@ -122,23 +122,6 @@ func deleteQueue(ctx context.Context, db *pg.Tx, name QueueName) (deleted bool, 
 	return tag.RowsAffected() == 1, err
 }
 
-// deleteAllOf removes what stands beside a queue's row and its bindings, the records of redrives and purges left out.
-func deleteAllOf(ctx context.Context, db *pg.Tx, name QueueName) error {
-	if _, err := deleteWaitingOf(ctx, db, name); err != nil {
-		return err
-	}
-	for _, statement := range []string{
-		`DELETE FROM dead_letters WHERE tenant = $1 AND queue = $2`,
-		`DELETE FROM message_keys WHERE tenant = $1 AND destination = $2`,
-		`DELETE FROM queue_rates WHERE tenant = $1 AND queue = $2`,
-	} {
-		if _, err := db.Exec(ctx, statement, auth.TenantOf(ctx), name.name); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
 // deleteWaitingOf removes the messages that wait for their time to go to a queue. A statement does not see the row that
 // a relay puts back while it waits for that relay; the next one does.
 func deleteWaitingOf(ctx context.Context, db *pg.Tx, name QueueName) (deleted int64, err error) {

@@ -105,7 +105,8 @@ func selectBindings(ctx context.Context, db pg.Querier, topics ...ownedTopic) (m
 func selectWaiting(ctx context.Context, db pg.Querier, id string) (WaitingMessage, error) {
 	return pg.One(db.QueryRow(ctx, `
 		SELECT queue, topic, routing_key, due_at, attempts, reason, attributes, body
-		FROM message_waiting WHERE tenant = $1 AND id = $2::uuid ORDER BY due_at LIMIT 1`, auth.TenantOf(ctx), id),
+		FROM message_waiting WHERE tenant = $1 AND id = $2::uuid AND `+stays+`
+		ORDER BY due_at LIMIT 1`, auth.TenantOf(ctx), id),
 		func(row pgx.Row) (WaitingMessage, error) {
 			m := WaitingMessage{ID: id}
 			err := row.Scan(&m.Queue.name, &m.Topic, &m.RoutingKey, &m.DeliverAt, &m.Attempts, &m.Reason, &m.Attributes, &m.Body)
@@ -114,6 +115,6 @@ func selectWaiting(ctx context.Context, db pg.Querier, id string) (WaitingMessag
 }
 
 func deleteWaiting(ctx context.Context, db pg.Querier, id string) (deleted bool, err error) {
-	tag, err := db.Exec(ctx, `DELETE FROM message_waiting WHERE tenant = $1 AND id = $2::uuid`, auth.TenantOf(ctx), id)
+	tag, err := db.Exec(ctx, `DELETE FROM message_waiting WHERE tenant = $1 AND id = $2::uuid AND `+stays, auth.TenantOf(ctx), id)
 	return tag.RowsAffected() > 0, err
 }

@@ -3,6 +3,7 @@ package tenant_test
 import (
 	"context"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -195,5 +196,91 @@ func TestCreateTenantAfterAnother(t *testing.T) {
 	wantKind(t, err, errs.AlreadyExists)
 	if f.rest(t, "acme") == 0 {
 		t.Error("making it once more took its rows")
+	}
+}
+
+// A tenant with much left is refused at once and goes in small steps, which another process goes on with where one dies. Until
+// then its name is not free, and GetTenant tells how far that is. What domains have elsewhere goes first.
+func TestDeleteLargeTenant(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t)
+	owner := pgtest.Owner(t, f.url)
+	const rows = 20_000
+	f.tenant(t, "acme")
+	f.tenant(t, "other")
+	secret, _ := f.key(t, "acme")
+	if _, err := owner.Exec(t.Context(), later); err != nil {
+		t.Fatal(err)
+	}
+	f.fill(t, "other")
+	if _, err := owner.Exec(t.Context(), `
+		CREATE TABLE parents (tenant text, id int PRIMARY KEY);
+		CREATE TABLE children (tenant text, parent int REFERENCES parents ON DELETE CASCADE);
+		SELECT plinth_isolate('parents'), plinth_isolate('children');
+		INSERT INTO parents VALUES ('acme', 1);
+		INSERT INTO children SELECT 'acme', 1 FROM generate_series(1, 5000);
+		INSERT INTO message_handled (tenant, consumer, message_id) SELECT 'acme', 'c', gen_random_uuid() FROM generate_series(1, 15000);
+		CREATE FUNCTION bounded() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+			IF (SELECT count(*) > 1000 FROM gone) THEN RAISE 'too many rows'; END IF;
+			RETURN NULL;
+		END $$;
+		CREATE TRIGGER bounded AFTER DELETE ON children REFERENCING OLD TABLE AS gone FOR EACH STATEMENT EXECUTE FUNCTION bounded();
+		CREATE TRIGGER bounded AFTER DELETE ON message_handled REFERENCING OLD TABLE AS gone FOR EACH STATEMENT EXECUTE FUNCTION bounded();`); err != nil {
+		t.Fatal(err)
+	}
+	others := f.rest(t, "other")
+	var objects, early atomic.Int64
+	objects.Store(3)
+	removing := func(ctx context.Context) (bool, error) {
+		if auth.TenantOf(ctx) != "acme" {
+			t.Errorf("a deletion acts for %q", auth.TenantOf(ctx))
+		}
+		if f.rest(t, "acme") < rows {
+			early.Add(1)
+		}
+		if objects.Load() == 0 {
+			return true, nil
+		}
+		objects.Add(-1)
+		return false, nil
+	}
+	f.OnDelete(removing)
+	if err := f.DeleteTenant(t.Context(), "acme"); err != nil { // And the process dies: it never runs.
+		t.Fatal(err)
+	}
+	got, err := f.GetTenant(t.Context(), "acme")
+	if err != nil || got.DeletedAt.IsZero() || got.Remaining < rows || early.Load() > 0 {
+		t.Errorf("%+v, %v", got, err)
+	}
+	if err := f.DeleteTenant(t.Context(), "acme"); err != nil {
+		t.Errorf("once more: %v", err)
+	}
+	_, err = f.Authenticate(t.Context(), secret)
+	wantKind(t, err, errs.Unauthenticated)
+	_, err = f.ActFor(t.Context(), auth.Anonymous(), "acme")
+	wantKind(t, err, errs.PermissionDenied)
+	active, _, err := f.Active(t.Context())
+	if err != nil || len(active) != 2 {
+		t.Errorf("active are %v, %v", active, err)
+	}
+	_, err = f.CreateTenant(t.Context(), tenant.Tenant{Name: "acme"})
+	wantKind(t, err, errs.AlreadyExists)
+	_, err = f.UpdateTenant(t.Context(), "acme", func(c *tenant.Tenant) { c.Disabled = true })
+	wantKind(t, err, errs.FailedPrecondition)
+	_, _, err = f.CreateApiKey(t.Context(), tenant.Key{Tenant: "acme", Scopes: []string{"*"}})
+	wantKind(t, err, errs.FailedPrecondition)
+
+	if _, err := f.db.System().Exec(t.Context(), `UPDATE tenants SET delete_due_at = now() WHERE delete_due_at IS NOT NULL`); err != nil {
+		t.Fatal(err)
+	}
+	next := another(t, f.url)
+	next.OnDelete(removing)
+	next.run(t)
+	eventually(t, "the name is free", func() bool {
+		_, err := f.CreateTenant(t.Context(), tenant.Tenant{Name: "acme"})
+		return err == nil
+	})
+	if n := f.rest(t, "acme"); n != 0 || objects.Load() != 0 || f.rest(t, "other") != others {
+		t.Errorf("%d rows and %d objects are left; the other has %d of %d", n, objects.Load(), f.rest(t, "other"), others)
 	}
 }

@@ -14,7 +14,8 @@ import (
 )
 
 const (
-	channel = "plinth_tenants" // of notifications that something has changed
+	channel = "plinth_tenants"
+	changed = "changed" // the payload of notifications that tenants or keys have changed
 
 	// Changes are asked for this often while calls come, so that these find the answer, and else slowly, for notifications that
 	// did not come.
@@ -96,6 +97,8 @@ func (s *Service) holders(ctx context.Context, hashes []auth.KeyHash, common *co
 		record, scopes := common.of(t, k.Scopes)
 		h.principal = auth.Principal{ID: keyPrincipal + k.ID, Tenant: record, Scopes: scopes, Rate: k.Rate, RateSlot: &h.slot}
 		switch {
+		case t.isDeleted():
+			h.refused = errs.New(errs.Unauthenticated, "this API key's tenant was deleted")
 		case !k.RevokedAt.IsZero():
 			h.refused = errs.New(errs.Unauthenticated, "this API key was revoked; ask an administrator for another")
 		case t.Disabled:
@@ -237,7 +240,7 @@ func (s *Service) ActFor(ctx context.Context, p *auth.Principal, name string) (*
 	switch {
 	case err != nil:
 		return nil, err
-	case t == nil:
+	case t == nil || t.isDeleted():
 		return nil, errs.New(errs.PermissionDenied, "the tenant %q does not exist", name)
 	case t.Disabled && !p.IsAdmin():
 		return nil, errDisabled(name)
@@ -247,7 +250,7 @@ func (s *Service) ActFor(ctx context.Context, p *auth.Principal, name string) (*
 	return &acting, nil
 }
 
-// Active lists the tenants that are not disabled. changed is closed when it may be another list, which is within a second where
+// Active lists the tenants that are neither disabled nor being deleted. changed is closed when it may be another list, which is within a second where
 // Run runs. Errors: Unavailable.
 func (s *Service) Active(ctx context.Context) (active []auth.Tenant, changed <-chan struct{}, err error) {
 	snap, err := s.current(ctx)
@@ -259,7 +262,7 @@ func (s *Service) Active(ctx context.Context) (active []auth.Tenant, changed <-c
 		return nil, nil, err
 	}
 	for _, t := range all {
-		if !t.Disabled {
+		if !t.Disabled && !t.isDeleted() {
 			active = append(active, t.record())
 		}
 	}

@@ -10,10 +10,16 @@
 // made for a snapshot is kept in that one alone, so what it read before a change is thrown away with it. Lookups of many calls
 // are one question, and one question is on its way at a time: who tries keys that are nobody's costs one connection.
 //
-// What a tenant has a limited number of is a Quota, which the domain takes from in the transaction that makes one more. An exact
-// one is counted under a lock of the tenant's; another is counted once in a while and may be passed a little meanwhile.
+// What a tenant has a limited number of is a Quota, which the domain takes from in the transaction that makes one more. Triggers
+// write down what each statement changes, as deltas, and one process adds them up: usage is what is there at any moment, and no
+// two transactions wait for each other to count. An exact quota is read under a lock of the tenant's; another is read once in a
+// while and may be passed a little meanwhile. A tenant's own quotas are read with its usage, so they hold whoever acts for it.
 //
-// A tenant is deleted when nothing is left of what quotas count, with all its rows, whatever their table. Calls that were let in
+//	         DeleteTenant                    every Deletion done, no row left
+//	active ───────────────► being deleted ───────────────────────────────────► gone, and the name is free
+//
+// A tenant is deleted when nothing is left of what quotas count, with all its rows, whatever their table. It is refused at once; the
+// rest goes in small steps, in the hands of the process that was asked for a second, and then of any. Calls that were let in
 // before, within that second, may leave rows behind: nobody sees them, and they go before a tenant of the same name begins.
 //
 // The tables belong to no tenant: only plinth_system reads them.

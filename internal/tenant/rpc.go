@@ -79,5 +79,6 @@ func tenantToProto(t Tenant) *tenantv1.Tenant {
 	return &tenantv1.Tenant{
 		Name: t.Name, DisplayName: t.DisplayName, CreateTime: timestamppb.New(t.CreatedAt), Disabled: t.Disabled,
 		RateLimit: t.Rate.String(), Quotas: t.Quotas, Usage: t.Usage,
+		DeleteTime: rpc.TimeToProto(t.DeletedAt), RemainingRows: t.Remaining,
 	}
 }

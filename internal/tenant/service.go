@@ -31,6 +31,9 @@ type Service struct {
 	domains   []string // "queues.*" and so on
 	admin     auth.KeyHash
 	quotas    []*Quota
+	deletions []Deletion
+	deleting  *pg.Due
+	notifier  *pg.Notifier
 
 	snapshot atomic.Pointer[snapshot]
 	start    time.Time
@@ -57,7 +60,12 @@ func New(c Config) *Service {
 		db: c.DB, system: c.DB.System(), directory: c.Directory, log: c.Log,
 		now: time.Now, scopes: c.Scopes, admin: c.Admin, start: time.Now(), heard: make(chan struct{}, 1),
 	}
-	c.Notifier.Subscribe(channel, func(string) { loop.Signal(s.heard) })
+	s.notifier, s.deleting = c.Notifier, s.newDeleting(c.Notifier)
+	c.Notifier.Subscribe(channel, func(payload string) {
+		if payload == changed || payload == "" {
+			loop.Signal(s.heard)
+		}
+	})
 	for _, scope := range c.Scopes {
 		if domain, _, found := strings.Cut(scope, "."); found && !slices.Contains(s.domains, domain+".*") {
 			s.domains = append(s.domains, domain+".*")
@@ -74,6 +82,7 @@ func (s *Service) Register(quotas ...*Quota) { s.quotas = append(s.quotas, quota
 func (s *Service) Run(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return s.follow(ctx) })
+	group.Go(func() error { return s.deleting.Run(ctx) })
 	group.Go(func() error { s.writeUsed(ctx, usedEvery); return nil })
 	group.Go(func() error {
 		s.system.Periodically(ctx, pg.Periodic{Name: "tenant usage", Interval: foldEvery, Work: s.foldUsage, Log: s.log})
@@ -83,7 +92,7 @@ func (s *Service) Run(ctx context.Context) error {
 }
 
 // CreateTenant makes a tenant, which has nothing: what calls that were on their way have left of one of that name, which was
-// deleted, goes now. Errors: AlreadyExists; InvalidArgument for a name that is none and an unknown quota.
+// deleted, goes now. Errors: AlreadyExists, also while one of that name is being deleted; InvalidArgument for a name that is none and an unknown quota.
 func (s *Service) CreateTenant(ctx context.Context, t Tenant) (made Tenant, err error) {
 	if err := checkName(t.Name); err != nil {
 		return Tenant{}, err
@@ -100,9 +109,9 @@ func (s *Service) CreateTenant(ctx context.Context, t Tenant) (made Tenant, err 
 			return err
 		}
 		if !created {
-			return errs.New(errs.AlreadyExists, "name: the tenant %q exists already", t.Name)
+			return errs.New(errs.AlreadyExists, "name: the tenant %q exists already, or is being deleted", t.Name)
 		}
-		if err := deleteRows(ctx, tx, t.Name); err != nil {
+		if err := deleteAll(ctx, tx, t.Name); err != nil {
 			return err
 		}
 		if err := updateQuotas(ctx, tx, t); err != nil {
@@ -141,7 +150,7 @@ func (s *Service) checkQuotas(quotas map[string]int64) error {
 	return nil
 }
 
-// GetTenant returns a tenant, with what it uses. Errors: NotFound.
+// GetTenant returns a tenant, with what it uses, and what is left of one that is being deleted. Errors: NotFound.
 func (s *Service) GetTenant(ctx context.Context, name string) (Tenant, error) {
 	if checkName(name) != nil {
 		return Tenant{}, errNoTenant(name)
@@ -149,6 +158,11 @@ func (s *Service) GetTenant(ctx context.Context, name string) (Tenant, error) {
 	t, err := selectTenant(ctx, s.system, name)
 	if err != nil {
 		return Tenant{}, err
+	}
+	if t.isDeleted() {
+		if t.Remaining, err = countRows(ctx, s.system, name, maxRemaining); err != nil {
+			return Tenant{}, err
+		}
 	}
 	t.Usage = map[string]int64{}
 	for _, q := range s.quotas {
@@ -177,7 +191,7 @@ func (s *Service) ListTenants(ctx context.Context, size int, token string) (tena
 }
 
 // UpdateTenant changes a tenant; change gets it as it is. Errors: NotFound; InvalidArgument for an unknown quota;
-// FailedPrecondition for disabling the default tenant.
+// FailedPrecondition for disabling the default tenant, and for one that is being deleted.
 func (s *Service) UpdateTenant(ctx context.Context, name string, change func(*Tenant)) (t Tenant, err error) {
 	if checkName(name) != nil {
 		return Tenant{}, errNoTenant(name)
@@ -185,6 +199,9 @@ func (s *Service) UpdateTenant(ctx context.Context, name string, change func(*Te
 	err = s.change(ctx, func(tx *pg.Tx) error {
 		if t, err = lockTenant(ctx, tx, name); err != nil {
 			return err
+		}
+		if t.isDeleted() {
+			return errDeleted(name)
 		}
 		before := maps.Clone(t.Quotas)
 		change(&t)
@@ -209,33 +226,6 @@ func (s *Service) UpdateTenant(ctx context.Context, name string, change func(*Te
 		return Tenant{}, err
 	}
 	return t, nil
-}
-
-// DeleteTenant removes a tenant with its keys and all rows that are left of it, such as records of what was done. Errors:
-// NotFound; FailedPrecondition for the default tenant, and for one that still has something that a quota counts.
-func (s *Service) DeleteTenant(ctx context.Context, name string) error {
-	if name == auth.DefaultTenant {
-		return errs.New(errs.FailedPrecondition, "name: the tenant %q is always there", name)
-	}
-	if checkName(name) != nil {
-		return errNoTenant(name)
-	}
-	return s.change(ctx, func(tx *pg.Tx) error {
-		if _, err := lockTenant(ctx, tx, name); err != nil {
-			return err
-		}
-		left, err := s.left(ctx, tx, name)
-		if err != nil {
-			return err
-		}
-		if len(left) > 0 {
-			return errs.New(errs.FailedPrecondition, "name: the tenant still has %s; delete them first", strings.Join(left, " and "))
-		}
-		if err := deleteRows(ctx, tx, name); err != nil {
-			return err
-		}
-		return deleteTenant(ctx, tx, name)
-	})
 }
 
 // left lists what a tenant has of what the quotas count, such as "2 queues". Whoever takes of an exact quota waits until the

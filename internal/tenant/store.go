@@ -2,21 +2,22 @@ package tenant
 
 import (
 	"context"
-	"fmt"
-	"strings"
+	"errors"
+	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgtype/zeronull"
 
 	"plinth/internal/auth"
 	"plinth/internal/pg"
 )
 
 // tenantColumns are what scanTenant reads.
-const tenantColumns = `t.name, t.display_name, t.disabled, t.rate_limit, t.quotas, t.created_at`
+const tenantColumns = `t.name, t.display_name, t.disabled, t.rate_limit, t.quotas, t.created_at, t.deleted_at`
 
 // tenantFields are where tenantColumns go; the rate is for auth.ParseRate.
 func tenantFields(t *Tenant, rate *string) []any {
-	return []any{&t.Name, &t.DisplayName, &t.Disabled, rate, &t.Quotas, &t.CreatedAt}
+	return []any{&t.Name, &t.DisplayName, &t.Disabled, rate, &t.Quotas, &t.CreatedAt, (*zeronull.Timestamptz)(&t.DeletedAt)}
 }
 
 func scanTenant(row pgx.Row) (t Tenant, err error) {
@@ -53,7 +54,10 @@ func lockTenant(ctx context.Context, db *pg.Tx, name string) (Tenant, error) {
 
 // keepTenant keeps a tenant from being deleted until the transaction ends.
 func keepTenant(ctx context.Context, db *pg.Tx, name string) error {
-	_, err := pg.One(db.QueryRow(ctx, `SELECT `+tenantColumns+` FROM tenants t WHERE name = $1 FOR KEY SHARE`, name), scanTenant, errNoTenant(name))
+	t, err := pg.One(db.QueryRow(ctx, `SELECT `+tenantColumns+` FROM tenants t WHERE name = $1 FOR KEY SHARE`, name), scanTenant, errNoTenant(name))
+	if err == nil && t.isDeleted() {
+		return errDeleted(name)
+	}
 	return err
 }
 
@@ -90,45 +94,116 @@ func updateTenant(ctx context.Context, db *pg.Tx, t Tenant) error {
 	return err
 }
 
-func deleteTenant(ctx context.Context, db *pg.Tx, name string) error {
-	_, err := db.Exec(ctx, `DELETE FROM tenants WHERE name = $1`, name)
+// markDeleted has a tenant be deleted, by this process for as long as a lease.
+func markDeleted(ctx context.Context, db *pg.Tx, name string, lease time.Duration) error {
+	_, err := db.Exec(ctx, `UPDATE tenants SET deleted_at = now(), delete_due_at = clock_timestamp() + $2::interval WHERE name = $1`, name, lease)
 	return err
 }
 
-// deleteRows removes every row of a tenant, from all tables that have a tenant: those of domains that are yet to come as well.
-// It is one statement, at whose end the references between them are checked, and then what was counted: first the differences,
-// since who adds these up is waited for.
-func deleteRows(ctx context.Context, db *pg.Tx, name string) error {
+// keepDeletion reports whether a tenant is being deleted, and keeps it so until the transaction ends.
+func keepDeletion(ctx context.Context, db *pg.Tx, name string) (deleting bool, err error) {
+	tag, err := db.Exec(ctx, `SELECT FROM tenants WHERE name = $1 AND deleted_at IS NOT NULL FOR KEY SHARE`, name)
+	return tag.RowsAffected() > 0, err
+}
+
+// claimDeletion takes over a deletion that is due, for as long as a lease.
+func claimDeletion(ctx context.Context, db *pg.System, lease time.Duration) (name string, claimed bool, err error) {
+	err = db.QueryRow(ctx, `
+		UPDATE tenants SET delete_due_at = clock_timestamp() + $1::interval
+		WHERE name = (SELECT name FROM tenants WHERE delete_due_at <= now() ORDER BY delete_due_at LIMIT 1 FOR UPDATE SKIP LOCKED)
+		RETURNING name`, lease).Scan(&name)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return "", false, nil
+	}
+	return name, err == nil, err
+}
+
+func postponeDeletion(ctx context.Context, db *pg.System, name string, delay time.Duration) error {
+	_, err := db.Exec(ctx, `UPDATE tenants SET delete_due_at = clock_timestamp() + $2::interval WHERE name = $1 AND deleted_at IS NOT NULL`,
+		name, delay)
+	return err
+}
+
+// selectDeletionsLate returns for how long the earliest deletion has been due; a time in the past where there is none.
+func selectDeletionsLate(ctx context.Context, db *pg.System) (late time.Duration, err error) {
+	err = db.QueryRow(ctx, `SELECT coalesce(now() - min(delete_due_at), '-1 hour') FROM tenants WHERE delete_due_at IS NOT NULL`).Scan(&late)
+	return late, err
+}
+
+// deleteTenant removes the row of a tenant whose deletion is done, unless somebody did.
+func deleteTenant(ctx context.Context, db *pg.Tx, name string) error {
+	_, err := db.Exec(ctx, `DELETE FROM tenants WHERE name = $1 AND deleted_at IS NOT NULL`, name)
+	return err
+}
+
+// selectTables returns the tables whose rows have a tenant, those of domains that are yet to come as well, quoted. What refers to
+// another one comes before it; what is counted of all comes last, the differences first, since who adds these up is waited for.
+func selectTables(ctx context.Context, db pg.Querier) ([]string, error) {
 	rows, err := db.Query(ctx, `
-		SELECT c.oid::regclass::text FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid
-		WHERE c.relkind IN ('r', 'p') AND NOT c.relispartition AND c.relnamespace = current_schema()::regnamespace
-			AND a.attname = 'tenant' AND NOT a.attisdropped AND c.relname <> ALL ('{tenant_usage,tenant_usage_deltas}') ORDER BY 1`)
+		WITH RECURSIVE owned AS (
+			SELECT c.oid FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid
+			WHERE c.relkind IN ('r', 'p') AND NOT c.relispartition AND c.relnamespace = current_schema()::regnamespace
+				AND a.attname = 'tenant' AND NOT a.attisdropped AND c.relname <> ALL ('{tenant_usage_deltas,tenant_usage}')
+		), referring AS (
+			SELECT oid, 0 AS depth FROM owned
+			UNION
+			SELECT c.conrelid, r.depth + 1 FROM referring r JOIN pg_constraint c ON c.confrelid = r.oid
+			WHERE c.contype = 'f' AND c.conrelid <> c.confrelid AND r.depth < 50
+		)
+		SELECT oid::regclass::text FROM referring JOIN owned USING (oid) GROUP BY oid ORDER BY max(depth) DESC, 1`)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	tables, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	return append(tables, "tenant_usage_deltas", "tenant_usage"), err
+}
+
+// deleteRows deletes up to limit rows of a tenant from a table, from each of its partitions where it has such. more says that
+// there may be others.
+func deleteRows(ctx context.Context, db *pg.Tx, name, table string, limit int) (more bool, err error) {
+	tag, err := db.Exec(ctx, `DELETE FROM `+table+` WHERE tenant = $1 AND ctid = ANY (ARRAY(
+		SELECT ctid FROM `+table+` WHERE tenant = $1 LIMIT $2 FOR UPDATE))`, name, limit)
+	return tag.RowsAffected() >= int64(limit), err
+}
+
+// deleteAll deletes every row of a tenant that there should be none of.
+func deleteAll(ctx context.Context, db *pg.Tx, name string) error {
+	tables, err := selectTables(ctx, db)
 	if err != nil {
 		return err
 	}
-	var parts []string
-	for i, table := range tables { // The catalogue has quoted their names.
-		parts = append(parts, fmt.Sprintf(`t%d AS (DELETE FROM %s WHERE tenant = $1)`, i, table))
+	for _, table := range tables {
+		for more := true; more; {
+			if more, err = deleteRows(ctx, db, name, table, deleteBatch); err != nil {
+				return err
+			}
+		}
 	}
-	if _, err = db.Exec(ctx, `WITH `+strings.Join(parts, ", ")+` SELECT`, name); err != nil {
-		return err
+	return nil
+}
+
+// countRows counts the rows of a tenant, up to limit of each table.
+func countRows(ctx context.Context, db *pg.System, name string, limit int) (n int64, err error) {
+	tables, err := selectTables(ctx, db)
+	if err != nil {
+		return 0, err
 	}
-	if _, err = db.Exec(ctx, `DELETE FROM tenant_usage_deltas WHERE tenant = $1`, name); err != nil {
-		return err
+	for _, table := range tables {
+		var of int64
+		err := db.QueryRow(ctx, `SELECT count(*) FROM (SELECT FROM `+table+` WHERE tenant = $1 LIMIT $2) AS found`, name, limit).Scan(&of)
+		if err != nil {
+			return 0, err
+		}
+		n += of
 	}
-	_, err = db.Exec(ctx, `DELETE FROM tenant_usage WHERE tenant = $1`, name)
-	return err
+	return n, nil
 }
 
 // countChange has every process throw away what it remembers. Transactions that change something wait here for each other,
 // so that a process which has seen a number has seen all changes before it. They are few, so they may notify from within, where
 // the notification comes if and only if the change does.
 func countChange(ctx context.Context, db *pg.Tx) error {
-	_, err := db.Exec(ctx, `WITH counted AS (UPDATE tenant_changes SET n = n + 1 RETURNING 1) SELECT pg_notify($1, '') FROM counted`, channel)
+	_, err := db.Exec(ctx, `WITH counted AS (UPDATE tenant_changes SET n = n + 1 RETURNING 1) SELECT pg_notify($1, $2) FROM counted`, channel, changed)
 	return err
 }
 

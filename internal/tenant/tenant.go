@@ -40,8 +40,15 @@ type Tenant struct {
 	Rate        auth.Rate        // of its calls; zero is the service's default
 	Quotas      map[string]int64 // that differ from the service's defaults; 0 is no limit
 	CreatedAt   time.Time
+	DeletedAt   time.Time        // since when it is being deleted; zero where it is not
+	Remaining   int64            // rows of one that is being deleted, up to maxRemaining of a table; only Service.GetTenant fills it in
 	Usage       map[string]int64 // of what the quotas count; only Service.GetTenant fills it in
 }
+
+// maxRemaining is how far the rows of a table are counted.
+const maxRemaining = 100_000
+
+func (t Tenant) isDeleted() bool { return !t.DeletedAt.IsZero() }
 
 // record is the tenant as principals carry it.
 func (t Tenant) record() auth.Tenant {
@@ -80,6 +87,10 @@ func (s *Service) checkScopes(k Key) error {
 
 func errNoTenant(name string) error {
 	return errs.New(errs.NotFound, "tenant: %.64q does not exist; create it with CreateTenant", name)
+}
+
+func errDeleted(name string) error {
+	return errs.New(errs.FailedPrecondition, "name: the tenant %q is being deleted", name)
 }
 
 func errNoKey(id string) error { return errs.New(errs.NotFound, "id: there is no API key %.64q", id) }

@@ -99,3 +99,25 @@ func change(ctx context.Context, tx *pg.Tx, worker, n int) error {
 	}
 	return nil
 }
+
+// A process that was stopped while it deleted a tenant does nothing to a later one of that name.
+func TestDeletionComesTooLate(t *testing.T) {
+	t.Parallel()
+	p := newProcess(t, pgtest.New(t), 4)
+	if _, err := p.CreateTenant(t.Context(), Tenant{Name: "acme"}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := p.owner.Exec(t.Context(), `INSERT INTO queues (tenant, name) VALUES ('acme', 'q')`); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := p.deleteSome(t.Context(), "acme"); err != nil {
+		t.Fatal(err)
+	}
+	got, err := p.GetTenant(t.Context(), "acme")
+	if n, _, err := selectUsage(t.Context(), p.system, "acme", "queues"); err != nil || n != 1 {
+		t.Errorf("%d queues are left, %v", n, err)
+	}
+	if err != nil || got.isDeleted() {
+		t.Errorf("%+v, %v", got, err)
+	}
+}

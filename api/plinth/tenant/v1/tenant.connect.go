@@ -61,7 +61,7 @@ const (
 
 // TenantServiceClient is a client for the plinth.tenant.v1.TenantService service.
 type TenantServiceClient interface {
-	// CreateTenant makes a tenant. Errors: `already_exists`; `invalid_argument` for an unknown quota.
+	// CreateTenant makes a tenant. Errors: `already_exists`, also while one of that name is being deleted; `invalid_argument` for an unknown quota.
 	CreateTenant(context.Context, *CreateTenantRequest) (*Tenant, error)
 	// GetTenant describes one tenant, with what it uses of its quotas. Errors: `not_found`.
 	GetTenant(context.Context, *GetTenantRequest) (*Tenant, error)
@@ -70,13 +70,17 @@ type TenantServiceClient interface {
 	ListTenants(context.Context, *ListTenantsRequest) (*ListTenantsResponse, error)
 	// UpdateTenant changes a tenant, everywhere within a second. A tenant that is disabled is refused with
 	// `permission_denied`, whatever its key; its messages stay, and are handled once it is enabled again. Errors:
-	// `not_found`; `failed_precondition` for disabling `default`; `invalid_argument` for an unknown quota.
+	// `not_found`; `failed_precondition` for disabling `default`, and for a tenant that is being deleted; `invalid_argument` for
+	// an unknown quota.
 	UpdateTenant(context.Context, *UpdateTenantRequest) (*Tenant, error)
-	// DeleteTenant removes a tenant with its API keys. Errors: `not_found`; `failed_precondition` for `default`, and while
-	// the tenant still has something that a quota counts, such as queues.
+	// DeleteTenant removes a tenant with its API keys, which are refused everywhere within a second. What is much goes in small
+	// steps after the answer; until all of it is gone, GetTenant shows the tenant with a `delete_time`, and its name is not free.
+	// Errors: `not_found`; `failed_precondition` for `default`, and while the tenant still has something that a quota counts,
+	// such as queues.
 	DeleteTenant(context.Context, *DeleteTenantRequest) (*DeleteTenantResponse, error)
 	// CreateApiKey makes an API key. The answer shows it once: only its digest is kept. Errors: `not_found` for an unknown
-	// tenant; `invalid_argument` for an unknown scope and for an expiry in the past.
+	// tenant; `failed_precondition` for one that is being deleted; `invalid_argument` for an unknown scope and for an expiry in
+	// the past.
 	CreateApiKey(context.Context, *CreateApiKeyRequest) (*CreateApiKeyResponse, error)
 	// GetApiKey describes one API key. Errors: `not_found`.
 	GetApiKey(context.Context, *GetApiKeyRequest) (*ApiKey, error)
@@ -259,7 +263,7 @@ func (c *tenantServiceClient) RevokeApiKey(ctx context.Context, req *RevokeApiKe
 
 // TenantServiceHandler is an implementation of the plinth.tenant.v1.TenantService service.
 type TenantServiceHandler interface {
-	// CreateTenant makes a tenant. Errors: `already_exists`; `invalid_argument` for an unknown quota.
+	// CreateTenant makes a tenant. Errors: `already_exists`, also while one of that name is being deleted; `invalid_argument` for an unknown quota.
 	CreateTenant(context.Context, *CreateTenantRequest) (*Tenant, error)
 	// GetTenant describes one tenant, with what it uses of its quotas. Errors: `not_found`.
 	GetTenant(context.Context, *GetTenantRequest) (*Tenant, error)
@@ -268,13 +272,17 @@ type TenantServiceHandler interface {
 	ListTenants(context.Context, *ListTenantsRequest) (*ListTenantsResponse, error)
 	// UpdateTenant changes a tenant, everywhere within a second. A tenant that is disabled is refused with
 	// `permission_denied`, whatever its key; its messages stay, and are handled once it is enabled again. Errors:
-	// `not_found`; `failed_precondition` for disabling `default`; `invalid_argument` for an unknown quota.
+	// `not_found`; `failed_precondition` for disabling `default`, and for a tenant that is being deleted; `invalid_argument` for
+	// an unknown quota.
 	UpdateTenant(context.Context, *UpdateTenantRequest) (*Tenant, error)
-	// DeleteTenant removes a tenant with its API keys. Errors: `not_found`; `failed_precondition` for `default`, and while
-	// the tenant still has something that a quota counts, such as queues.
+	// DeleteTenant removes a tenant with its API keys, which are refused everywhere within a second. What is much goes in small
+	// steps after the answer; until all of it is gone, GetTenant shows the tenant with a `delete_time`, and its name is not free.
+	// Errors: `not_found`; `failed_precondition` for `default`, and while the tenant still has something that a quota counts,
+	// such as queues.
 	DeleteTenant(context.Context, *DeleteTenantRequest) (*DeleteTenantResponse, error)
 	// CreateApiKey makes an API key. The answer shows it once: only its digest is kept. Errors: `not_found` for an unknown
-	// tenant; `invalid_argument` for an unknown scope and for an expiry in the past.
+	// tenant; `failed_precondition` for one that is being deleted; `invalid_argument` for an unknown scope and for an expiry in
+	// the past.
 	CreateApiKey(context.Context, *CreateApiKeyRequest) (*CreateApiKeyResponse, error)
 	// GetApiKey describes one API key. Errors: `not_found`.
 	GetApiKey(context.Context, *GetApiKeyRequest) (*ApiKey, error)

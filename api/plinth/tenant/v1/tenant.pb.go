@@ -43,7 +43,11 @@ type Tenant struct {
 	// Quotas that differ from the service's defaults: `queues`, `waiting_messages` and `messages_per_second`. 0 is no limit.
 	Quotas map[string]int64 `protobuf:"bytes,6,rep,name=quotas,proto3" json:"quotas,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`
 	// What it has of what its quotas count. GetTenant alone has it.
-	Usage         map[string]int64 `protobuf:"bytes,7,rep,name=usage,proto3" json:"usage,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`
+	Usage map[string]int64 `protobuf:"bytes,7,rep,name=usage,proto3" json:"usage,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`
+	// When its deletion began; not set where it is not being deleted.
+	DeleteTime *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=delete_time,json=deleteTime,proto3" json:"delete_time,omitempty"`
+	// Rows that its deletion has yet to remove, each table counted up to 100,000. GetTenant alone has it.
+	RemainingRows int64 `protobuf:"varint,9,opt,name=remaining_rows,json=remainingRows,proto3" json:"remaining_rows,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -125,6 +129,20 @@ func (x *Tenant) GetUsage() map[string]int64 {
 		return x.Usage
 	}
 	return nil
+}
+
+func (x *Tenant) GetDeleteTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.DeleteTime
+	}
+	return nil
+}
+
+func (x *Tenant) GetRemainingRows() int64 {
+	if x != nil {
+		return x.RemainingRows
+	}
+	return 0
 }
 
 // CreateTenantRequest makes a tenant.
@@ -1051,7 +1069,7 @@ var File_plinth_tenant_v1_tenant_proto protoreflect.FileDescriptor
 
 const file_plinth_tenant_v1_tenant_proto_rawDesc = "" +
 	"\n" +
-	"\x1dplinth/tenant/v1/tenant.proto\x12\x10plinth.tenant.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x19plinth/auth/v1/auth.proto\"\xa5\x03\n" +
+	"\x1dplinth/tenant/v1/tenant.proto\x12\x10plinth.tenant.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x19plinth/auth/v1/auth.proto\"\x89\x04\n" +
 	"\x06Tenant\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12!\n" +
 	"\fdisplay_name\x18\x02 \x01(\tR\vdisplayName\x12;\n" +
@@ -1061,7 +1079,10 @@ const file_plinth_tenant_v1_tenant_proto_rawDesc = "" +
 	"\n" +
 	"rate_limit\x18\x05 \x01(\tR\trateLimit\x12<\n" +
 	"\x06quotas\x18\x06 \x03(\v2$.plinth.tenant.v1.Tenant.QuotasEntryR\x06quotas\x129\n" +
-	"\x05usage\x18\a \x03(\v2#.plinth.tenant.v1.Tenant.UsageEntryR\x05usage\x1a9\n" +
+	"\x05usage\x18\a \x03(\v2#.plinth.tenant.v1.Tenant.UsageEntryR\x05usage\x12;\n" +
+	"\vdelete_time\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"deleteTime\x12%\n" +
+	"\x0eremaining_rows\x18\t \x01(\x03R\rremainingRows\x1a9\n" +
 	"\vQuotasEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\x03R\x05value:\x028\x01\x1a8\n" +
@@ -1203,41 +1224,42 @@ var file_plinth_tenant_v1_tenant_proto_depIdxs = []int32{
 	19, // 0: plinth.tenant.v1.Tenant.create_time:type_name -> google.protobuf.Timestamp
 	15, // 1: plinth.tenant.v1.Tenant.quotas:type_name -> plinth.tenant.v1.Tenant.QuotasEntry
 	16, // 2: plinth.tenant.v1.Tenant.usage:type_name -> plinth.tenant.v1.Tenant.UsageEntry
-	17, // 3: plinth.tenant.v1.CreateTenantRequest.quotas:type_name -> plinth.tenant.v1.CreateTenantRequest.QuotasEntry
-	0,  // 4: plinth.tenant.v1.ListTenantsResponse.tenants:type_name -> plinth.tenant.v1.Tenant
-	18, // 5: plinth.tenant.v1.UpdateTenantRequest.quotas:type_name -> plinth.tenant.v1.UpdateTenantRequest.QuotasEntry
-	20, // 6: plinth.tenant.v1.UpdateTenantRequest.update_mask:type_name -> google.protobuf.FieldMask
-	19, // 7: plinth.tenant.v1.ApiKey.create_time:type_name -> google.protobuf.Timestamp
-	19, // 8: plinth.tenant.v1.ApiKey.expire_time:type_name -> google.protobuf.Timestamp
-	19, // 9: plinth.tenant.v1.ApiKey.revoke_time:type_name -> google.protobuf.Timestamp
-	19, // 10: plinth.tenant.v1.ApiKey.last_used_time:type_name -> google.protobuf.Timestamp
-	19, // 11: plinth.tenant.v1.CreateApiKeyRequest.expire_time:type_name -> google.protobuf.Timestamp
-	21, // 12: plinth.tenant.v1.CreateApiKeyRequest.expires_in:type_name -> google.protobuf.Duration
-	8,  // 13: plinth.tenant.v1.CreateApiKeyResponse.api_key:type_name -> plinth.tenant.v1.ApiKey
-	8,  // 14: plinth.tenant.v1.ListApiKeysResponse.api_keys:type_name -> plinth.tenant.v1.ApiKey
-	1,  // 15: plinth.tenant.v1.TenantService.CreateTenant:input_type -> plinth.tenant.v1.CreateTenantRequest
-	2,  // 16: plinth.tenant.v1.TenantService.GetTenant:input_type -> plinth.tenant.v1.GetTenantRequest
-	3,  // 17: plinth.tenant.v1.TenantService.ListTenants:input_type -> plinth.tenant.v1.ListTenantsRequest
-	5,  // 18: plinth.tenant.v1.TenantService.UpdateTenant:input_type -> plinth.tenant.v1.UpdateTenantRequest
-	6,  // 19: plinth.tenant.v1.TenantService.DeleteTenant:input_type -> plinth.tenant.v1.DeleteTenantRequest
-	9,  // 20: plinth.tenant.v1.TenantService.CreateApiKey:input_type -> plinth.tenant.v1.CreateApiKeyRequest
-	11, // 21: plinth.tenant.v1.TenantService.GetApiKey:input_type -> plinth.tenant.v1.GetApiKeyRequest
-	12, // 22: plinth.tenant.v1.TenantService.ListApiKeys:input_type -> plinth.tenant.v1.ListApiKeysRequest
-	14, // 23: plinth.tenant.v1.TenantService.RevokeApiKey:input_type -> plinth.tenant.v1.RevokeApiKeyRequest
-	0,  // 24: plinth.tenant.v1.TenantService.CreateTenant:output_type -> plinth.tenant.v1.Tenant
-	0,  // 25: plinth.tenant.v1.TenantService.GetTenant:output_type -> plinth.tenant.v1.Tenant
-	4,  // 26: plinth.tenant.v1.TenantService.ListTenants:output_type -> plinth.tenant.v1.ListTenantsResponse
-	0,  // 27: plinth.tenant.v1.TenantService.UpdateTenant:output_type -> plinth.tenant.v1.Tenant
-	7,  // 28: plinth.tenant.v1.TenantService.DeleteTenant:output_type -> plinth.tenant.v1.DeleteTenantResponse
-	10, // 29: plinth.tenant.v1.TenantService.CreateApiKey:output_type -> plinth.tenant.v1.CreateApiKeyResponse
-	8,  // 30: plinth.tenant.v1.TenantService.GetApiKey:output_type -> plinth.tenant.v1.ApiKey
-	13, // 31: plinth.tenant.v1.TenantService.ListApiKeys:output_type -> plinth.tenant.v1.ListApiKeysResponse
-	8,  // 32: plinth.tenant.v1.TenantService.RevokeApiKey:output_type -> plinth.tenant.v1.ApiKey
-	24, // [24:33] is the sub-list for method output_type
-	15, // [15:24] is the sub-list for method input_type
-	15, // [15:15] is the sub-list for extension type_name
-	15, // [15:15] is the sub-list for extension extendee
-	0,  // [0:15] is the sub-list for field type_name
+	19, // 3: plinth.tenant.v1.Tenant.delete_time:type_name -> google.protobuf.Timestamp
+	17, // 4: plinth.tenant.v1.CreateTenantRequest.quotas:type_name -> plinth.tenant.v1.CreateTenantRequest.QuotasEntry
+	0,  // 5: plinth.tenant.v1.ListTenantsResponse.tenants:type_name -> plinth.tenant.v1.Tenant
+	18, // 6: plinth.tenant.v1.UpdateTenantRequest.quotas:type_name -> plinth.tenant.v1.UpdateTenantRequest.QuotasEntry
+	20, // 7: plinth.tenant.v1.UpdateTenantRequest.update_mask:type_name -> google.protobuf.FieldMask
+	19, // 8: plinth.tenant.v1.ApiKey.create_time:type_name -> google.protobuf.Timestamp
+	19, // 9: plinth.tenant.v1.ApiKey.expire_time:type_name -> google.protobuf.Timestamp
+	19, // 10: plinth.tenant.v1.ApiKey.revoke_time:type_name -> google.protobuf.Timestamp
+	19, // 11: plinth.tenant.v1.ApiKey.last_used_time:type_name -> google.protobuf.Timestamp
+	19, // 12: plinth.tenant.v1.CreateApiKeyRequest.expire_time:type_name -> google.protobuf.Timestamp
+	21, // 13: plinth.tenant.v1.CreateApiKeyRequest.expires_in:type_name -> google.protobuf.Duration
+	8,  // 14: plinth.tenant.v1.CreateApiKeyResponse.api_key:type_name -> plinth.tenant.v1.ApiKey
+	8,  // 15: plinth.tenant.v1.ListApiKeysResponse.api_keys:type_name -> plinth.tenant.v1.ApiKey
+	1,  // 16: plinth.tenant.v1.TenantService.CreateTenant:input_type -> plinth.tenant.v1.CreateTenantRequest
+	2,  // 17: plinth.tenant.v1.TenantService.GetTenant:input_type -> plinth.tenant.v1.GetTenantRequest
+	3,  // 18: plinth.tenant.v1.TenantService.ListTenants:input_type -> plinth.tenant.v1.ListTenantsRequest
+	5,  // 19: plinth.tenant.v1.TenantService.UpdateTenant:input_type -> plinth.tenant.v1.UpdateTenantRequest
+	6,  // 20: plinth.tenant.v1.TenantService.DeleteTenant:input_type -> plinth.tenant.v1.DeleteTenantRequest
+	9,  // 21: plinth.tenant.v1.TenantService.CreateApiKey:input_type -> plinth.tenant.v1.CreateApiKeyRequest
+	11, // 22: plinth.tenant.v1.TenantService.GetApiKey:input_type -> plinth.tenant.v1.GetApiKeyRequest
+	12, // 23: plinth.tenant.v1.TenantService.ListApiKeys:input_type -> plinth.tenant.v1.ListApiKeysRequest
+	14, // 24: plinth.tenant.v1.TenantService.RevokeApiKey:input_type -> plinth.tenant.v1.RevokeApiKeyRequest
+	0,  // 25: plinth.tenant.v1.TenantService.CreateTenant:output_type -> plinth.tenant.v1.Tenant
+	0,  // 26: plinth.tenant.v1.TenantService.GetTenant:output_type -> plinth.tenant.v1.Tenant
+	4,  // 27: plinth.tenant.v1.TenantService.ListTenants:output_type -> plinth.tenant.v1.ListTenantsResponse
+	0,  // 28: plinth.tenant.v1.TenantService.UpdateTenant:output_type -> plinth.tenant.v1.Tenant
+	7,  // 29: plinth.tenant.v1.TenantService.DeleteTenant:output_type -> plinth.tenant.v1.DeleteTenantResponse
+	10, // 30: plinth.tenant.v1.TenantService.CreateApiKey:output_type -> plinth.tenant.v1.CreateApiKeyResponse
+	8,  // 31: plinth.tenant.v1.TenantService.GetApiKey:output_type -> plinth.tenant.v1.ApiKey
+	13, // 32: plinth.tenant.v1.TenantService.ListApiKeys:output_type -> plinth.tenant.v1.ListApiKeysResponse
+	8,  // 33: plinth.tenant.v1.TenantService.RevokeApiKey:output_type -> plinth.tenant.v1.ApiKey
+	25, // [25:34] is the sub-list for method output_type
+	16, // [16:25] is the sub-list for method input_type
+	16, // [16:16] is the sub-list for extension type_name
+	16, // [16:16] is the sub-list for extension extendee
+	0,  // [0:16] is the sub-list for field type_name
 }
 
 func init() { file_plinth_tenant_v1_tenant_proto_init() }

@@ -65,6 +65,20 @@ export declare type Tenant = Message<"plinth.tenant.v1.Tenant"> & {
    * @generated from field: map<string, int64> usage = 7;
    */
   usage: { [key: string]: bigint };
+
+  /**
+   * When its deletion began; not set where it is not being deleted.
+   *
+   * @generated from field: google.protobuf.Timestamp delete_time = 8;
+   */
+  deleteTime?: Timestamp | undefined;
+
+  /**
+   * Rows that its deletion has yet to remove, each table counted up to 100,000. GetTenant alone has it.
+   *
+   * @generated from field: int64 remaining_rows = 9;
+   */
+  remainingRows: bigint;
 };
 
 /**
@@ -562,7 +576,7 @@ export declare const RevokeApiKeyRequestSchema: GenMessage<RevokeApiKeyRequest>;
  */
 export declare const TenantService: GenService<{
   /**
-   * CreateTenant makes a tenant. Errors: `already_exists`; `invalid_argument` for an unknown quota.
+   * CreateTenant makes a tenant. Errors: `already_exists`, also while one of that name is being deleted; `invalid_argument` for an unknown quota.
    *
    * @generated from rpc plinth.tenant.v1.TenantService.CreateTenant
    */
@@ -595,7 +609,8 @@ export declare const TenantService: GenService<{
   /**
    * UpdateTenant changes a tenant, everywhere within a second. A tenant that is disabled is refused with
    * `permission_denied`, whatever its key; its messages stay, and are handled once it is enabled again. Errors:
-   * `not_found`; `failed_precondition` for disabling `default`; `invalid_argument` for an unknown quota.
+   * `not_found`; `failed_precondition` for disabling `default`, and for a tenant that is being deleted; `invalid_argument` for
+   * an unknown quota.
    *
    * @generated from rpc plinth.tenant.v1.TenantService.UpdateTenant
    */
@@ -605,8 +620,10 @@ export declare const TenantService: GenService<{
     output: typeof TenantSchema;
   },
   /**
-   * DeleteTenant removes a tenant with its API keys. Errors: `not_found`; `failed_precondition` for `default`, and while
-   * the tenant still has something that a quota counts, such as queues.
+   * DeleteTenant removes a tenant with its API keys, which are refused everywhere within a second. What is much goes in small
+   * steps after the answer; until all of it is gone, GetTenant shows the tenant with a `delete_time`, and its name is not free.
+   * Errors: `not_found`; `failed_precondition` for `default`, and while the tenant still has something that a quota counts,
+   * such as queues.
    *
    * @generated from rpc plinth.tenant.v1.TenantService.DeleteTenant
    */
@@ -617,7 +634,8 @@ export declare const TenantService: GenService<{
   },
   /**
    * CreateApiKey makes an API key. The answer shows it once: only its digest is kept. Errors: `not_found` for an unknown
-   * tenant; `invalid_argument` for an unknown scope and for an expiry in the past.
+   * tenant; `failed_precondition` for one that is being deleted; `invalid_argument` for an unknown scope and for an expiry in
+   * the past.
    *
    * @generated from rpc plinth.tenant.v1.TenantService.CreateApiKey
    */

@@ -1,0 +1,198 @@
+package message_test
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	"plinth/internal/auth"
+	"plinth/internal/broker"
+	"plinth/internal/errs"
+	"plinth/internal/message"
+	"plinth/internal/pg"
+	"plinth/internal/pg/pgtest"
+)
+
+// full creates a queue in which much waits, with dead letters and keys, and has no statement delete more than 1,000 rows of them.
+func (f fixture) full(t *testing.T, s string, n int) message.QueueName {
+	t.Helper()
+	q := f.queue(t, s)
+	f.exec(t, `INSERT INTO message_waiting (tenant, id, queue, due_at, body)
+		SELECT 'default', gen_random_uuid(), $1, now() + interval '1 hour', 'x' FROM generate_series(1, $2) i`, s, n)
+	f.letters(t, q, n/10)
+	f.exec(t, `INSERT INTO message_keys SELECT 'default', $1, i, gen_random_uuid(), now() FROM generate_series(1, $2::int) i`, s, n/10)
+	f.schema(t, `
+		CREATE FUNCTION bounded() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+			IF (SELECT count(*) > 1000 FROM gone) THEN RAISE 'too many rows'; END IF;
+			RETURN NULL;
+		END $$;
+		CREATE TRIGGER bounded AFTER DELETE ON message_waiting REFERENCING OLD TABLE AS gone FOR EACH STATEMENT EXECUTE FUNCTION bounded();
+		CREATE TRIGGER bounded AFTER DELETE ON dead_letters REFERENCING OLD TABLE AS gone FOR EACH STATEMENT EXECUTE FUNCTION bounded();
+		CREATE TRIGGER bounded AFTER DELETE ON message_keys REFERENCING OLD TABLE AS gone FOR EACH STATEMENT EXECUTE FUNCTION bounded();`)
+	return q
+}
+
+// beside counts what stands beside the row of a queue.
+func (f fixture) beside(t *testing.T, q message.QueueName) int {
+	t.Helper()
+	return f.count(t, `SELECT (SELECT count(*) FROM message_waiting WHERE queue = $1) + (SELECT count(*) FROM dead_letters WHERE queue = $1)
+		+ (SELECT count(*) FROM message_keys WHERE destination = $1)`, q.String())
+}
+
+// A large queue is gone at once, and what stood beside it goes in small steps, however often a process ends among them. Until
+// then its name is not free, and nothing of it is seen.
+func TestDeleteLargeQueue(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t, false)
+	q := f.full(t, "large", 50_000)
+	receipt, err := f.Publish(within(t), message.Publication{To: message.ToQueue(q), Delay: time.Minute})
+	if err != nil {
+		t.Fatal(err)
+	}
+	id := receipt.ID
+	letter := f.letters(t, q, 1)[0]
+	op, _ := f.redrive(t, q, all, 1)
+
+	// The first process ends in its first steps: one of the rows that it comes to is held.
+	tx, err := pgtest.Owner(t, f.url).Begin(within(t))
+	if err == nil {
+		_, err = tx.Exec(within(t), `SELECT FROM message_waiting WHERE id = $1::text::uuid FOR UPDATE`, id)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, kill := context.WithTimeout(within(t), 3*time.Second)
+	defer kill()
+	if err := f.DeleteQueue(ctx, q); err != nil && !errs.Is(err, errs.DeadlineExceeded) && !errs.Is(err, errs.Unavailable) {
+		t.Fatal(err)
+	}
+	if err := tx.Rollback(within(t)); err != nil {
+		t.Fatal(err)
+	}
+	if n := f.beside(t, q); n == 0 {
+		t.Fatal("nothing is left for the others")
+	}
+	for what, err := range map[string]error{
+		"GetQueue":      second(f.GetQueue(within(t), q)),
+		"DeleteQueue":   f.DeleteQueue(within(t), q),
+		"GetMessage":    second(f.GetMessage(within(t), id)),
+		"CancelMessage": f.CancelMessage(within(t), id),
+		"GetDeadLetter": second(f.GetDeadLetter(within(t), letter)),
+	} {
+		if !errs.Is(err, errs.NotFound) {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	if _, err := f.CreateQueue(within(t), q, message.Policy{}); !errs.Is(err, errs.Unavailable) {
+		t.Errorf("another one of that name: %v", err)
+	}
+	// A redrive that runs puts nothing back.
+	f.exec(t, `UPDATE dead_letter_operations SET next_due_at = NULL`)
+	f.work(t)
+	if done := f.operation(t, op.ID); done.State != message.Done || done.Skipped != done.Total || done.Total < 5000 {
+		t.Errorf("the redrive is %+v", done)
+	}
+
+	f.exec(t, `UPDATE queue_intents SET due_at = now()`) // As if its lease were over.
+	other := f.process(t, message.Limits{})
+	run(t, other.Relay)
+	eventually(t, "nothing is left", func() bool { return f.beside(t, q) == 0 })
+	eventually(t, "the name is free", func() bool {
+		_, err := f.CreateQueue(within(t), q, message.Policy{})
+		return err == nil
+	})
+	f.holds(t, q, 0, 0)
+}
+
+// A process that was stopped while it deleted a queue does nothing to a later one of that name.
+func TestDeleteComesTooLate(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t, false)
+	q := f.queue(t, "orders")
+	f.letters(t, q, 3)
+	if done, err := f.ClearLate(within(t), q); !done || err != nil {
+		t.Errorf("%v, %v", done, err)
+	}
+	f.holds(t, q, 3, 0)
+}
+
+// What a tenant's quota counts is what is left while a queue goes.
+func TestUsageOfAQueueThatGoes(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t, false)
+	q := f.full(t, "large", 3000)
+	run(t, f.Relay)
+	if err := f.DeleteQueue(within(t), q); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "nothing is used", func() bool {
+		return f.count(t, `SELECT sum(n) FROM (SELECT tenant, n FROM tenant_usage UNION ALL SELECT tenant, n FROM tenant_usage_deltas) AS u
+			WHERE tenant = $1`, auth.DefaultTenant) == 0
+	})
+}
+
+// What a deleted tenant has on the broker is gone before RemoveTenant is done, whoever began to remove it.
+func TestRemoveTenant(t *testing.T) {
+	t.Parallel()
+	f, b := withWatched(t)
+	acme := as(t, "acme")
+	for _, queue := range []string{"a", "b", "c"} {
+		f.queueAs(t, "acme", queue, message.Policy{})
+	}
+	kept := f.queue(t, "a")
+	b.fail = errBrokerAway
+	if err := f.DeleteQueue(acme, name(t, "a")); !errs.Is(err, errs.Unavailable) {
+		t.Fatal(err)
+	}
+	if done, err := f.RemoveTenant(acme); done || !errs.Is(err, errs.Unavailable) {
+		t.Errorf("while the broker is away: %v, %v", done, err)
+	}
+	b.fail = nil
+	if done, err := f.RemoveTenant(acme); done || err != nil {
+		t.Errorf("while a queue is left to somebody else: %v, %v", done, err)
+	}
+	f.exec(t, `UPDATE queue_intents SET due_at = now()`)
+	run(t, f.Relay)
+	eventually(t, "all is removed", func() bool { done, err := f.RemoveTenant(acme); return done && err == nil })
+	for _, queue := range []string{"a", "b", "c"} {
+		if f.reaches(t, broker.Address{Queue: "acme." + queue}) {
+			t.Errorf("the broker has the queue %s", queue)
+		}
+	}
+	if _, err := f.GetQueue(within(t), kept); err != nil || !f.reaches(t, onBroker("a")) {
+		t.Errorf("another tenant's: %v", err)
+	}
+}
+
+// A tenant's own quota holds for what the service does for it, too.
+func TestQuotaOfWhatTheServiceDoes(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t, false)
+	f.Service = f.process(t, message.Limits{Queues: 1, Waiting: 1})
+	f.exec(t, `INSERT INTO tenant_usage (tenant, resource, quota) VALUES ('acme', 'waiting_messages', 3), ('acme', 'queues', 2)`)
+	publish := func(tenant string) error {
+		return f.db.InTx(as(t, tenant), func(tx *pg.Tx) error {
+			_, err := f.PublishTx(as(t, tenant), tx, message.Publication{To: message.ToQueue(name(t, "q"))})
+			return err
+		})
+	}
+	for tenant, most := range map[string]int{"acme": 3, "other": 1} {
+		f.queueAs(t, tenant, "q", message.Policy{})
+		for range most {
+			if err := publish(tenant); err != nil {
+				t.Errorf("%s: %v", tenant, err)
+			}
+		}
+		if err := publish(tenant); !errs.Is(err, errs.ResourceExhausted) {
+			t.Errorf("%s, above its quota: %v", tenant, err)
+		}
+	}
+	if err := f.EnsureQueue(as(t, "acme"), name(t, "second")); err != nil {
+		t.Error(err)
+	}
+	if err := f.EnsureQueue(as(t, "acme"), name(t, "third")); !errs.Is(err, errs.ResourceExhausted) {
+		t.Errorf("a queue above the quota: %v", err)
+	}
+}
+
+func second[T any](_ T, err error) error { return err }

@@ -1,0 +1,146 @@
+package tenant
+
+import (
+	"context"
+	"strings"
+	"time"
+
+	"go.uber.org/zap"
+
+	"plinth/internal/auth"
+	"plinth/internal/errs"
+	"plinth/internal/pg"
+)
+
+const (
+	deleting = "deleting" // the payload of notifications that tenants are to be deleted
+
+	deleteBatch = 1000        // rows in one statement
+	deleteFor   = time.Second // of one go at a tenant; then others have their turn
+	deletePoll  = 5 * time.Second
+	// deleteLease is how long who goes on with a deletion has for it before another process does; deleteLimit ends a go within it.
+	deleteLease = 15 * time.Second
+	deleteLimit = 10 * time.Second
+	deleteAgain = time.Second // until a domain is asked again that is not done
+	deleteRetry = 5 * time.Second
+)
+
+// Deletion removes what a domain has of a tenant that is being deleted outside of the tables, such as objects, or queues on the
+// broker. ctx acts for the tenant. It does a part of it, within seconds, and is called until it reports that it is done. It may
+// be called again after that, and in several processes.
+type Deletion func(ctx context.Context) (done bool, err error)
+
+// OnDelete adds what the deletion of a tenant means for a domain: all of that comes before the rows go, which need no one to
+// remove them. It comes before Run and the first call.
+func (s *Service) OnDelete(d Deletion) { s.deletions = append(s.deletions, d) }
+
+// DeleteTenant deletes a tenant with its keys and all that is left of it, such as records of what was done. Its keys are refused
+// at once. What is much goes in small steps; until all of it is gone, GetTenant shows the tenant, and its name is not free.
+// Deleting it once more changes nothing. Errors: NotFound; FailedPrecondition for the default tenant, and for one that still has
+// something that a quota counts.
+func (s *Service) DeleteTenant(ctx context.Context, name string) error {
+	if name == auth.DefaultTenant {
+		return errs.New(errs.FailedPrecondition, "name: the tenant %q is always there", name)
+	}
+	if checkName(name) != nil {
+		return errNoTenant(name)
+	}
+	begun := false
+	err := s.change(ctx, func(tx *pg.Tx) error {
+		t, err := lockTenant(ctx, tx, name)
+		if err != nil || t.isDeleted() {
+			return err
+		}
+		left, err := s.left(ctx, tx, name)
+		if err != nil {
+			return err
+		}
+		if len(left) > 0 {
+			return errs.New(errs.FailedPrecondition, "name: the tenant still has %s; delete them first", strings.Join(left, " and "))
+		}
+		begun = true
+		return markDeleted(ctx, tx, name, deleteLease)
+	})
+	if err != nil || !begun {
+		return err
+	}
+	// It is decided, whatever becomes of the caller.
+	return s.goOn(context.WithoutCancel(ctx), name)
+}
+
+// newDeleting returns what goes on with deletions that the processes which began them did not finish.
+func (s *Service) newDeleting(n *pg.Notifier) *pg.Due {
+	return n.NewDue(pg.DueConfig{
+		What: "deletions of tenants", Channel: channel, Payload: deleting, Poll: deletePoll, Lanes: 1, Log: s.log,
+		Late: func(ctx context.Context) (time.Duration, error) { return selectDeletionsLate(ctx, s.system) },
+		Work: func(ctx context.Context, _ func()) (time.Duration, error) {
+			name, claimed, err := claimDeletion(ctx, s.system, deleteLease)
+			if err != nil {
+				return 0, err
+			}
+			if claimed {
+				return 0, s.goOn(context.WithoutCancel(ctx), name)
+			}
+			late, err := selectDeletionsLate(ctx, s.system)
+			return max(-late, deleteAgain), err
+		},
+	})
+}
+
+// goOn takes the deletion of a tenant a part further, and has somebody go on where that was not all. A fault is logged, and
+// tried again.
+func (s *Service) goOn(ctx context.Context, name string) error {
+	acting, cancel := context.WithTimeout(ctx, deleteLimit)
+	defer cancel()
+	next, err := s.deleteSome(acting, name)
+	if err != nil {
+		next = deleteRetry
+		s.log.Warn("the deletion of a tenant does not go on, trying again", zap.String("tenant", name), zap.Duration("retry_in_ms", next), zap.Error(err))
+	}
+	if next < 0 {
+		return nil
+	}
+	if err := postponeDeletion(ctx, s.system, name, next); err != nil {
+		return err
+	}
+	s.notifier.Notify(channel, deleting)
+	return nil
+}
+
+// deleteSome does a part of a deletion. next is when to go on; it is negative when all is gone.
+func (s *Service) deleteSome(ctx context.Context, name string) (next time.Duration, err error) {
+	for _, d := range s.deletions {
+		if done, err := d(auth.AsService(ctx, name)); err != nil || !done {
+			return deleteAgain, err
+		}
+	}
+	tables, err := selectTables(ctx, s.system)
+	if err != nil {
+		return 0, err
+	}
+	end := time.Now().Add(deleteFor)
+	for _, table := range tables {
+		for more := true; more; {
+			if time.Now().After(end) {
+				return 0, nil
+			}
+			if more, err = s.deleteStep(ctx, name, table); err != nil {
+				return 0, err
+			}
+		}
+	}
+	return -1, s.change(ctx, func(tx *pg.Tx) error { return deleteTenant(ctx, tx, name) })
+}
+
+// deleteStep deletes some rows of a tenant. It does nothing where all is gone, even if there is a new tenant of that name.
+func (s *Service) deleteStep(ctx context.Context, name, table string) (more bool, err error) {
+	err = s.system.InTx(ctx, func(tx *pg.Tx) error {
+		mine, err := keepDeletion(ctx, tx, name)
+		if err != nil || !mine {
+			return err
+		}
+		more, err = deleteRows(ctx, tx, name, table, deleteBatch)
+		return err
+	})
+	return more, err
+}
