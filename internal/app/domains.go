@@ -9,6 +9,7 @@ import (
 	messagev1 "plinth/api/plinth/message/v1"
 	tenantv1 "plinth/api/plinth/tenant/v1"
 	"plinth/internal/message"
+	"plinth/internal/pg"
 	"plinth/internal/rpc"
 	"plinth/internal/sample"
 	"plinth/internal/tenant"
@@ -21,6 +22,7 @@ type domain struct {
 	service  service           // its RPCs, and their REST routes
 	quotas   []*tenant.Quota   // of what its tables hold for tenants
 	handlers []message.Handler // of queues
+	jobs     []pg.Periodic     // that one worker does once in an interval
 	checks   []check           // of backends that it alone stands on
 
 	// What runs until its context ends. A part that returns an error ends the process.
@@ -55,6 +57,7 @@ func (a *App) buildDomains() []domain {
 				return messagev1.NewMessageServiceHandler(message.NewRPC(a.messages, a.cfg.Process.ShutdownTimeout/4), o...)
 			},
 			quotas: a.messages.Quotas(),
+			jobs:   a.messages.Jobs(),
 			checks: a.brokerChecks(),
 			run:    a.messages.Run,
 			serve:  a.messages.Relay,
