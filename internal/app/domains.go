@@ -9,6 +9,7 @@ import (
 	messagev1 "plinth/api/plinth/message/v1"
 	tenantv1 "plinth/api/plinth/tenant/v1"
 	"plinth/internal/message"
+	"plinth/internal/pg"
 	"plinth/internal/rpc"
 	"plinth/internal/sample"
 	"plinth/internal/tenant"
@@ -22,6 +23,7 @@ type domain struct {
 	quotas   []*tenant.Quota   // of what its tables hold for tenants
 	remove   tenant.Deletion   // of what it has of a tenant outside of its tables
 	handlers []message.Handler // of queues
+	jobs     []pg.Periodic     // that one worker does once in an interval
 	checks   []check           // of backends that it alone stands on
 
 	// What runs until its context ends. A part that returns an error ends the process.
@@ -57,6 +59,7 @@ func (a *App) buildDomains() []domain {
 			},
 			quotas: a.messages.Quotas(),
 			remove: a.messages.RemoveTenant,
+			jobs:   a.messages.Jobs(),
 			checks: a.brokerChecks(),
 			run:    a.messages.Run,
 			serve:  a.messages.Relay,

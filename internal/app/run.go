@@ -97,8 +97,12 @@ func (a *App) work(ctx context.Context) error {
 	works := a.cfg.Role == Worker || a.cfg.Process.WorkerInline
 	for _, d := range a.domains {
 		start(group, ctx, d.serve)
-		if works {
-			start(group, ctx, d.work)
+		if !works {
+			continue
+		}
+		start(group, ctx, d.work)
+		for _, job := range d.jobs {
+			group.Go(func() error { a.db.work.System().Periodically(ctx, job); return nil })
 		}
 	}
 	if works {

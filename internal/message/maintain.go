@@ -6,24 +6,18 @@ import (
 	"fmt"
 	"time"
 
-	"golang.org/x/sync/errgroup"
-
 	"plinth/internal/pg"
 )
 
 // sweepInterval is how often what is over is removed, by one of the workers.
 const sweepInterval = time.Minute
 
-// Work works at redrives and purges, and removes what has been kept long enough, until ctx ends. Workers share the
-// former, and one of them does the latter.
-func (s *Service) Work(ctx context.Context) error {
-	group, ctx := errgroup.WithContext(ctx)
-	group.Go(func() error { return s.operations.Run(ctx) })
-	group.Go(func() error {
-		s.system.Periodically(ctx, pg.Periodic{Name: "message sweep", Interval: sweepInterval, Work: s.sweep, Log: s.log})
-		return nil
-	})
-	return group.Wait()
+// Work works at redrives and purges until ctx ends. Workers share them.
+func (s *Service) Work(ctx context.Context) error { return s.operations.Run(ctx) }
+
+// Jobs are what one of the workers does once in a while: it removes what has been kept long enough.
+func (s *Service) Jobs() []pg.Periodic {
+	return []pg.Periodic{{Name: "message sweep", Interval: sweepInterval, Work: s.sweep, Log: s.log}}
 }
 
 // sweep removes all that has been kept long enough, in small transactions.

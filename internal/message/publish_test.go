@@ -67,17 +67,17 @@ func TestPublishRefuses(t *testing.T) {
 		many[uuid.NewString()] = strings.Repeat("x", 1000)
 	}
 	for want, p := range map[string]message.Publication{
-		"delay: ":           {Delay: message.MaxDelay + 1},
-		"delay: 0":          {Delay: -1},
-		"deliver_time: up":    {DeliverAt: time.Now().Add(message.MaxDelay + time.Minute)},
-		"deliver_time: only":  {DeliverAt: time.Now().Add(time.Minute), Delay: time.Second},
-		"idempotency_key: ": {IdempotencyKey: strings.Repeat("x", 256)},
-		"idempotency_key:":  {IdempotencyKey: "a\x00"},
-		"idempotency_key":   {IdempotencyKey: "\xff"},
-		"attributes: \"\\":  {Attributes: map[string]string{"\xff": "a"}},
-		"attributes: \"a\"": {Attributes: map[string]string{"a": "\xff"}},
-		"attributes: \"xx":  {Attributes: map[string]string{strings.Repeat("x", 256): ""}},
-		"attributes: 1":     {Attributes: many},
+		"delay: ":            {Delay: message.MaxDelay + 1},
+		"delay: 0":           {Delay: -1},
+		"deliver_time: up":   {DeliverAt: time.Now().Add(message.MaxDelay + time.Minute)},
+		"deliver_time: only": {DeliverAt: time.Now().Add(time.Minute), Delay: time.Second},
+		"idempotency_key: ":  {IdempotencyKey: strings.Repeat("x", 256)},
+		"idempotency_key:":   {IdempotencyKey: "a\x00"},
+		"idempotency_key":    {IdempotencyKey: "\xff"},
+		"attributes: \"\\":   {Attributes: map[string]string{"\xff": "a"}},
+		"attributes: \"a\"":  {Attributes: map[string]string{"a": "\xff"}},
+		"attributes: \"xx":   {Attributes: map[string]string{strings.Repeat("x", 256): ""}},
+		"attributes: 1":      {Attributes: many},
 	} {
 		p.To = q
 		if _, err := f.Publish(within(t), p); !errs.Is(err, errs.InvalidArgument) || !strings.HasPrefix(err.Error(), want) {

@@ -6,13 +6,12 @@ import (
 
 	"go.uber.org/zap"
 
-	"plinth/internal/loop"
 	"plinth/internal/pg"
 	"plinth/internal/tenant"
 )
 
-// expiryEvery is how often notes that have expired are deleted.
-const expiryEvery = time.Minute
+// expiryInterval is how often notes that have expired are deleted.
+const expiryInterval = time.Minute
 
 // Service holds the rules of notes.
 type Service struct {
@@ -54,14 +53,9 @@ func New(c Config) *Service {
 // Quotas are those of this domain.
 func (s *Service) Quotas() []*tenant.Quota { return []*tenant.Quota{s.quota} }
 
-// Work deletes the notes that have expired, until ctx ends.
-func (s *Service) Work(ctx context.Context) error {
-	loop.Every(ctx, expiryEvery, func(ctx context.Context) {
-		if err := s.expire(ctx); err != nil && ctx.Err() == nil {
-			s.log.Warn("expired notes are not deleted, trying again later", zap.Error(err))
-		}
-	})
-	return nil
+// Jobs are what one of the workers does once in a while: it deletes the notes that have expired.
+func (s *Service) Jobs() []pg.Periodic {
+	return []pg.Periodic{{Name: "note expiry", Interval: expiryInterval, Work: s.expire, Log: s.log}}
 }
 
 // expire deletes the notes of all tenants that have expired, in small transactions.
