@@ -50,7 +50,8 @@ func (a *App) buildDomains() []domain {
 			service: func(o ...connect.HandlerOption) (string, http.Handler) {
 				return tenantv1.NewTenantServiceHandler(tenant.NewRPC(a.tenants), o...)
 			},
-			run: a.tenants.Run,
+			run:  a.tenants.Run,
+			work: a.tenants.Work,
 		},
 		{
 			name: "message",

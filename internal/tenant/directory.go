@@ -117,7 +117,7 @@ func (s *Service) named(ctx context.Context, names []string) (map[string]*Tenant
 func (s *Service) follow(ctx context.Context) error {
 	ticker := time.NewTicker(followEvery)
 	defer ticker.Stop()
-	away := false
+	failures := 0
 	for asked := time.Duration(0); ; {
 		select {
 		case <-ctx.Done():
@@ -125,16 +125,20 @@ func (s *Service) follow(ctx context.Context) error {
 		case <-s.heard:
 		case <-ticker.C:
 			now := s.elapsed()
-			if !away && now-asked < followIdle && now-time.Duration(s.called.Load()) > busyFor {
+			if failures == 0 && now-asked < followIdle && now-time.Duration(s.called.Load()) > busyFor {
 				continue
 			}
 		}
 		asked = s.elapsed()
 		err := s.ask(ctx)
-		if err != nil && !away && ctx.Err() == nil {
+		if err == nil {
+			failures = 0
+			continue
+		}
+		failures++
+		if failures == 2 && ctx.Err() == nil { // At the start, the schema may be a moment away.
 			s.log.Warn("changes of tenants and keys cannot be read; calls are refused while that lasts", zap.Error(err))
 		}
-		away = err != nil
 	}
 }
 

@@ -63,6 +63,7 @@ func (f fixture) run(t *testing.T) (stop func()) {
 	go func() {
 		var notifying sync.WaitGroup
 		notifying.Go(func() { f.notifier.Run(ctx) })
+		notifying.Go(func() { _ = f.Work(ctx) })
 		err := f.Run(ctx)
 		notifying.Wait()
 		ended <- err

@@ -82,7 +82,6 @@ func (s *Service) Register(quotas ...*Quota) { s.quotas = append(s.quotas, quota
 func (s *Service) Run(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return s.follow(ctx) })
-	group.Go(func() error { return s.deleting.Run(ctx) })
 	group.Go(func() error { s.writeUsed(ctx, usedEvery); return nil })
 	group.Go(func() error {
 		s.system.Periodically(ctx, pg.Periodic{Name: "tenant usage", Interval: foldEvery, Work: s.foldUsage, Log: s.log})
@@ -90,6 +89,9 @@ func (s *Service) Run(ctx context.Context) error {
 	})
 	return group.Wait()
 }
+
+// Work goes on with deletions of tenants until ctx ends. It is for workers, once the schema is there.
+func (s *Service) Work(ctx context.Context) error { return s.deleting.Run(ctx) }
 
 // CreateTenant makes a tenant, which has nothing: what calls that were on their way have left of one of that name, which was
 // deleted, goes now. Errors: AlreadyExists, also while one of that name is being deleted; InvalidArgument for a name that is none and an unknown quota.
