@@ -28,8 +28,13 @@ func TestOnRabbitMQ(t *testing.T) {
 
 // service is the service as clients see it.
 func service(t *testing.T, broker string) {
-	sys := startSystem(t, broker)
+	sys := startSystem(t, backends(t, broker))
 	t.Run("memory", func(t *testing.T) { consumeMemory(t, sys) })
+	clients(t, sys)
+}
+
+// clients are what clients do, all at the same time.
+func clients(t *testing.T, sys *system) {
 	for name, test := range map[string]func(*testing.T, *system){
 		"scripts": scripts, "rpc": everyRPC, "consume": consuming, "canceled": canceledCall, "poison": poisoned, "isolation": isolated,
 	} {

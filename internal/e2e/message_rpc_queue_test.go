@@ -176,7 +176,7 @@ func purgesQueues(t *testing.T, c *caller) {
 // A thousand queues are listed in pages, each once and in order.
 func TestPaging(t *testing.T) {
 	t.Parallel()
-	sys := startSystem(t, "postgres")
+	sys := startSystem(t, backends(t, "postgres"))
 	client := grpcClient(t, sys.url)
 	const total = 1000
 	var group errgroup.Group

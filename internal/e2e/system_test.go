@@ -28,10 +28,10 @@ type system struct {
 	url            string
 }
 
-// startSystem starts a system on backends of its own. It is ready, and it is stopped with the test.
-func startSystem(t *testing.T, broker string) *system {
+// startSystem starts a system. It is ready, and it is stopped with the test.
+func startSystem(t *testing.T, env map[string]string) *system {
 	t.Helper()
-	s := &system{env: with(backends(t, broker), map[string]string{
+	s := &system{env: with(env, map[string]string{
 		"CORS_ALLOWED_ORIGINS": "https://app.example.com", "MESSAGE_MAX_QUEUES": "3000",
 	})}
 	s.server, s.worker = start(t, "server", s.env), start(t, "worker", s.env)
