@@ -110,11 +110,9 @@ func withPort(host string, sentinel bool) (string, error) {
 	if sentinel {
 		port = sentinelPort
 	}
-	name := host
+	name := strings.TrimSuffix(strings.TrimPrefix(host, "["), "]")
 	if h, p, err := net.SplitHostPort(host); err == nil {
 		name, port = h, p
-	} else {
-		name = strings.TrimSuffix(strings.TrimPrefix(host, "["), "]")
 	}
 	if name == "" || port == "" || strings.ContainsAny(name, "[]/ ") {
 		return "", errURL

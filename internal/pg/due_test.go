@@ -19,7 +19,6 @@ import (
 type worker struct {
 	*pg.Notifier
 	log  *observer.ObservedLogs
-	work func() (time.Duration, error)
 	late atomic.Int64
 	done chan struct{} // has a token for each call of Work
 	stop func()

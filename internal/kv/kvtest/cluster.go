@@ -57,7 +57,7 @@ func NewCluster(t testing.TB, authority *Authority) *Cluster {
 func (s *Server) do(t testing.TB, args ...any) {
 	t.Helper()
 	client := redis.NewClient(&redis.Options{Addr: s.Addr, Password: Password, TLSConfig: s.tls})
-	defer client.Close()
+	defer func() { _ = client.Close() }()
 	if err := client.Do(t.Context(), args...).Err(); err != nil {
 		t.Fatalf("%v: %v", args, err)
 	}

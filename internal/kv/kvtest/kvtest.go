@@ -114,7 +114,7 @@ func (s *Server) Kill() {
 func (s *Server) wait(t testing.TB, what string, is func(context.Context, *redis.Client) bool) {
 	t.Helper()
 	client := redis.NewClient(&redis.Options{Addr: s.Addr, Password: Password, TLSConfig: s.tls, MaxRetries: -1, DialerRetries: 1})
-	defer client.Close()
+	defer func() { _ = client.Close() }()
 	eventually(t, what, func(ctx context.Context) bool { return is(ctx, client) }, s)
 }
 

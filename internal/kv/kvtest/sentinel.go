@@ -41,7 +41,7 @@ func NewSentinels(t testing.TB, authority *Authority) *Sentinels {
 	}
 	for _, sentinel := range all {
 		client := redis.NewSentinelClient(&redis.Options{Addr: sentinel.Addr, TLSConfig: sentinel.tls, MaxRetries: -1, DialerRetries: 1})
-		defer client.Close()
+		defer func() { _ = client.Close() }()
 		eventually(t, "the Sentinels know each other and the replica", func(ctx context.Context) bool {
 			return len(client.Sentinels(ctx, primaryName).Val()) == sentinelCount-1 && len(client.Replicas(ctx, primaryName).Val()) == 1
 		}, all...)
