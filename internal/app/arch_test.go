@@ -8,6 +8,8 @@ import (
 	"go/parser"
 	"go/token"
 	"io"
+	"maps"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
@@ -182,6 +184,31 @@ func fileFaults(pkg, name string, file *ast.File) (faults []string) {
 		return true
 	})
 	return faults
+}
+
+// CONTRIBUTING.md states the lists that the rules go by.
+func TestContributingStatesTheRules(t *testing.T) {
+	t.Parallel()
+	page, err := os.ReadFile("../../CONTRIBUTING.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := strings.Join(strings.Fields(string(page)), " ")
+	quoted := func(names []string) string { return "`" + strings.Join(names, "`, `") + "`" }
+	from := slices.Sorted(maps.Keys(edges))
+	for _, name := range from {
+		if !slices.Equal(edges[name], []string{"message"}) {
+			t.Errorf("%s may use %v, and CONTRIBUTING.md is not asked", name, edges[name])
+		}
+	}
+	last := len(from) - 1
+	for _, want := range []string{
+		"(" + quoted(foundation) + ")", quoted(from[:last]) + " and `" + from[last] + "` may import `message`. There is no other edge",
+	} {
+		if !strings.Contains(text, want) {
+			t.Errorf("CONTRIBUTING.md does not say %s", want)
+		}
+	}
 }
 
 // TestImportRulesBite shows each rule a sinner.

@@ -23,7 +23,7 @@ type domain struct {
 	quotas   []*tenant.Quota   // of what its tables hold for tenants
 	remove   tenant.Deletion   // of what it has of a tenant outside of its tables
 	handlers []message.Handler // of queues
-	jobs     []pg.Periodic     // that one worker does once in an interval
+	periodic []pg.Periodic     // what one worker does once in an interval
 	checks   []check           // of backends that it alone stands on
 
 	// What runs until its context ends. A part that returns an error ends the process.
@@ -58,13 +58,13 @@ func (a *App) buildDomains() []domain {
 			service: func(o ...connect.HandlerOption) (string, http.Handler) {
 				return messagev1.NewMessageServiceHandler(message.NewRPC(a.messages, a.cfg.Process.ShutdownTimeout/4), o...)
 			},
-			quotas: a.messages.Quotas(),
-			remove: a.messages.RemoveTenant,
-			jobs:   a.messages.Jobs(),
-			checks: a.brokerChecks(),
-			run:    a.messages.Run,
-			serve:  a.messages.Relay,
-			work:   a.messages.Work,
+			quotas:   a.messages.Quotas(),
+			remove:   a.messages.RemoveTenant,
+			periodic: a.messages.Periodic(),
+			checks:   a.brokerChecks(),
+			run:      a.messages.Run,
+			serve:    a.messages.Relay,
+			work:     a.messages.Work,
 		},
 		{
 			name: "sample",

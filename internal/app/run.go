@@ -101,8 +101,8 @@ func (a *App) work(ctx context.Context) error {
 			continue
 		}
 		start(group, ctx, d.work)
-		for _, job := range d.jobs {
-			group.Go(func() error { a.db.work.System().Periodically(ctx, job); return nil })
+		for _, work := range d.periodic {
+			group.Go(func() error { a.db.work.System().Periodically(ctx, work); return nil })
 		}
 	}
 	if works {

@@ -15,8 +15,8 @@ const sweepInterval = time.Minute
 // Work works at redrives and purges until ctx ends. Workers share them.
 func (s *Service) Work(ctx context.Context) error { return s.operations.Run(ctx) }
 
-// Jobs are what one of the workers does once in a while: it removes what has been kept long enough.
-func (s *Service) Jobs() []pg.Periodic {
+// Periodic is the work of one worker once in an interval: it removes what has been kept long enough.
+func (s *Service) Periodic() []pg.Periodic {
 	return []pg.Periodic{{Name: "message sweep", Interval: sweepInterval, Work: s.sweep, Log: s.log}}
 }
 

@@ -74,8 +74,3 @@ func deleteExpired(ctx context.Context, db *pg.System) (n int64, err error) {
 		SELECT tenant, id FROM notes WHERE expires_at < now() LIMIT $1 FOR UPDATE SKIP LOCKED)`, expiryBatch)
 	return tag.RowsAffected(), err
 }
-
-func countNotes(ctx context.Context, db pg.Querier) (n int64, err error) {
-	err = db.QueryRow(ctx, `SELECT count(*) FROM notes WHERE tenant = $1`, auth.TenantOf(ctx)).Scan(&n)
-	return n, err
-}

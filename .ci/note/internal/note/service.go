@@ -25,7 +25,7 @@ type Service struct {
 // Config is what the service is made of.
 type Config struct {
 	DB     *pg.DB     // for calls
-	System *pg.System // for the job
+	System *pg.System // for the periodic work
 	Limits Limits
 	// Publish publishes an event when tx is committed. Errors: NotFound where nobody listens to its topic.
 	Publish func(ctx context.Context, tx *pg.Tx, topic, key string, body []byte) error
@@ -46,15 +46,15 @@ func (l *Limits) Check(want func(ok bool, setting, format string, args ...any)) 
 func New(c Config) *Service {
 	return &Service{
 		db: c.DB, system: c.System, publish: c.Publish, log: c.Log,
-		quota: tenant.NewQuota("notes", "notes", c.Limits.Notes, countNotes, 0),
+		quota: tenant.NewQuota(tenant.QuotaConfig{Name: "notes", What: "notes", Most: c.Limits.Notes}),
 	}
 }
 
 // Quotas are those of this domain.
 func (s *Service) Quotas() []*tenant.Quota { return []*tenant.Quota{s.quota} }
 
-// Jobs are what one of the workers does once in a while: it deletes the notes that have expired.
-func (s *Service) Jobs() []pg.Periodic {
+// Periodic is the work of one worker once in an interval: it deletes the notes that have expired.
+func (s *Service) Periodic() []pg.Periodic {
 	return []pg.Periodic{{Name: "note expiry", Interval: expiryInterval, Work: s.expire, Log: s.log}}
 }
 
