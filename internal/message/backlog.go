@@ -34,8 +34,8 @@ type backlog struct {
 // key identifies a backlog.
 func (b backlog) key() backlog { return backlog{tenant: b.tenant, queue: b.queue, topic: b.topic} }
 
-func (w *waiting) backlog() backlog {
-	return backlog{tenant: w.tenant, queue: w.to.queue.name, topic: w.to.topic}
+func (e *envelope) backlog() backlog {
+	return backlog{tenant: e.tenant, queue: e.to.queue.name, topic: e.to.topic}
 }
 
 // chooseBacklogs takes those that are due out of what a round has seen, each with its share of a batch: tenants have equal
@@ -79,7 +79,7 @@ func share(due []backlog, tenants map[string]int) []backlog {
 }
 
 // backOff leaves the backlogs alone of which nothing could be sent, and no longer those that failed before and did not now.
-func (r *relay) backOff(ctx context.Context, tx *pg.Tx, batch []*waiting, outcomes []error) error {
+func (r *relay) backOff(ctx context.Context, tx *pg.Tx, batch []*envelope, outcomes []error) error {
 	sent, failures := map[backlog]bool{}, map[backlog]int{}
 	for i, m := range batch {
 		b := m.backlog()

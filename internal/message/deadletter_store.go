@@ -19,7 +19,7 @@ func insertDeadLetter(ctx context.Context, db *pg.Tx, d DeadLetter) error {
 		VALUES ($1, $2::uuid, $3, $4::uuid, $5, $6, $7, $8, $9::json, $10::json, $11)
 		ON CONFLICT (tenant, queue, message_id) DO UPDATE SET reason = excluded.reason,
 			attempts = greatest(d.attempts, excluded.attempts), last_failed_at = excluded.last_failed_at`,
-		auth.TenantOf(ctx), d.ID, d.Queue.name, d.MessageID, text(d.Reason), d.Attempts, d.FirstFailedAt, d.LastFailedAt,
+		auth.TenantOf(ctx), d.ID, d.Queue.name, d.MessageID, validText(d.Reason), d.Attempts, d.FirstFailedAt, d.LastFailedAt,
 		object(d.headers), object(d.Attributes), append([]byte{}, d.Body...))
 	return err
 }
@@ -39,7 +39,7 @@ const matches = `d.tenant = $1 AND d.queue = $2 AND strpos(lower(d.reason), lowe
 	AND d.last_failed_at >= coalesce($4::timestamptz, '-infinity') AND d.last_failed_at < coalesce($5::timestamptz, 'infinity')`
 
 func (f Filter) arguments(ctx context.Context, queue QueueName) []any {
-	return []any{auth.TenantOf(ctx), queue.name, text(f.Reason), unlessZero(f.FailedAfter), unlessZero(f.FailedBefore)}
+	return []any{auth.TenantOf(ctx), queue.name, validText(f.Reason), unlessZero(f.FailedAfter), unlessZero(f.FailedBefore)}
 }
 
 // selectDeadLetters gives a page: size of them at most, and no more than maxPageBytes but for a first one that is

@@ -8,8 +8,8 @@ import (
 	"plinth/internal/pg"
 )
 
-// tenantQueues is how many queues of a tenant that is being deleted are deleted in one go.
-const tenantQueues = 10
+// queuesAtOnce is how many queues of a tenant that is being deleted are deleted in one go.
+const queuesAtOnce = 10
 
 // clearFor is how long one go at what a deleted queue has left takes; then other queues have their turn.
 const clearFor = time.Second
@@ -36,7 +36,7 @@ func (s *Service) clear(ctx context.Context, i intent) (done bool, err error) {
 // RemoveTenant removes what the broker has of a tenant that is being deleted, see tenant.Deletion: queues that went before are
 // waited for, and those are deleted that calls which were on their way have created since.
 func (s *Service) RemoveTenant(ctx context.Context) (done bool, err error) {
-	queues, err := selectQueues(ctx, s.db, "", tenantQueues)
+	queues, err := selectQueues(ctx, s.db, "", queuesAtOnce)
 	if err != nil {
 		return false, err
 	}
@@ -45,7 +45,7 @@ func (s *Service) RemoveTenant(ctx context.Context) (done bool, err error) {
 			return false, err
 		}
 	}
-	if len(queues) == tenantQueues {
+	if len(queues) == queuesAtOnce {
 		return false, nil
 	}
 	left, err := isRemoving(ctx, s.db)

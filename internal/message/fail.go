@@ -43,7 +43,7 @@ func (s *Service) fail(ctx context.Context, queue QueueName, failures ...*failur
 		if err != nil {
 			return err
 		}
-		var again []waiting
+		var again []envelope
 		for _, f := range failures {
 			if f.dead = !f.postponed && (f.permanent || f.message.Attempt >= policy.MaxAttempts); f.dead {
 				if err := insertDeadLetter(ctx, tx, f.deadLetter(queue, now)); err != nil {
@@ -51,7 +51,7 @@ func (s *Service) fail(ctx context.Context, queue QueueName, failures ...*failur
 				}
 				continue
 			}
-			again = append(again, f.next(owned{auth.TenantOf(ctx), queue}, policy, now))
+			again = append(again, f.next(tenantQueue{auth.TenantOf(ctx), queue}, policy, now))
 		}
 		if len(again) == 0 {
 			return nil
@@ -72,7 +72,7 @@ func (f *failure) deadLetter(queue QueueName, now time.Time) DeadLetter {
 // postponedBy is how many attempts further on the back-off is of a message that is postponed.
 const postponedBy = 3
 
-func (f *failure) next(queue owned, policy Policy, now time.Time) waiting {
+func (f *failure) next(queue tenantQueue, policy Policy, now time.Time) envelope {
 	m := f.message
 	f.due = loop.Delay(m.Attempt, policy.MinBackoff, policy.MaxBackoff)
 	if f.postponed {
@@ -82,7 +82,7 @@ func (f *failure) next(queue owned, policy Policy, now time.Time) waiting {
 	if f.delay != nil {
 		f.due = *f.delay
 	}
-	return waiting{
+	return envelope{
 		tenant: queue.tenant, id: f.id(), to: ToQueue(queue.queue), due: f.due, attempts: m.Attempt, reason: errs.Shortened(f.reason, maxReason),
 		firstFailedAt: f.first(now), headers: m.headers, attributes: m.Attributes, body: m.Body,
 	}
@@ -123,12 +123,12 @@ func isSuspect(m Message) bool { return m.Attempt > 2 && wasCutShort(m) }
 // cutShort is the failure of the attempts before this delivery of m, which the broker counted and nobody settled.
 func cutShort(m Message) *failure {
 	m.Attempt--
-	reason, known := fmt.Sprintf(unsettled, m.Attempt), m.reason
+	reason, earlier := fmt.Sprintf(unsettled, m.Attempt), m.reason
 	if wasCutShort(m) { // The same was said of fewer deliveries.
-		_, known, _ = strings.Cut(known, beforeThat)
+		_, earlier, _ = strings.Cut(earlier, beforeThat)
 	}
-	if known != "" {
-		reason += beforeThat + known
+	if earlier != "" {
+		reason += beforeThat + earlier
 	}
 	return &failure{message: m, reason: reason}
 }

@@ -59,10 +59,10 @@ func (s *Service) hold(ctx context.Context, tx *pg.Tx, batch []*outgoing) error 
 	if err := s.takeWaiting(ctx, tx, batch); err != nil {
 		return err
 	}
-	var rows []waiting
+	var rows []envelope
 	for _, m := range batch {
 		if m.isNew() {
-			rows = append(rows, m.waiting)
+			rows = append(rows, m.envelope)
 		}
 	}
 	if len(rows) == 0 {
@@ -75,7 +75,7 @@ func (s *Service) hold(ctx context.Context, tx *pg.Tx, batch []*outgoing) error 
 	tx.AfterCommit(func() {
 		for _, m := range rows {
 			if m.to.topic == "" {
-				s.rates.of(owned{m.tenant, m.to.queue}).published.Add(1)
+				s.rates.of(tenantQueue{m.tenant, m.to.queue}).published.Add(1)
 			}
 		}
 	})
@@ -111,23 +111,23 @@ func (s *Service) takeWaiting(ctx context.Context, tx *pg.Tx, batch []*outgoing)
 	return nil
 }
 
-// ownedTopic is the topic of one tenant.
-type ownedTopic struct{ tenant, topic string }
+// tenantTopic is the topic of one tenant.
+type tenantTopic struct{ tenant, topic string }
 
 // findDestinations refuses the messages that lead nowhere. The queues that it finds stay until the transaction ends.
 func (s *Service) findDestinations(ctx context.Context, tx *pg.Tx, batch []*outgoing) error {
-	queues, topics := map[owned]bool{}, map[ownedTopic]bool{}
+	queues, topics := map[tenantQueue]bool{}, map[tenantTopic]bool{}
 	for _, m := range batch {
 		if m.to.topic == "" {
-			queues[owned{m.tenant, m.to.queue}] = false
+			queues[tenantQueue{m.tenant, m.to.queue}] = false
 		} else {
-			topics[ownedTopic{m.tenant, m.to.topic}] = true
+			topics[tenantTopic{m.tenant, m.to.topic}] = true
 		}
 	}
 	if err := s.findQueues(ctx, tx, queues); err != nil {
 		return err
 	}
-	var bindings map[ownedTopic][]bound
+	var bindings map[tenantTopic][]bound
 	if len(topics) > 0 {
 		var err error
 		if bindings, err = selectBindings(ctx, tx, slices.Collect(maps.Keys(topics))...); err != nil {
@@ -136,9 +136,9 @@ func (s *Service) findDestinations(ctx context.Context, tx *pg.Tx, batch []*outg
 	}
 	for _, m := range batch {
 		switch {
-		case m.to.topic == "" && !queues[owned{m.tenant, m.to.queue}]:
+		case m.to.topic == "" && !queues[tenantQueue{m.tenant, m.to.queue}]:
 			m.err = errNoQueue(m.to.queue)
-		case m.to.topic != "" && len(matching(bindings[ownedTopic{m.tenant, m.to.topic}], m.to.routingKey)) == 0:
+		case m.to.topic != "" && len(matching(bindings[tenantTopic{m.tenant, m.to.topic}], m.to.routingKey)) == 0:
 			m.err = errNoMatch(m.to)
 		}
 	}
@@ -147,7 +147,7 @@ func (s *Service) findDestinations(ctx context.Context, tx *pg.Tx, batch []*outg
 
 // findQueues marks the queues that exist. With AutoCreate it creates the others; the broker has them when their first message
 // comes.
-func (s *Service) findQueues(ctx context.Context, tx *pg.Tx, queues map[owned]bool) error {
+func (s *Service) findQueues(ctx context.Context, tx *pg.Tx, queues map[tenantQueue]bool) error {
 	if len(queues) == 0 {
 		return nil
 	}
@@ -158,7 +158,7 @@ func (s *Service) findQueues(ctx context.Context, tx *pg.Tx, queues map[owned]bo
 		if exists {
 			continue
 		}
-		if _, err := s.makeQueue(auth.AsService(ctx, q.tenant), tx, q.queue, DefaultPolicy); err != nil {
+		if _, err := s.insertQueueWithinQuota(auth.AsService(ctx, q.tenant), tx, q.queue, DefaultPolicy); err != nil {
 			return err
 		}
 	}

@@ -111,7 +111,7 @@ func (s *Service) newIntents() *pg.Due {
 }
 
 func (s *Service) followDue(ctx context.Context) (next time.Duration, err error) {
-	var due []ownedIntent
+	var due []tenantIntent
 	if err := s.system.InTx(ctx, func(tx *pg.Tx) error {
 		due, err = claimIntents(ctx, tx, intentsAtOnce, intentLease)
 		return err
@@ -126,7 +126,7 @@ func (s *Service) followDue(ctx context.Context) (next time.Duration, err error)
 		}
 		delay := loop.Delay(i.failures+1, intentMinBackoff, intentMaxBackoff)
 		s.log.Warn("the broker does not follow a change of a queue, trying again",
-			zap.Inline(owned{i.tenant, i.queue}), zap.Duration("retry_in_ms", delay), zap.Error(failed))
+			zap.Inline(tenantQueue{i.tenant, i.queue}), zap.Duration("retry_in_ms", delay), zap.Error(failed))
 		if err := postponeIntent(ctx, s.db, i.intent, delay); err != nil {
 			return 0, err
 		}

@@ -78,14 +78,14 @@ func postponeIntent(ctx context.Context, db pg.Querier, i intent, delay time.Dur
 	return err
 }
 
-// ownedIntent is an intent of some tenant.
-type ownedIntent struct {
+// tenantIntent is an intent of some tenant.
+type tenantIntent struct {
 	tenant string
 	intent
 }
 
 // claimIntents takes over intents of all tenants that are due, for as long as a lease.
-func claimIntents(ctx context.Context, tx *pg.Tx, limit int, lease time.Duration) ([]ownedIntent, error) {
+func claimIntents(ctx context.Context, tx *pg.Tx, limit int, lease time.Duration) ([]tenantIntent, error) {
 	rows, err := tx.Query(ctx, `
 		UPDATE queue_intents i SET token = gen_random_uuid(), due_at = clock_timestamp() + $2::interval
 		FROM (SELECT tenant, queue FROM queue_intents WHERE due_at <= now() ORDER BY due_at LIMIT $1 FOR UPDATE SKIP LOCKED) AS due
@@ -94,7 +94,7 @@ func claimIntents(ctx context.Context, tx *pg.Tx, limit int, lease time.Duration
 	if err != nil {
 		return nil, err
 	}
-	return pgx.CollectRows(rows, func(row pgx.CollectableRow) (i ownedIntent, err error) {
+	return pgx.CollectRows(rows, func(row pgx.CollectableRow) (i tenantIntent, err error) {
 		var topics, patterns []string
 		err = row.Scan(&i.tenant, &i.queue.name, &i.token, &i.failures, &i.remove, &i.again, &topics, &patterns)
 		for n := range topics {

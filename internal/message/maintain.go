@@ -23,11 +23,11 @@ func (s *Service) Jobs() []pg.Periodic {
 // sweep removes all that has been kept long enough, in small transactions.
 func (s *Service) sweep(ctx context.Context) error {
 	var failed error
-	for _, kept := range retention {
+	for _, rule := range retention {
 		for n := int64(sweepBatch); n == sweepBatch; {
 			var err error
-			if n, err = deleteExpired(ctx, s.system, kept.table, kept.expired); err != nil {
-				failed = errors.Join(failed, fmt.Errorf("%s: %w", kept.what, err))
+			if n, err = deleteExpired(ctx, s.system, rule.table, rule.expired); err != nil {
+				failed = errors.Join(failed, fmt.Errorf("%s: %w", rule.what, err))
 			}
 		}
 	}
