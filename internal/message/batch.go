@@ -9,13 +9,13 @@ import (
 	"plinth/internal/pg"
 )
 
-// Result is what became of one message of a batch.
+// Result is the outcome of publishing one message of a batch.
 type Result struct {
 	Receipt
 	Err error
 }
 
-// PublishBatch publishes many messages, each by itself: one that fails does not hold up the others. The results are in
+// PublishBatch publishes many messages independently: a message that fails does not affect the others. The results are in
 // the order of the batch; their errors are those of Publish.
 func (s *Service) PublishBatch(ctx context.Context, batch []Publication) []Result {
 	results := make([]Result, len(batch))
@@ -73,8 +73,8 @@ func (s *Service) holdAll(ctx context.Context, batch []*outgoing) {
 	}
 }
 
-// sendBatch hands messages, of one tenant or more, to the broker, all at the same time, and gives the error of each. tell is
-// called for a queue that the broker does not know, before what goes there is sent once more.
+// sendBatch publishes messages, of one tenant or more, to the broker concurrently, and returns the error of each. For a
+// queue that the broker does not know it calls declare and then sends the messages to that queue once more.
 func (s *Service) sendBatch(ctx context.Context, batch []*envelope, declare func(context.Context, QueueName) error) []error {
 	outcomes := make([]error, len(batch))
 	generation := s.broker.Generation()
@@ -90,7 +90,7 @@ func (s *Service) sendBatch(ctx context.Context, batch []*envelope, declare func
 	return outcomes
 }
 
-// declareQueues tells the broker of the queues that it does not know, and sends again what goes there.
+// declareQueues declares the queues that the broker did not know, and sends the messages to them again.
 func (s *Service) declareQueues(
 	ctx context.Context, batch []*envelope, outcomes []error, declare func(context.Context, QueueName) error,
 ) {
@@ -116,7 +116,7 @@ func (s *Service) declareQueues(
 	}
 }
 
-// sendSome publishes the chosen ones of a batch and keeps their outcomes.
+// sendSome publishes the chosen messages of a batch and records their outcomes.
 func (s *Service) sendSome(ctx context.Context, batch []*envelope, outcomes []error, chosen func(int) bool) {
 	publications, places := make([]broker.Publication, 0, len(batch)), make([]int, 0, len(batch))
 	for i, m := range batch {

@@ -10,15 +10,15 @@ import (
 	"plinth/internal/pg"
 )
 
-// TenantPublication is a publication of a tenant.
+// TenantPublication is a publication on behalf of a tenant.
 type TenantPublication struct {
 	Tenant string
 	Publication
 }
 
-// PublishBatchTx publishes the messages of many tenants when tx, which is the system's, is committed, and none of them where
-// it is rolled back. It takes a few statements, however many there are. The results are in the order of the batch, and one that
-// fails does not hold up the others; the error is the database's, which makes tx unusable.
+// PublishBatchTx publishes messages of many tenants when tx, a transaction of pg.System, is committed, and none of them
+// if it is rolled back. It executes a few statements, however many messages there are. The results are in the order of
+// the batch; a message that fails does not affect the others. The error is the database's and makes tx unusable.
 func (s *Service) PublishBatchTx(ctx context.Context, tx *pg.Tx, batch []TenantPublication) ([]Result, error) {
 	all, held := make([]*outgoing, len(batch)), make([]*outgoing, 0, len(batch))
 	for i, p := range batch {
@@ -39,7 +39,7 @@ func (s *Service) PublishBatchTx(ctx context.Context, tx *pg.Tx, batch []TenantP
 	return results, nil
 }
 
-// holdOne is hold for a message alone.
+// holdOne is hold for a single message.
 func (s *Service) holdOne(ctx context.Context, tx *pg.Tx, m *outgoing) error {
 	if err := s.hold(ctx, tx, []*outgoing{m}); err != nil {
 		return err
@@ -47,8 +47,8 @@ func (s *Service) holdOne(ctx context.Context, tx *pg.Tx, m *outgoing) error {
 	return m.err
 }
 
-// hold puts messages in the waiting table and finds out for each whether it is refused, or a duplicate. Its own error is
-// the database's and means that nothing was held.
+// hold puts messages in the waiting table and determines for each whether it is refused or a duplicate. The returned
+// error is the database's and means that no message was stored.
 func (s *Service) hold(ctx context.Context, tx *pg.Tx, batch []*outgoing) error {
 	if err := s.findDestinations(ctx, tx, batch); err != nil {
 		return err
@@ -82,10 +82,11 @@ func (s *Service) hold(ctx context.Context, tx *pg.Tx, batch []*outgoing) error 
 	return nil
 }
 
-// isNew reports whether a message was neither refused nor published before.
+// isNew reports whether the message was neither refused nor published before.
 func (m *outgoing) isNew() bool { return m.err == nil && m.duplicateOf == "" }
 
-// takeWaiting takes the messages out of what their tenants may have waiting, and refuses those of tenants that may not.
+// takeWaiting takes the messages from their tenants' quotas of waiting messages, and refuses those of tenants whose quota
+// is used up.
 func (s *Service) takeWaiting(ctx context.Context, tx *pg.Tx, batch []*outgoing) error {
 	counts := map[string]int64{}
 	for _, m := range batch {
@@ -94,7 +95,7 @@ func (s *Service) takeWaiting(ctx context.Context, tx *pg.Tx, batch []*outgoing)
 		}
 	}
 	refused := map[string]error{}
-	for _, tenant := range slices.Sorted(maps.Keys(counts)) { // All take in the same order, and do not deadlock.
+	for _, tenant := range slices.Sorted(maps.Keys(counts)) { // All transactions take in the same order, so they do not deadlock.
 		err := s.quotas.waiting.Take(auth.AsService(ctx, tenant), tx, counts[tenant])
 		switch {
 		case errs.Is(err, errs.ResourceExhausted):
@@ -114,7 +115,8 @@ func (s *Service) takeWaiting(ctx context.Context, tx *pg.Tx, batch []*outgoing)
 // tenantTopic is the topic of one tenant.
 type tenantTopic struct{ tenant, topic string }
 
-// findDestinations refuses the messages that lead nowhere. The queues that it finds stay until the transaction ends.
+// findDestinations refuses the messages that have no destination. The queues that it finds cannot be deleted until the
+// transaction ends.
 func (s *Service) findDestinations(ctx context.Context, tx *pg.Tx, batch []*outgoing) error {
 	queues, topics := map[tenantQueue]bool{}, map[tenantTopic]bool{}
 	for _, m := range batch {
@@ -145,8 +147,8 @@ func (s *Service) findDestinations(ctx context.Context, tx *pg.Tx, batch []*outg
 	return nil
 }
 
-// findQueues marks the queues that exist. With AutoCreate it creates the others; the broker has them when their first message
-// comes.
+// findQueues sets queues[q] for each queue q that exists. With AutoCreate it creates the others; they are declared on the
+// broker when their first message is sent.
 func (s *Service) findQueues(ctx context.Context, tx *pg.Tx, queues map[tenantQueue]bool) error {
 	if len(queues) == 0 {
 		return nil

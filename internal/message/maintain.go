@@ -9,18 +9,18 @@ import (
 	"plinth/internal/pg"
 )
 
-// sweepInterval is how often what is over is removed, by one of the workers.
+// sweepInterval is how often one of the workers removes what has expired.
 const sweepInterval = time.Minute
 
-// Work works at redrives and purges until ctx ends. Workers share them.
+// Work carries out redrives and purges until ctx ends. Several workers share them.
 func (s *Service) Work(ctx context.Context) error { return s.operations.Run(ctx) }
 
-// Jobs are what one of the workers does once in a while: it removes what has been kept long enough.
+// Jobs returns the periodic work of this domain: the removal of what has expired.
 func (s *Service) Jobs() []pg.Periodic {
 	return []pg.Periodic{{Name: "message sweep", Interval: sweepInterval, Work: s.sweep, Log: s.log}}
 }
 
-// sweep removes all that has been kept long enough, in small transactions.
+// sweep removes everything that has expired, in small transactions.
 func (s *Service) sweep(ctx context.Context) error {
 	var failed error
 	for _, rule := range retention {
