@@ -10,38 +10,38 @@ import (
 )
 
 const (
-	// maxBacklogs is how many backlogs one round looks at. The next one goes on behind them.
+	// maxBacklogs is how many backlogs one round looks at. The next round continues after them.
 	maxBacklogs = 1000
-	// backlogProbe is how many messages are tried of a backlog of which nothing could be sent the last time.
+	// backlogProbe is how many messages of a backlog are tried if none could be sent the last time.
 	backlogProbe = 8
 
 	backlogMinBackoff = time.Second
 	backlogMaxBackoff = 10 * time.Second
 
-	// farOff stands for a due time where there is none.
+	// farOff is the time until the next due message if there is none.
 	farOff = time.Hour
 )
 
-// backlog is what waits of a tenant for one queue or topic.
+// backlog describes a tenant's waiting messages for one queue or topic.
 type backlog struct {
 	tenant, queue, topic string
-	due                  time.Duration // until its earliest message is due; negative when it is
-	failures             int           // rounds in which nothing could be sent, one after the other
-	blocked              time.Duration // until it is tried again after a failure; negative when it may be
-	share                int           // messages that it has of a batch
+	due                  time.Duration // until its earliest message is due; negative if it is due
+	failures             int           // consecutive rounds in which nothing could be sent
+	blocked              time.Duration // until it is tried again after a failure; negative if it may be tried
+	share                int           // how many messages of a batch it may fill
 }
 
-// key identifies a backlog.
+// key returns the part of b that identifies it.
 func (b backlog) key() backlog { return backlog{tenant: b.tenant, queue: b.queue, topic: b.topic} }
 
-func (w *waiting) backlog() backlog {
-	return backlog{tenant: w.tenant, queue: w.to.queue.name, topic: w.to.topic}
+func (e *envelope) backlog() backlog {
+	return backlog{tenant: e.tenant, queue: e.to.queue.name, topic: e.to.topic}
 }
 
-// chooseBacklogs takes those that are due out of what a round has seen, each with its share of a batch: tenants have equal
-// parts, and so have the backlogs of a tenant, whatever waits in them. next is how long there is nothing to do where none is
-// due. after is where the next round begins; it is the beginning once the end was seen. continued says that this round did not
-// begin there, so that what is before was not seen.
+// chooseBacklogs returns those of the seen backlogs that are due, each with its share of a batch. All tenants get equal
+// shares, and so do all backlogs of a tenant, however many messages wait in them. next is how long there is nothing to do
+// if none is due. after is where the next round begins; it is the zero backlog, the beginning, once a round has reached
+// the end. continued reports whether this round did not start at the beginning, so that earlier backlogs were not seen.
 func chooseBacklogs(seen []backlog, continued bool) (due []backlog, next time.Duration, after backlog) {
 	next = farOff
 	tenants := map[string]int{}
@@ -66,7 +66,7 @@ func chooseBacklogs(seen []backlog, continued bool) (due []backlog, next time.Du
 	return share(due, tenants), next, after
 }
 
-// share sets the shares of backlogs of so many tenants, with as many backlogs each.
+// share sets the share of each backlog. tenants counts the due backlogs of each tenant.
 func share(due []backlog, tenants map[string]int) []backlog {
 	for i := range due {
 		b := &due[i]
@@ -78,8 +78,9 @@ func share(due []backlog, tenants map[string]int) []backlog {
 	return due
 }
 
-// backOff leaves the backlogs alone of which nothing could be sent, and no longer those that failed before and did not now.
-func (r *relay) backOff(ctx context.Context, tx *pg.Tx, batch []*waiting, outcomes []error) error {
+// backOff blocks the backlogs of which nothing could be sent, for longer after each failure. It unblocks the backlogs
+// that failed before and succeeded now.
+func (r *relay) backOff(ctx context.Context, tx *pg.Tx, batch []*envelope, outcomes []error) error {
 	sent, failures := map[backlog]bool{}, map[backlog]int{}
 	for i, m := range batch {
 		b := m.backlog()

@@ -9,13 +9,13 @@ import (
 	"plinth/internal/pg"
 )
 
-// Result is what became of one message of a batch.
+// Result is the outcome of publishing one message of a batch.
 type Result struct {
 	Receipt
 	Err error
 }
 
-// PublishBatch publishes many messages, each by itself: one that fails does not hold up the others. The results are in
+// PublishBatch publishes many messages independently: a message that fails does not affect the others. The results are in
 // the order of the batch; their errors are those of Publish.
 func (s *Service) PublishBatch(ctx context.Context, batch []Publication) []Result {
 	results := make([]Result, len(batch))
@@ -48,14 +48,14 @@ func (s *Service) PublishBatch(ctx context.Context, batch []Publication) []Resul
 }
 
 func (s *Service) sendAll(ctx context.Context, batch []*outgoing) {
-	messages := make([]*waiting, len(batch))
+	messages := make([]*envelope, len(batch))
 	for i, m := range batch {
-		messages[i] = &m.waiting
+		messages[i] = &m.envelope
 	}
-	for i, err := range s.sendBatch(ctx, messages, s.tell()) {
+	for i, err := range s.sendBatch(ctx, messages, s.declarer()) {
 		batch[i].err = messages[i].to.explain(err)
 		if m := messages[i]; err == nil && m.to.topic == "" {
-			s.rates.of(owned{m.tenant, m.to.queue}).published.Add(1)
+			s.rates.of(tenantQueue{m.tenant, m.to.queue}).published.Add(1)
 		}
 	}
 }
@@ -73,14 +73,14 @@ func (s *Service) holdAll(ctx context.Context, batch []*outgoing) {
 	}
 }
 
-// sendBatch hands messages, of one tenant or more, to the broker, all at the same time, and gives the error of each. tell is
-// called for a queue that the broker does not know, before what goes there is sent once more.
-func (s *Service) sendBatch(ctx context.Context, batch []*waiting, tell func(context.Context, QueueName) error) []error {
+// sendBatch publishes messages, of one tenant or more, to the broker concurrently, and returns the error of each. For a
+// queue that the broker does not know it calls declare and then sends the messages to that queue once more.
+func (s *Service) sendBatch(ctx context.Context, batch []*envelope, declare func(context.Context, QueueName) error) []error {
 	outcomes := make([]error, len(batch))
 	generation := s.broker.Generation()
 	s.declareTopics(ctx, generation, batch, outcomes)
 	s.sendSome(ctx, batch, outcomes, func(i int) bool { return outcomes[i] == nil })
-	s.tellQueues(ctx, batch, outcomes, tell)
+	s.declareQueues(ctx, batch, outcomes, declare)
 	late := s.broker.Generation() != generation
 	for i, m := range batch {
 		if late && m.to.topic != "" && (outcomes[i] == nil || errors.Is(outcomes[i], broker.ErrNoQueue)) {
@@ -90,34 +90,34 @@ func (s *Service) sendBatch(ctx context.Context, batch []*waiting, tell func(con
 	return outcomes
 }
 
-// tellQueues tells the broker of the queues that it does not know, and sends again what goes there.
-func (s *Service) tellQueues(
-	ctx context.Context, batch []*waiting, outcomes []error, tell func(context.Context, QueueName) error,
+// declareQueues declares the queues that the broker did not know, and sends the messages to them again.
+func (s *Service) declareQueues(
+	ctx context.Context, batch []*envelope, outcomes []error, declare func(context.Context, QueueName) error,
 ) {
-	told := map[owned]error{}
+	declared := map[tenantQueue]error{}
 	for i, m := range batch {
 		if m.to.topic != "" || !errors.Is(outcomes[i], broker.ErrNoQueue) {
 			continue
 		}
-		queue := owned{m.tenant, m.to.queue}
-		err, done := told[queue]
+		queue := tenantQueue{m.tenant, m.to.queue}
+		err, done := declared[queue]
 		if !done {
-			err = tell(auth.AsService(ctx, m.tenant), m.to.queue)
-			told[queue] = err
+			err = declare(auth.AsService(ctx, m.tenant), m.to.queue)
+			declared[queue] = err
 		}
 		if err != nil {
 			outcomes[i] = err
 		}
 	}
-	if len(told) > 0 {
+	if len(declared) > 0 {
 		s.sendSome(ctx, batch, outcomes, func(i int) bool {
 			return batch[i].to.topic == "" && errors.Is(outcomes[i], broker.ErrNoQueue)
 		})
 	}
 }
 
-// sendSome publishes the chosen ones of a batch and keeps their outcomes.
-func (s *Service) sendSome(ctx context.Context, batch []*waiting, outcomes []error, chosen func(int) bool) {
+// sendSome publishes the chosen messages of a batch and records their outcomes.
+func (s *Service) sendSome(ctx context.Context, batch []*envelope, outcomes []error, chosen func(int) bool) {
 	publications, places := make([]broker.Publication, 0, len(batch)), make([]int, 0, len(batch))
 	for i, m := range batch {
 		if chosen(i) {

@@ -20,7 +20,7 @@ const (
 	defaultAckDeadline = 30 * time.Second
 )
 
-// peek is how long a client that subscribes and at once half-closes, so that it can settle nothing, gets messages.
+// peek is how long messages are sent to a client that half-closes right after it subscribed, and so can settle nothing.
 const peek = time.Second
 
 func (r *RPC) Consume(ctx context.Context, stream *connect.BidiStream[messagev1.ConsumeRequest, messagev1.ConsumeResponse]) error {
@@ -29,7 +29,7 @@ func (r *RPC) Consume(ctx context.Context, stream *connect.BidiStream[messagev1.
 		return err
 	}
 	defer sub.Close()
-	if err := stream.Send(nil); err != nil { // The headers, by which the client knows that it is subscribed.
+	if err := stream.Send(nil); err != nil { // Send the headers, so that the client knows that it is subscribed.
 		return err
 	}
 	ctx, end := context.WithCancelCause(ctx)
@@ -62,7 +62,7 @@ func (r *RPC) Consume(ctx context.Context, stream *connect.BidiStream[messagev1.
 	}
 }
 
-// open reads the first message of a stream, which must subscribe.
+// open reads the first message of a stream, which must be a subscribe request.
 func (r *RPC) open(ctx context.Context, stream *connect.BidiStream[messagev1.ConsumeRequest, messagev1.ConsumeResponse]) (*Subscription, error) {
 	req, err := stream.Receive()
 	if err != nil && !errors.Is(err, io.EOF) {
@@ -86,7 +86,7 @@ func (r *RPC) open(ctx context.Context, stream *connect.BidiStream[messagev1.Con
 	return r.service.Consume(ctx, queue, outstanding, deadline)
 }
 
-// settle does what the client asks until it asks no more, and returns why: io.EOF for a half-close.
+// settle carries out the requests of the client until the stream ends, and returns why it ended: io.EOF for a half-close.
 func settle(ctx context.Context, stream *connect.BidiStream[messagev1.ConsumeRequest, messagev1.ConsumeResponse], sub *Subscription) error {
 	settled := false
 	for {
@@ -118,7 +118,7 @@ func nacksFromProto(items []*messagev1.NackItem) []Nack {
 	nacks := make([]Nack, len(items))
 	for i, item := range items {
 		nacks[i] = Nack{ID: item.GetId(), Reason: item.GetReason()}
-		if item.Delay != nil { // 0 s is a delay, too.
+		if item.Delay != nil { // A delay of 0 s is valid, too.
 			delay := item.GetDelay().AsDuration()
 			nacks[i].Delay = &delay
 		}

@@ -12,7 +12,7 @@ import (
 	"plinth/internal/resource"
 )
 
-// DeadLetter is a message that is tried no more and kept for people.
+// DeadLetter is a message that is not tried again and is kept for people to look at.
 type DeadLetter struct {
 	ID            string // UUID, of the dead letter
 	Queue         QueueName
@@ -27,19 +27,19 @@ type DeadLetter struct {
 	headers map[string]string
 }
 
-// PublishedAt is when the message was published.
+// PublishedAt returns when the message was published.
 func (d DeadLetter) PublishedAt() time.Time { return Message{ID: d.MessageID}.PublishedAt() }
 
-// Filter chooses dead letters: those that match all that is set.
+// Filter selects the dead letters that match all fields that are set.
 type Filter struct {
-	Reason       string    // is part of the letter's reason, whatever the case of its letters
-	FailedAfter  time.Time // the last failure was then or later
-	FailedBefore time.Time // the last failure was earlier
+	Reason       string    // a part of the dead letter's reason; case is ignored
+	FailedAfter  time.Time // the last failure was at this time or later
+	FailedBefore time.Time // the last failure was before this time
 }
 
-// ListDeadLetters lists the dead letters of a queue, the latest failure first, in pages as resource.List has them and of about
-// 2 MiB. Errors: NotFound for an unknown queue; InvalidArgument for a token that is not of this list, such as one for another
-// filter.
+// ListDeadLetters lists the dead letters of a queue, the latest failure first, in pages as resource.List describes them,
+// of about 2 MiB. Errors: NotFound for an unknown queue; InvalidArgument for a token that is not of this list, such as
+// one for another filter.
 func (s *Service) ListDeadLetters(ctx context.Context, queue QueueName, filter Filter, size int, token string) (
 	letters []DeadLetter, next string, err error,
 ) {
@@ -68,13 +68,14 @@ func (s *Service) GetDeadLetter(ctx context.Context, id string) (DeadLetter, err
 	return selectDeadLetter(ctx, s.db, id)
 }
 
-// position is a place among the dead letters of a queue. The zero one is their beginning, the latest failure.
+// position is a place in the list of dead letters of a queue. The zero position is the beginning of the list, the latest
+// failure.
 type position struct {
 	lastFailedAt time.Time
 	id           uuid.UUID
 }
 
-// String is the time in microseconds, and the id.
+// String returns the time in microseconds followed by the id.
 func (p position) String() string {
 	return string(append(binary.BigEndian.AppendUint64(nil, uint64(p.lastFailedAt.UnixMicro())), p.id[:]...))
 }

@@ -79,7 +79,7 @@ func (r *RPC) ListDeadLetterOperations(ctx context.Context, req *messagev1.ListD
 	return &messagev1.ListDeadLetterOperationsResponse{Operations: rpc.SliceToProto(operations, operationToProto), NextPageToken: next}, err
 }
 
-// choiceRequest are the fields that redrives and purges both have.
+// choiceRequest has the fields that redrives and purges share.
 type choiceRequest interface {
 	GetQueue() string
 	GetIds() []string

@@ -10,8 +10,8 @@ import (
 	"plinth/internal/pg"
 )
 
-// insertDeadLetter keeps a message as a dead letter. One that is there already, of a delivery that came again, stays and
-// takes the latest failure.
+// insertDeadLetter stores a message as a dead letter. If the dead letter exists already, because a delivery came again,
+// it stays and gets the latest failure.
 func insertDeadLetter(ctx context.Context, db *pg.Tx, d DeadLetter) error {
 	_, err := db.Exec(ctx, `
 		INSERT INTO dead_letters AS d (tenant, id, queue, message_id, reason, attempts, first_failed_at, last_failed_at,
@@ -19,12 +19,12 @@ func insertDeadLetter(ctx context.Context, db *pg.Tx, d DeadLetter) error {
 		VALUES ($1, $2::uuid, $3, $4::uuid, $5, $6, $7, $8, $9::json, $10::json, $11)
 		ON CONFLICT (tenant, queue, message_id) DO UPDATE SET reason = excluded.reason,
 			attempts = greatest(d.attempts, excluded.attempts), last_failed_at = excluded.last_failed_at`,
-		auth.TenantOf(ctx), d.ID, d.Queue.name, d.MessageID, text(d.Reason), d.Attempts, d.FirstFailedAt, d.LastFailedAt,
+		auth.TenantOf(ctx), d.ID, d.Queue.name, d.MessageID, validText(d.Reason), d.Attempts, d.FirstFailedAt, d.LastFailedAt,
 		object(d.headers), object(d.Attributes), append([]byte{}, d.Body...))
 	return err
 }
 
-// deadLetterColumns are what scanDeadLetter reads first.
+// deadLetterColumns are the columns that scanDeadLetter reads first.
 const deadLetterColumns = `id::text, queue, message_id::text, reason, attempts, first_failed_at, last_failed_at, headers, attributes, body`
 
 func scanDeadLetter(row pgx.Row, more ...any) (d DeadLetter, err error) {
@@ -33,17 +33,17 @@ func scanDeadLetter(row pgx.Row, more ...any) (d DeadLetter, err error) {
 	return d, err
 }
 
-// matches is the condition for the dead letters d of queue $2 that match the filter $3, $4, $5. It has no pattern, in
-// which a reason could have a meaning of its own.
+// matches is the condition for the dead letters d of queue $2 that match the filter $3, $4, $5. It uses strpos and not
+// LIKE, because characters of a reason could be special in a pattern.
 const matches = `d.tenant = $1 AND d.queue = $2 AND strpos(lower(d.reason), lower($3::text)) > 0
 	AND d.last_failed_at >= coalesce($4::timestamptz, '-infinity') AND d.last_failed_at < coalesce($5::timestamptz, 'infinity')`
 
 func (f Filter) arguments(ctx context.Context, queue QueueName) []any {
-	return []any{auth.TenantOf(ctx), queue.name, text(f.Reason), unlessZero(f.FailedAfter), unlessZero(f.FailedBefore)}
+	return []any{auth.TenantOf(ctx), queue.name, validText(f.Reason), unlessZero(f.FailedAfter), unlessZero(f.FailedBefore)}
 }
 
-// selectDeadLetters gives a page: size of them at most, and no more than maxPageBytes but for a first one that is
-// larger. more says that the list goes on. What a body has is known without reading it.
+// selectDeadLetters returns a page: at most size dead letters, and no more than maxPageBytes unless the first one alone
+// is larger. more reports whether the list goes on. The size of a body is determined without reading it.
 func selectDeadLetters(ctx context.Context, db pg.Querier, queue QueueName, filter Filter, after position, size int) (
 	letters []DeadLetter, more bool, err error,
 ) {

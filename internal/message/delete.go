@@ -8,21 +8,21 @@ import (
 	"plinth/internal/pg"
 )
 
-// tenantQueues is how many queues of a tenant that is being deleted are deleted in one go.
-const tenantQueues = 10
+// queuesAtOnce is how many queues one call of RemoveTenant deletes.
+const queuesAtOnce = 10
 
-// clearFor is how long one go at what a deleted queue has left takes; then other queues have their turn.
+// clearFor bounds one run of clear; then it is the turn of other queues.
 const clearFor = time.Second
 
-// clear removes what stood beside the row of a queue that was deleted, in small transactions, for a while. done reports whether
-// nothing is left. While there is, the name is not free, so none of it is a newer queue's; a process that is so late that
-// another one has the intent finds that before it removes anything.
+// clear removes, in small transactions and for a limited time, the rows that belong to a deleted queue. done reports
+// whether nothing is left. While rows are left the name is not free, so none of them belongs to a newer queue. A process
+// that comes so late that another one has taken over the intent notices this before it removes anything.
 func (s *Service) clear(ctx context.Context, i intent) (done bool, err error) {
 	for end := time.Now().Add(clearFor); !done && err == nil && time.Now().Before(end); {
 		err = s.db.InTx(ctx, func(tx *pg.Tx) error {
 			mine, err := lockIntent(ctx, tx, i)
 			if err != nil || !mine {
-				done = true // For this process.
+				done = true // Another process has taken over.
 				return err
 			}
 			deleted, err := deleteBeside(ctx, tx, i.queue)
@@ -33,10 +33,10 @@ func (s *Service) clear(ctx context.Context, i intent) (done bool, err error) {
 	return done, err
 }
 
-// RemoveTenant removes what the broker has of a tenant that is being deleted, see tenant.Deletion: queues that went before are
-// waited for, and those are deleted that calls which were on their way have created since.
+// RemoveTenant removes what the broker has of a tenant that is being deleted, see tenant.Deletion. It waits for queues
+// that were deleted before, and deletes queues that calls which were still running have created since.
 func (s *Service) RemoveTenant(ctx context.Context) (done bool, err error) {
-	queues, err := selectQueues(ctx, s.db, "", tenantQueues)
+	queues, err := selectQueues(ctx, s.db, "", queuesAtOnce)
 	if err != nil {
 		return false, err
 	}
@@ -45,7 +45,7 @@ func (s *Service) RemoveTenant(ctx context.Context) (done bool, err error) {
 			return false, err
 		}
 	}
-	if len(queues) == tenantQueues {
+	if len(queues) == queuesAtOnce {
 		return false, nil
 	}
 	left, err := isRemoving(ctx, s.db)

@@ -7,11 +7,12 @@ import (
 	"plinth/internal/pg"
 )
 
-// deleteBatch is how many rows go in one statement.
+// deleteBatch is how many rows one statement deletes.
 const deleteBatch = 1000
 
-// beside are the rows beside a queue's own and its bindings, the records of redrives and purges left out. They are found by their
-// keys alone, whatever the planner knows of the tables. Rows that somebody has locked are waited for.
+// beside are the statements that delete the rows which refer to a queue, except its own row, its bindings and the records
+// of redrives and purges. They find the rows by their keys alone, whatever statistics the planner has of the tables. They
+// wait for rows that others have locked.
 var beside = []string{
 	`DELETE FROM message_waiting WHERE tenant = $1 AND queue = $2 AND id = ANY (ARRAY(
 		SELECT id FROM message_waiting WHERE tenant = $1 AND queue = $2 LIMIT $3))`,
@@ -23,7 +24,7 @@ var beside = []string{
 		SELECT bucket FROM queue_rates WHERE tenant = $1 AND queue = $2 LIMIT $3))`,
 }
 
-// deleteBeside removes some of what stands beside a queue, and returns how much.
+// deleteBeside removes a batch of the rows that refer to a queue, and returns how many it removed.
 func deleteBeside(ctx context.Context, tx *pg.Tx, queue QueueName) (deleted int64, err error) {
 	for _, statement := range beside {
 		tag, err := tx.Exec(ctx, statement, auth.TenantOf(ctx), queue.name, deleteBatch)
@@ -35,5 +36,5 @@ func deleteBeside(ctx context.Context, tx *pg.Tx, queue QueueName) (deleted int6
 	return deleted, nil
 }
 
-// stays is the condition for what is not of a queue that was deleted.
+// stays is the condition for rows that do not belong to a deleted queue.
 const stays = `queue NOT IN (SELECT queue FROM queue_intents WHERE tenant = $1 AND remove)`

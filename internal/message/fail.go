@@ -14,24 +14,24 @@ import (
 	"plinth/internal/pg"
 )
 
-// maxReason is the most bytes of a reason that are kept.
+// maxReason is the maximum length of a stored reason, in bytes.
 const maxReason = 1024
 
-// failure is an attempt that failed. Service.fail fills in what became of its message.
+// failure is an attempt that failed. Service.fail sets what happened to its message.
 type failure struct {
 	message   Message // its Attempt is the one that failed
 	reason    string
-	permanent bool           // no retry mends it
-	postponed bool           // it has not begun, and does not count
-	delay     *time.Duration // before the next attempt; nil is the queue's back-off
+	permanent bool           // a retry cannot help
+	postponed bool           // the attempt did not begin, and does not count
+	delay     *time.Duration // before the next attempt; nil means the queue's back-off
 
-	dead bool          // it is a dead letter
-	due  time.Duration // else it comes again after this
+	dead bool          // the message became a dead letter
+	due  time.Duration // otherwise it comes again after this time
 }
 
-// fail moves messages of a queue whose attempt failed to where they wait for the next one, or to the dead letters. When
-// it returns nil, their deliveries are to be acknowledged. A process that dies between the two moves them once more, which
-// changes nothing as long as they are there. Messages of a queue that is gone are gone with it.
+// fail moves messages of a queue whose attempt failed: they wait for the next attempt, or become dead letters. After fail
+// returns nil, the caller must acknowledge their deliveries. If the process dies before that, they are moved once more,
+// which changes nothing as long as they are still there. Messages of a deleted queue are dropped.
 func (s *Service) fail(ctx context.Context, queue QueueName, failures ...*failure) error {
 	ctx, cancel := context.WithTimeout(ctx, settleTimeout)
 	defer cancel()
@@ -43,7 +43,7 @@ func (s *Service) fail(ctx context.Context, queue QueueName, failures ...*failur
 		if err != nil {
 			return err
 		}
-		var again []waiting
+		var again []envelope
 		for _, f := range failures {
 			if f.dead = !f.postponed && (f.permanent || f.message.Attempt >= policy.MaxAttempts); f.dead {
 				if err := insertDeadLetter(ctx, tx, f.deadLetter(queue, now)); err != nil {
@@ -51,7 +51,7 @@ func (s *Service) fail(ctx context.Context, queue QueueName, failures ...*failur
 				}
 				continue
 			}
-			again = append(again, f.next(owned{auth.TenantOf(ctx), queue}, policy, now))
+			again = append(again, f.next(tenantQueue{auth.TenantOf(ctx), queue}, policy, now))
 		}
 		if len(again) == 0 {
 			return nil
@@ -69,10 +69,10 @@ func (f *failure) deadLetter(queue QueueName, now time.Time) DeadLetter {
 	}
 }
 
-// postponedBy is how many attempts further on the back-off is of a message that is postponed.
+// postponedBy is how many attempts are added when the back-off of a postponed message is computed.
 const postponedBy = 3
 
-func (f *failure) next(queue owned, policy Policy, now time.Time) waiting {
+func (f *failure) next(queue tenantQueue, policy Policy, now time.Time) envelope {
 	m := f.message
 	f.due = loop.Delay(m.Attempt, policy.MinBackoff, policy.MaxBackoff)
 	if f.postponed {
@@ -82,7 +82,7 @@ func (f *failure) next(queue owned, policy Policy, now time.Time) waiting {
 	if f.delay != nil {
 		f.due = *f.delay
 	}
-	return waiting{
+	return envelope{
 		tenant: queue.tenant, id: f.id(), to: ToQueue(queue.queue), due: f.due, attempts: m.Attempt, reason: errs.Shortened(f.reason, maxReason),
 		firstFailedAt: f.first(now), headers: m.headers, attributes: m.Attributes, body: m.Body,
 	}
@@ -95,7 +95,8 @@ func (f *failure) first(now time.Time) time.Time {
 	return f.message.firstFailedAt
 }
 
-// id is the message's. One that somebody else put on the broker may have none that the tables take, and gets one.
+// id returns the id of the message. A message that did not come from this service may have an id that the tables cannot
+// store; it gets a new one.
 func (f *failure) id() string {
 	if uuid.Validate(f.message.ID) != nil {
 		return uuid.Must(uuid.NewV7()).String()
@@ -103,7 +104,7 @@ func (f *failure) id() string {
 	return f.message.ID
 }
 
-// otherTenant is the reason of a message that names another tenant than its queue's.
+// otherTenant is the reason of a message that names a tenant other than its queue's.
 const otherTenant = "the message belongs to another tenant"
 
 // Reasons of attempts that nobody settled.
@@ -113,22 +114,22 @@ const (
 	beforeThat     = "; before that: "
 )
 
-// wasCutShort says whether nobody settled the attempt before this one.
+// wasCutShort reports whether nobody settled the attempt before this one.
 func wasCutShort(m Message) bool { return strings.HasPrefix(m.reason, cutShortPrefix) }
 
-// isSuspect says whether a message was cut short, and not for the first time that it failed: a lost connection is no longer
-// likely. It, or what was handled beside it, may have ended the process.
+// isSuspect reports whether the message was cut short, and this was not its first failure, so that a lost connection is
+// an unlikely cause. This message, or one that was handled at the same time, may have ended the process.
 func isSuspect(m Message) bool { return m.Attempt > 2 && wasCutShort(m) }
 
-// cutShort is the failure of the attempts before this delivery of m, which the broker counted and nobody settled.
+// cutShort returns the failure of the attempts before this delivery of m, which the broker counted and nobody settled.
 func cutShort(m Message) *failure {
 	m.Attempt--
-	reason, known := fmt.Sprintf(unsettled, m.Attempt), m.reason
-	if wasCutShort(m) { // The same was said of fewer deliveries.
-		_, known, _ = strings.Cut(known, beforeThat)
+	reason, earlier := fmt.Sprintf(unsettled, m.Attempt), m.reason
+	if wasCutShort(m) { // The reason says the same of fewer deliveries.
+		_, earlier, _ = strings.Cut(earlier, beforeThat)
 	}
-	if known != "" {
-		reason += beforeThat + known
+	if earlier != "" {
+		reason += beforeThat + earlier
 	}
 	return &failure{message: m, reason: reason}
 }

@@ -11,8 +11,8 @@ import (
 	"plinth/internal/pg"
 )
 
-// lockPolicy reads what a queue says of failed attempts, and the database's clock. The queue cannot be deleted until the
-// transaction ends.
+// lockPolicy returns the part of a queue's policy that applies to failed attempts, and the time of the database. The
+// queue cannot be deleted until the transaction ends.
 func lockPolicy(ctx context.Context, tx *pg.Tx, queue QueueName) (p Policy, now time.Time, err error) {
 	err = tx.QueryRow(ctx, `SELECT max_attempts, min_backoff, max_backoff, now() FROM queues
 		WHERE tenant = $1 AND name = $2 FOR KEY SHARE`, auth.TenantOf(ctx), queue.name).
@@ -23,7 +23,7 @@ func lockPolicy(ctx context.Context, tx *pg.Tx, queue QueueName) (p Policy, now 
 	return p, now, err
 }
 
-// selectMaxAttempts reads how often a queue's messages are tried.
+// selectMaxAttempts returns how often a queue's messages are tried.
 func selectMaxAttempts(ctx context.Context, db pg.Querier, queue QueueName) (n int, err error) {
 	err = db.QueryRow(ctx, `SELECT max_attempts FROM queues WHERE tenant = $1 AND name = $2`, auth.TenantOf(ctx), queue.name).Scan(&n)
 	return n, err

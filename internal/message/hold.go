@@ -10,15 +10,15 @@ import (
 	"plinth/internal/pg"
 )
 
-// TenantPublication is a publication of a tenant.
+// TenantPublication is a publication on behalf of a tenant.
 type TenantPublication struct {
 	Tenant string
 	Publication
 }
 
-// PublishBatchTx publishes the messages of many tenants when tx, which is the system's, is committed, and none of them where
-// it is rolled back. It takes a few statements, however many there are. The results are in the order of the batch, and one that
-// fails does not hold up the others; the error is the database's, which makes tx unusable.
+// PublishBatchTx publishes messages of many tenants when tx, a transaction of pg.System, is committed, and none of them
+// if it is rolled back. It executes a few statements, however many messages there are. The results are in the order of
+// the batch; a message that fails does not affect the others. The error is the database's and makes tx unusable.
 func (s *Service) PublishBatchTx(ctx context.Context, tx *pg.Tx, batch []TenantPublication) ([]Result, error) {
 	all, held := make([]*outgoing, len(batch)), make([]*outgoing, 0, len(batch))
 	for i, p := range batch {
@@ -39,7 +39,7 @@ func (s *Service) PublishBatchTx(ctx context.Context, tx *pg.Tx, batch []TenantP
 	return results, nil
 }
 
-// holdOne is hold for a message alone.
+// holdOne is hold for a single message.
 func (s *Service) holdOne(ctx context.Context, tx *pg.Tx, m *outgoing) error {
 	if err := s.hold(ctx, tx, []*outgoing{m}); err != nil {
 		return err
@@ -47,8 +47,8 @@ func (s *Service) holdOne(ctx context.Context, tx *pg.Tx, m *outgoing) error {
 	return m.err
 }
 
-// hold puts messages in the waiting table and finds out for each whether it is refused, or a duplicate. Its own error is
-// the database's and means that nothing was held.
+// hold puts messages in the waiting table and determines for each whether it is refused or a duplicate. The returned
+// error is the database's and means that no message was stored.
 func (s *Service) hold(ctx context.Context, tx *pg.Tx, batch []*outgoing) error {
 	if err := s.findDestinations(ctx, tx, batch); err != nil {
 		return err
@@ -59,10 +59,10 @@ func (s *Service) hold(ctx context.Context, tx *pg.Tx, batch []*outgoing) error 
 	if err := s.takeWaiting(ctx, tx, batch); err != nil {
 		return err
 	}
-	var rows []waiting
+	var rows []envelope
 	for _, m := range batch {
 		if m.isNew() {
-			rows = append(rows, m.waiting)
+			rows = append(rows, m.envelope)
 		}
 	}
 	if len(rows) == 0 {
@@ -75,17 +75,18 @@ func (s *Service) hold(ctx context.Context, tx *pg.Tx, batch []*outgoing) error 
 	tx.AfterCommit(func() {
 		for _, m := range rows {
 			if m.to.topic == "" {
-				s.rates.of(owned{m.tenant, m.to.queue}).published.Add(1)
+				s.rates.of(tenantQueue{m.tenant, m.to.queue}).published.Add(1)
 			}
 		}
 	})
 	return nil
 }
 
-// isNew reports whether a message was neither refused nor published before.
+// isNew reports whether the message was neither refused nor published before.
 func (m *outgoing) isNew() bool { return m.err == nil && m.duplicateOf == "" }
 
-// takeWaiting takes the messages out of what their tenants may have waiting, and refuses those of tenants that may not.
+// takeWaiting takes the messages from their tenants' quotas of waiting messages, and refuses those of tenants whose quota
+// is used up.
 func (s *Service) takeWaiting(ctx context.Context, tx *pg.Tx, batch []*outgoing) error {
 	counts := map[string]int64{}
 	for _, m := range batch {
@@ -94,7 +95,7 @@ func (s *Service) takeWaiting(ctx context.Context, tx *pg.Tx, batch []*outgoing)
 		}
 	}
 	refused := map[string]error{}
-	for _, tenant := range slices.Sorted(maps.Keys(counts)) { // All take in the same order, and do not deadlock.
+	for _, tenant := range slices.Sorted(maps.Keys(counts)) { // All transactions take in the same order, so they do not deadlock.
 		err := s.quotas.waiting.Take(auth.AsService(ctx, tenant), tx, counts[tenant])
 		switch {
 		case errs.Is(err, errs.ResourceExhausted):
@@ -111,23 +112,24 @@ func (s *Service) takeWaiting(ctx context.Context, tx *pg.Tx, batch []*outgoing)
 	return nil
 }
 
-// ownedTopic is the topic of one tenant.
-type ownedTopic struct{ tenant, topic string }
+// tenantTopic is the topic of one tenant.
+type tenantTopic struct{ tenant, topic string }
 
-// findDestinations refuses the messages that lead nowhere. The queues that it finds stay until the transaction ends.
+// findDestinations refuses the messages that have no destination. The queues that it finds cannot be deleted until the
+// transaction ends.
 func (s *Service) findDestinations(ctx context.Context, tx *pg.Tx, batch []*outgoing) error {
-	queues, topics := map[owned]bool{}, map[ownedTopic]bool{}
+	queues, topics := map[tenantQueue]bool{}, map[tenantTopic]bool{}
 	for _, m := range batch {
 		if m.to.topic == "" {
-			queues[owned{m.tenant, m.to.queue}] = false
+			queues[tenantQueue{m.tenant, m.to.queue}] = false
 		} else {
-			topics[ownedTopic{m.tenant, m.to.topic}] = true
+			topics[tenantTopic{m.tenant, m.to.topic}] = true
 		}
 	}
 	if err := s.findQueues(ctx, tx, queues); err != nil {
 		return err
 	}
-	var bindings map[ownedTopic][]bound
+	var bindings map[tenantTopic][]bound
 	if len(topics) > 0 {
 		var err error
 		if bindings, err = selectBindings(ctx, tx, slices.Collect(maps.Keys(topics))...); err != nil {
@@ -136,18 +138,18 @@ func (s *Service) findDestinations(ctx context.Context, tx *pg.Tx, batch []*outg
 	}
 	for _, m := range batch {
 		switch {
-		case m.to.topic == "" && !queues[owned{m.tenant, m.to.queue}]:
+		case m.to.topic == "" && !queues[tenantQueue{m.tenant, m.to.queue}]:
 			m.err = errNoQueue(m.to.queue)
-		case m.to.topic != "" && len(matching(bindings[ownedTopic{m.tenant, m.to.topic}], m.to.routingKey)) == 0:
+		case m.to.topic != "" && len(matching(bindings[tenantTopic{m.tenant, m.to.topic}], m.to.routingKey)) == 0:
 			m.err = errNoMatch(m.to)
 		}
 	}
 	return nil
 }
 
-// findQueues marks the queues that exist. With AutoCreate it creates the others; the broker has them when their first message
-// comes.
-func (s *Service) findQueues(ctx context.Context, tx *pg.Tx, queues map[owned]bool) error {
+// findQueues sets queues[q] for each queue q that exists. With AutoCreate it creates the others; they are declared on the
+// broker when their first message is sent.
+func (s *Service) findQueues(ctx context.Context, tx *pg.Tx, queues map[tenantQueue]bool) error {
 	if len(queues) == 0 {
 		return nil
 	}
@@ -158,7 +160,7 @@ func (s *Service) findQueues(ctx context.Context, tx *pg.Tx, queues map[owned]bo
 		if exists {
 			continue
 		}
-		if _, err := s.makeQueue(auth.AsService(ctx, q.tenant), tx, q.queue, DefaultPolicy); err != nil {
+		if _, err := s.insertQueueWithinQuota(auth.AsService(ctx, q.tenant), tx, q.queue, DefaultPolicy); err != nil {
 			return err
 		}
 	}

@@ -16,36 +16,38 @@ import (
 )
 
 const (
-	// intentLease is how long who changes a queue has for the broker to follow, before another process takes over.
+	// intentLease is how long a process that changed a queue may take to apply the change to the broker. After that another
+	// process takes over.
 	intentLease = 15 * time.Second
-	// intentLimit ends an attempt within the lease, so that two processes are hardly ever at the same queue.
+	// intentLimit ends an attempt within the lease, so that two processes rarely work on the same queue.
 	intentLimit = 10 * time.Second
-	// intentsAtOnce bounds how many one process takes over in one go.
+	// intentsAtOnce is how many intents one process takes over at a time.
 	intentsAtOnce = 20
 
-	intentPoll = 5 * time.Second // finds intents that no notification told of
+	intentPoll = 5 * time.Second // how often intents are looked for without a notification
 
 	intentMinBackoff = time.Second
 	intentMaxBackoff = time.Minute
 )
 
-// intent is that the broker follows the table in what it has of a queue. It is committed with the change to the table; the
-// broker is called afterwards, while no connection and no lock is held. A process that dies between the two leaves the rest to
-// another one, and whoever comes too late finds that it was all done, since the broker gets what the table says by then.
+// intent records that the broker has to follow a change of a queue. It is committed together with the change to the
+// table. The broker is called afterwards, while no connection and no lock is held. If a process dies in between, another
+// one continues. A process that comes too late does no harm, since the broker is always brought to what the table says at
+// that time.
 type intent struct {
 	queue    QueueName
 	token    string
 	failures int
-	remove   bool      // what the broker has by the name is of a queue that was deleted; until then the name is not free
-	again    bool      // to look once more later: who saw the queue before it was deleted may declare it yet
-	ended    []Binding // that the table had until now
+	remove   bool      // the queue was deleted, and what the broker has of it must go; until then the name is not free
+	again    bool      // look once more later: a process that read the queue before it was deleted may still declare it
+	ended    []Binding // bindings that were removed from the table
 }
 
 func newIntent(queue QueueName) intent {
 	return intent{queue: queue, token: uuid.NewString()}
 }
 
-// follow has the broker do as the table says, and forgets the intent.
+// follow applies to the broker what the table says, and then deletes the intent.
 func (s *Service) follow(ctx context.Context, i intent) error {
 	acting, cancel := context.WithTimeout(ctx, intentLimit)
 	defer cancel()
@@ -59,7 +61,7 @@ func (s *Service) follow(ctx context.Context, i intent) error {
 			return err
 		}
 	}
-	// It is done, so a caller that has gone away does not have it done again.
+	// The work is done, so it is recorded even if the caller has gone away.
 	ctx, cancel = context.WithTimeout(context.WithoutCancel(ctx), settleTimeout)
 	defer cancel()
 	if !done {
@@ -78,7 +80,7 @@ func (s *Service) followTable(ctx context.Context, i intent) error {
 	name := i.queue.onBroker(tenant)
 	q, err := selectQueue(ctx, s.db, i.queue)
 	if errs.Is(err, errs.NotFound) {
-		// A process that was stopped until now must not remove a queue that was created meanwhile.
+		// A process that was suspended until now must not remove a queue that was created meanwhile.
 		if deadline, _ := ctx.Deadline(); time.Now().After(deadline) {
 			return context.DeadlineExceeded
 		}
@@ -101,7 +103,7 @@ func (s *Service) followTable(ctx context.Context, i intent) error {
 	return nil
 }
 
-// newIntents returns what takes over the intents whose processes did not come to it.
+// newIntents returns the loop that takes over intents whose processes did not finish them.
 func (s *Service) newIntents() *pg.Due {
 	return s.notifier.NewDue(pg.DueConfig{
 		What: "changes of queues", Channel: channel, Payload: newIntents, Lanes: 1, Poll: intentPoll, Log: s.log,
@@ -111,7 +113,7 @@ func (s *Service) newIntents() *pg.Due {
 }
 
 func (s *Service) followDue(ctx context.Context) (next time.Duration, err error) {
-	var due []ownedIntent
+	var due []tenantIntent
 	if err := s.system.InTx(ctx, func(tx *pg.Tx) error {
 		due, err = claimIntents(ctx, tx, intentsAtOnce, intentLease)
 		return err
@@ -126,7 +128,7 @@ func (s *Service) followDue(ctx context.Context) (next time.Duration, err error)
 		}
 		delay := loop.Delay(i.failures+1, intentMinBackoff, intentMaxBackoff)
 		s.log.Warn("the broker does not follow a change of a queue, trying again",
-			zap.Inline(owned{i.tenant, i.queue}), zap.Duration("retry_in_ms", delay), zap.Error(failed))
+			zap.Inline(tenantQueue{i.tenant, i.queue}), zap.Duration("retry_in_ms", delay), zap.Error(failed))
 		if err := postponeIntent(ctx, s.db, i.intent, delay); err != nil {
 			return 0, err
 		}
@@ -138,7 +140,8 @@ func (s *Service) followDue(ctx context.Context) (next time.Duration, err error)
 	return max(-late, relayBusy), err
 }
 
-// undo forgets a queue that the broker did not take. Unless that is certain, what it may have is removed later.
+// undo removes the rows of a queue that could not be created on the broker. Unless the broker certainly refused it, what
+// the broker may have of it is removed later.
 func (s *Service) undo(ctx context.Context, i intent, why error) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), settleTimeout)
 	defer cancel()
@@ -146,7 +149,7 @@ func (s *Service) undo(ctx context.Context, i intent, why error) error {
 	err := s.db.InTx(ctx, func(tx *pg.Tx) error {
 		mine, err := lockIntent(ctx, tx, i)
 		if err != nil || !mine {
-			return err // Somebody has changed the queue meanwhile, so it is theirs.
+			return err // Another call has changed the queue meanwhile, and now owns it.
 		}
 		if _, err := deleteQueue(ctx, tx, i.queue); err != nil {
 			return err

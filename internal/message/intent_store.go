@@ -10,8 +10,8 @@ import (
 	"plinth/internal/pg"
 )
 
-// insertIntent writes an intent down, due after a lease. It takes over what another one of the same queue was about, and looks
-// once more later where that one's process may still be at it.
+// insertIntent inserts an intent that is due after lease. It merges an existing intent of the same queue; if the process
+// of that one may still be working on it, the new intent is looked at again later.
 func insertIntent(ctx context.Context, tx *pg.Tx, i intent, lease time.Duration) error {
 	topics, patterns := make([]string, len(i.ended)), make([]string, len(i.ended))
 	for n, b := range i.ended {
@@ -27,8 +27,8 @@ func insertIntent(ctx context.Context, tx *pg.Tx, i intent, lease time.Duration)
 	return err
 }
 
-// settleIntent forgets an intent that was followed, unless it was taken over. One that is looked at again has nothing left to
-// remove by then.
+// settleIntent deletes an intent that was carried out, unless another process has taken it over. If it has to be looked
+// at again, it is kept without remove: by then there is nothing left to remove.
 func settleIntent(ctx context.Context, db pg.Querier, i intent) error {
 	_, err := db.Exec(ctx, `
 		WITH settled AS (
@@ -39,20 +39,20 @@ func settleIntent(ctx context.Context, db pg.Querier, i intent) error {
 	return err
 }
 
-// isBeingRemoved reports whether something is left of a queue that was deleted.
+// isBeingRemoved reports whether something is left of a deleted queue.
 func isBeingRemoved(ctx context.Context, tx *pg.Tx, queue QueueName) (removing bool, err error) {
 	err = tx.QueryRow(ctx, `SELECT EXISTS (SELECT FROM queue_intents WHERE tenant = $1 AND queue = $2 AND remove)`,
 		auth.TenantOf(ctx), queue.name).Scan(&removing)
 	return removing, err
 }
 
-// isRemoving reports whether something is left of any queue of the tenant that was deleted.
+// isRemoving reports whether something is left of any deleted queue of the tenant.
 func isRemoving(ctx context.Context, db pg.Querier) (removing bool, err error) {
 	err = db.QueryRow(ctx, `SELECT EXISTS (SELECT FROM queue_intents WHERE tenant = $1 AND remove)`, auth.TenantOf(ctx)).Scan(&removing)
 	return removing, err
 }
 
-// lockIntent reports whether an intent is still in the hands of who wrote it down, and keeps it so until the transaction ends.
+// lockIntent reports whether no other process has taken over the intent, and prevents that until the transaction ends.
 func lockIntent(ctx context.Context, tx *pg.Tx, i intent) (mine bool, err error) {
 	tag, err := tx.Exec(ctx, `SELECT FROM queue_intents WHERE tenant = $1 AND queue = $2 AND token = $3::uuid FOR UPDATE`,
 		auth.TenantOf(ctx), i.queue.name, i.token)
@@ -64,28 +64,29 @@ func deleteIntent(ctx context.Context, tx *pg.Tx, i intent) error {
 	return err
 }
 
-// continueIntent has an intent that is not done with go on at once, in whatever hands, unless it was taken over.
+// continueIntent makes an intent that is not finished due at once, for any process, unless another process has taken it
+// over.
 func continueIntent(ctx context.Context, db pg.Querier, i intent) error {
 	_, err := db.Exec(ctx, `UPDATE queue_intents SET due_at = clock_timestamp(), failures = 0
 		WHERE tenant = $1 AND queue = $2 AND token = $3::uuid`, auth.TenantOf(ctx), i.queue.name, i.token)
 	return err
 }
 
-// postponeIntent has an intent that could not be followed wait, unless it was taken over.
+// postponeIntent delays an intent that failed, unless another process has taken it over.
 func postponeIntent(ctx context.Context, db pg.Querier, i intent, delay time.Duration) error {
 	_, err := db.Exec(ctx, `UPDATE queue_intents SET due_at = clock_timestamp() + $4::interval, failures = failures + 1
 		WHERE tenant = $1 AND queue = $2 AND token = $3::uuid`, auth.TenantOf(ctx), i.queue.name, i.token, delay)
 	return err
 }
 
-// ownedIntent is an intent of some tenant.
-type ownedIntent struct {
+// tenantIntent is an intent of one tenant.
+type tenantIntent struct {
 	tenant string
 	intent
 }
 
-// claimIntents takes over intents of all tenants that are due, for as long as a lease.
-func claimIntents(ctx context.Context, tx *pg.Tx, limit int, lease time.Duration) ([]ownedIntent, error) {
+// claimIntents takes over intents of all tenants that are due, for the duration of the lease.
+func claimIntents(ctx context.Context, tx *pg.Tx, limit int, lease time.Duration) ([]tenantIntent, error) {
 	rows, err := tx.Query(ctx, `
 		UPDATE queue_intents i SET token = gen_random_uuid(), due_at = clock_timestamp() + $2::interval
 		FROM (SELECT tenant, queue FROM queue_intents WHERE due_at <= now() ORDER BY due_at LIMIT $1 FOR UPDATE SKIP LOCKED) AS due
@@ -94,7 +95,7 @@ func claimIntents(ctx context.Context, tx *pg.Tx, limit int, lease time.Duration
 	if err != nil {
 		return nil, err
 	}
-	return pgx.CollectRows(rows, func(row pgx.CollectableRow) (i ownedIntent, err error) {
+	return pgx.CollectRows(rows, func(row pgx.CollectableRow) (i tenantIntent, err error) {
 		var topics, patterns []string
 		err = row.Scan(&i.tenant, &i.queue.name, &i.token, &i.failures, &i.remove, &i.again, &topics, &patterns)
 		for n := range topics {
@@ -104,7 +105,8 @@ func claimIntents(ctx context.Context, tx *pg.Tx, limit int, lease time.Duration
 	})
 }
 
-// selectIntentsLate returns for how long the earliest intent has been due; a time in the past where there is none.
+// selectIntentsLate returns for how long the earliest intent has been due. The result is negative if it is not due yet or
+// there is none.
 func selectIntentsLate(ctx context.Context, system *pg.System) (late time.Duration, err error) {
 	err = system.QueryRow(ctx, `SELECT coalesce(now() - min(due_at), '-1 hour') FROM queue_intents`).Scan(&late)
 	return late, err

@@ -9,7 +9,7 @@ import (
 )
 
 // useKeys finds the messages whose idempotency key was used before, in an earlier transaction or by an earlier message of
-// the batch, and takes the keys of the others. Other transactions with the same keys wait until this one has ended.
+// the batch, and claims the keys of the others. Other transactions with the same keys wait until this one has ended.
 func useKeys(ctx context.Context, tx *pg.Tx, batch []*outgoing) error {
 	firsts := map[idempotencyKey]*outgoing{}
 	for _, m := range batch {
@@ -43,10 +43,10 @@ func useKeys(ctx context.Context, tx *pg.Tx, batch []*outgoing) error {
 	return nil
 }
 
-// scopedKey is the message's key, which counts for its queue or topic alone.
+// scopedKey returns the message's idempotency key, which applies to its queue or topic only.
 func (m *outgoing) scopedKey() idempotencyKey {
 	if m.to.topic != "" {
-		return idempotencyKey{m.tenant, "topic:" + m.to.topic, m.key} // No queue has such a name.
+		return idempotencyKey{m.tenant, "topic:" + m.to.topic, m.key} // No queue name contains a colon.
 	}
 	return idempotencyKey{m.tenant, m.to.queue.name, m.key}
 }

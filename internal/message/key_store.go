@@ -8,12 +8,12 @@ import (
 	"plinth/internal/pg"
 )
 
-// idempotencyKey is a publisher's key, for one destination.
+// idempotencyKey is a publisher's key for one destination.
 type idempotencyKey struct{ tenant, destination, key string }
 
-// insertKeys gives each key the id of the message published with it: ids[i] where the key was free or had expired, else
-// the first one's. Keys come once each, in an order that all use, so that transactions which wait for each other's keys
-// do not deadlock.
+// insertKeys returns for each key the id of the message that was published with it: ids[i] if the key was free or had
+// expired, otherwise the id of the first message. Keys must be distinct and sorted in the same way by all callers, so
+// that transactions which wait for each other's keys do not deadlock.
 func insertKeys(ctx context.Context, db *pg.Tx, keys []idempotencyKey, ids []string) (map[idempotencyKey]string, error) {
 	tenants, destinations, names := make([]string, len(keys)), make([]string, len(keys)), make([]string, len(keys))
 	for i, k := range keys {
@@ -28,7 +28,7 @@ func insertKeys(ctx context.Context, db *pg.Tx, keys []idempotencyKey, ids []str
 	if err != nil {
 		return nil, err
 	}
-	// The statement above has waited for every other transaction with one of the keys; what this one sees stays.
+	// The statement above has waited for all other transactions with one of the keys, so the result of this one is final.
 	rows, err := db.Query(ctx, `
 		SELECT k.tenant, k.destination, k.key, k.id::text
 		FROM message_keys k JOIN unnest($1::text[], $2::text[], $3::text[]) AS m (tenant, destination, key)

@@ -17,7 +17,7 @@ func (s *Service) ClearLate(ctx context.Context, queue QueueName) (done bool, er
 
 // Count counts as if so much had gone through a queue.
 func (s *Service) Count(tenant string, queue QueueName, published, delivered, acknowledged int64) {
-	c := s.rates.of(owned{tenant, queue})
+	c := s.rates.of(tenantQueue{tenant, queue})
 	c.published.Add(published)
 	c.delivered.Add(delivered)
 	c.acknowledged.Add(acknowledged)

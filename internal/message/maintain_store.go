@@ -6,11 +6,11 @@ import (
 	"plinth/internal/pg"
 )
 
-// sweepBatch is how many rows are removed in one transaction.
+// sweepBatch is how many rows one transaction removes.
 const sweepBatch = 1000
 
-// retention tells what is removed when: a query that gives the places of up to $1 rows, locked. Rows that somebody else
-// has locked are left for the next time.
+// retention lists what is removed and when. expired is a query that returns the ctids of up to $1 rows and locks them.
+// Rows that others have locked are left for the next sweep.
 var retention = []struct{ what, table, expired string }{
 	{"dead letters", "dead_letters", `
 		SELECT d.ctid FROM queues q, LATERAL (
@@ -32,7 +32,7 @@ var retention = []struct{ what, table, expired string }{
 		SELECT ctid FROM queue_rates WHERE bucket < now() - interval '10 minutes' LIMIT $1 FOR UPDATE SKIP LOCKED`},
 }
 
-// deleteExpired removes the rows of all tenants.
+// deleteExpired deletes expired rows of all tenants from a table, and returns how many it deleted.
 func deleteExpired(ctx context.Context, system *pg.System, table, expired string) (int64, error) {
 	tag, err := system.Exec(ctx, `DELETE FROM `+table+` WHERE ctid = ANY (ARRAY(`+expired+`))`, sweepBatch)
 	return tag.RowsAffected(), err

@@ -45,16 +45,16 @@ func (q QueueName) String() string { return q.name }
 // onBroker is the name of a tenant's queue on the broker, which all tenants share.
 func (q QueueName) onBroker(tenant string) string { return tenant + "." + q.name }
 
-// owned is the queue of one tenant. Others may have queues of the same name.
-type owned struct {
+// tenantQueue is the queue of one tenant. Others may have queues of the same name.
+type tenantQueue struct {
 	tenant string
 	queue  QueueName
 }
 
 // MarshalLogObject gives the fields of a log line.
-func (o owned) MarshalLogObject(line zapcore.ObjectEncoder) error {
-	line.AddString("tenant", o.tenant)
-	line.AddString("queue", o.queue.name)
+func (q tenantQueue) MarshalLogObject(line zapcore.ObjectEncoder) error {
+	line.AddString("tenant", q.tenant)
+	line.AddString("queue", q.queue.name)
 	return nil
 }
 

@@ -72,9 +72,9 @@ func startOperation(ctx context.Context, db *pg.Tx, o Operation) (Operation, err
 	if !errors.Is(err, pgx.ErrNoRows) {
 		return started, err
 	}
-	known, err := selectOperation(ctx, db, o.ID)
+	found, err := selectOperation(ctx, db, o.ID)
 	switch {
-	case errs.Is(err, errs.NotFound) || err == nil && (known.Kind != o.Kind || known.Queue != o.Queue || known.State == Planned):
+	case errs.Is(err, errs.NotFound) || err == nil && (found.Kind != o.Kind || found.Queue != o.Queue || found.State == Planned):
 		return Operation{}, errUnknown
 	case err != nil:
 		return Operation{}, err

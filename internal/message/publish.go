@@ -106,7 +106,7 @@ func (s *Service) PublishTx(ctx context.Context, tx *pg.Tx, p Publication) (Rece
 
 // outgoing is a publication that was found right, and what became of it.
 type outgoing struct {
-	waiting
+	envelope
 	key string
 	// duplicateOf is the id of the message that the key was used for before.
 	duplicateOf string
@@ -126,7 +126,7 @@ func newOutgoing(ctx context.Context, p Publication) (*outgoing, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &outgoing{key: p.IdempotencyKey, waiting: waiting{
+	return &outgoing{key: p.IdempotencyKey, envelope: envelope{
 		tenant: auth.TenantOf(ctx), id: id.String(), to: p.To, due: due, dueAt: at,
 		headers: traceHeaders(ctx), attributes: p.Attributes, body: p.Body,
 	}}, nil
@@ -206,19 +206,19 @@ func traceHeaders(ctx context.Context) map[string]string {
 // send hands a message to the broker.
 func (s *Service) send(ctx context.Context, m *outgoing) error {
 	if m.to.topic != "" {
-		m.err = m.to.explain(s.sendBatch(ctx, []*waiting{&m.waiting}, s.tell())[0])
+		m.err = m.to.explain(s.sendBatch(ctx, []*envelope{&m.envelope}, s.declarer())[0])
 		return m.err
 	}
 	p := m.publication()
-	err := known(ctx, m.to.queue, s.tell(), func() error { return s.broker.Publish(ctx, p.To, p.Message) })
+	err := onDeclared(ctx, m.to.queue, s.declarer(), func() error { return s.broker.Publish(ctx, p.To, p.Message) })
 	if m.err = m.to.explain(err); m.err == nil {
-		s.rates.of(owned{m.tenant, m.to.queue}).published.Add(1)
+		s.rates.of(tenantQueue{m.tenant, m.to.queue}).published.Add(1)
 	}
 	return m.err
 }
 
 // tell is what a publisher does about a queue that the broker does not know.
-func (s *Service) tell() func(context.Context, QueueName) error {
+func (s *Service) declarer() func(context.Context, QueueName) error {
 	if s.limits.AutoCreate {
 		return s.EnsureQueue
 	}

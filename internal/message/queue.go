@@ -87,7 +87,7 @@ func (s *Service) CreateQueue(ctx context.Context, name QueueName, policy Policy
 	}
 	i := newIntent(name)
 	err = s.db.InTx(ctx, func(tx *pg.Tx) error {
-		created, err := s.makeQueue(ctx, tx, name, policy)
+		created, err := s.insertQueueWithinQuota(ctx, tx, name, policy)
 		if err != nil {
 			return err
 		}
@@ -108,10 +108,10 @@ func (s *Service) CreateQueue(ctx context.Context, name QueueName, policy Policy
 	return q, nil
 }
 
-// makeQueue makes the rows of a queue if the tenant may have one more. created is false when there is one already.
-func (s *Service) makeQueue(ctx context.Context, tx *pg.Tx, name QueueName, policy Policy) (created bool, err error) {
-	known, err := lockQueue(ctx, tx, name)
-	if err != nil || known {
+// insertQueueWithinQuota makes the rows of a queue if the tenant may have one more. created is false when there is one already.
+func (s *Service) insertQueueWithinQuota(ctx context.Context, tx *pg.Tx, name QueueName, policy Policy) (created bool, err error) {
+	exists, err := lockQueue(ctx, tx, name)
+	if err != nil || exists {
 		return false, err
 	}
 	removing, err := isBeingRemoved(ctx, tx, name)
@@ -132,7 +132,7 @@ func (s *Service) makeQueue(ctx context.Context, tx *pg.Tx, name QueueName, poli
 // afterwards.
 func (s *Service) EnsureQueue(ctx context.Context, name QueueName) error {
 	err := s.db.InTx(ctx, func(tx *pg.Tx) error {
-		_, err := s.makeQueue(ctx, tx, name, DefaultPolicy)
+		_, err := s.insertQueueWithinQuota(ctx, tx, name, DefaultPolicy)
 		return err
 	})
 	if err != nil {
@@ -152,7 +152,7 @@ func (s *Service) GetQueue(ctx context.Context, name QueueName) (Queue, error) {
 		return Queue{}, err
 	}
 	q.Stats = &stats
-	err = known(ctx, name, s.declare, func() (err error) {
+	err = onDeclared(ctx, name, s.declare, func() (err error) {
 		q.Stats.Depth, err = s.broker.Ready(ctx, name.onBroker(auth.TenantOf(ctx)))
 		return err
 	})
@@ -267,11 +267,11 @@ func (s *Service) setPaused(ctx context.Context, name QueueName, paused bool) (Q
 // Outstanding ones and dead letters stay. Errors: NotFound; Unavailable when the broker is away, and then part of them may be gone.
 func (s *Service) PurgeQueue(ctx context.Context, name QueueName) (purged int64, err error) {
 	err = s.db.InTx(ctx, func(tx *pg.Tx) error {
-		known, err := lockQueue(ctx, tx, name)
+		exists, err := lockQueue(ctx, tx, name)
 		if err != nil {
 			return err
 		}
-		if !known {
+		if !exists {
 			return errNoQueue(name)
 		}
 		// First the rows: those that a relay has in hand are waited for, and then are in the queue.

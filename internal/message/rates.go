@@ -18,13 +18,13 @@ const (
 )
 
 // rates counts what goes through the queues in this process.
-type rates struct{ queues sync.Map } // owned to *counters
+type rates struct{ queues sync.Map } // tenantQueue to *counters
 
 // counters are those of one queue since they were read last.
 type counters struct{ published, delivered, acknowledged atomic.Int64 }
 
 // of gives the counters of a queue.
-func (r *rates) of(queue owned) *counters {
+func (r *rates) of(queue tenantQueue) *counters {
 	if c, ok := r.queues.Load(queue); ok {
 		return c.(*counters)
 	}
@@ -34,7 +34,7 @@ func (r *rates) of(queue owned) *counters {
 
 // count is what went through a queue in one bucket of time.
 type count struct {
-	owned
+	tenantQueue
 	published, delivered, acknowledged int64
 }
 
@@ -42,7 +42,7 @@ type count struct {
 func (r *rates) take() (counts []count) {
 	r.queues.Range(func(queue, of any) bool {
 		c := of.(*counters)
-		n := count{queue.(owned), c.published.Swap(0), c.delivered.Swap(0), c.acknowledged.Swap(0)}
+		n := count{queue.(tenantQueue), c.published.Swap(0), c.delivered.Swap(0), c.acknowledged.Swap(0)}
 		if n.published+n.delivered+n.acknowledged > 0 {
 			counts = append(counts, n)
 		}

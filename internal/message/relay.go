@@ -8,7 +8,6 @@ import (
 
 	"github.com/google/uuid"
 	"go.uber.org/zap"
-	"go.uber.org/zap/zapcore"
 	"golang.org/x/sync/errgroup"
 
 	"plinth/internal/auth"
@@ -109,7 +108,7 @@ func (r *relay) round(ctx context.Context, tx *pg.Tx) (due []backlog, next time.
 	return due, next, nil
 }
 
-func (r *relay) send(ctx context.Context, batch []*waiting) []error {
+func (r *relay) send(ctx context.Context, batch []*envelope) []error {
 	ctx, cancel := context.WithTimeout(ctx, sendLimit)
 	defer cancel()
 	return r.service.sendBatch(ctx, batch, r.service.declare)
@@ -117,14 +116,14 @@ func (r *relay) send(ctx context.Context, batch []*waiting) []error {
 
 // settlement is what becomes of the messages of a batch.
 type settlement struct {
-	gone   []*waiting // sent, or leading nowhere
-	later  []*waiting // to be sent again
-	copies []waiting  // in the place of one that is gone
+	gone   []*envelope // sent, or leading nowhere
+	later  []*envelope // to be sent again
+	copies []envelope  // in the place of one that is gone
 }
 
 // settle deletes what was sent, and has the rest wait. A backlog of which nothing could be sent is left alone for longer each
 // time.
-func (r *relay) settle(ctx context.Context, tx *pg.Tx, batch []*waiting, outcomes []error) error {
+func (r *relay) settle(ctx context.Context, tx *pg.Tx, batch []*envelope, outcomes []error) error {
 	if len(batch) == 0 {
 		return nil
 	}
@@ -136,7 +135,7 @@ func (r *relay) settle(ctx context.Context, tx *pg.Tx, batch []*waiting, outcome
 	}
 	var s settlement
 	for i, m := range batch {
-		if err := r.unsettled(auth.AsService(ctx, m.tenant), tx, &s, m, outcomes[i]); err != nil {
+		if err := r.settleOne(auth.AsService(ctx, m.tenant), tx, &s, m, outcomes[i]); err != nil {
 			return err
 		}
 	}
@@ -170,7 +169,7 @@ func firstFailed(outcomes []error) int {
 }
 
 // unsettled decides what becomes of a message.
-func (r *relay) unsettled(ctx context.Context, tx *pg.Tx, s *settlement, m *waiting, outcome error) error {
+func (r *relay) settleOne(ctx context.Context, tx *pg.Tx, s *settlement, m *envelope, outcome error) error {
 	switch {
 	case outcome == nil:
 		s.gone = append(s.gone, m)
@@ -195,11 +194,11 @@ func (r *relay) unsettled(ctx context.Context, tx *pg.Tx, s *settlement, m *wait
 
 // fanOut has each queue of a topic wait for itself, since one of them is full: those that are not get the message a second
 // time, but not each time that it is tried.
-func (r *relay) fanOut(ctx context.Context, tx *pg.Tx, m waiting) ([]waiting, error) {
+func (r *relay) fanOut(ctx context.Context, tx *pg.Tx, m envelope) ([]envelope, error) {
 	m.due, m.dueAt = relayAgain, time.Time{}
-	bindings, err := selectBindings(ctx, tx, ownedTopic{m.tenant, m.to.topic})
-	var copies []waiting
-	for _, queue := range queuesOf(matching(bindings[ownedTopic{m.tenant, m.to.topic}], m.to.routingKey)) {
+	bindings, err := selectBindings(ctx, tx, tenantTopic{m.tenant, m.to.topic})
+	var copies []envelope
+	for _, queue := range queuesOf(matching(bindings[tenantTopic{m.tenant, m.to.topic}], m.to.routingKey)) {
 		m.to = ToQueue(queue)
 		copies = append(copies, m)
 	}
@@ -207,7 +206,7 @@ func (r *relay) fanOut(ctx context.Context, tx *pg.Tx, m waiting) ([]waiting, er
 }
 
 // bury makes a dead letter of a message to a queue that the broker will never take.
-func (r *relay) bury(ctx context.Context, tx *pg.Tx, m *waiting, why error) error {
+func (r *relay) bury(ctx context.Context, tx *pg.Tx, m *envelope, why error) error {
 	if m.to.topic != "" {
 		return nil // Nobody's.
 	}
@@ -219,12 +218,4 @@ func (r *relay) bury(ctx context.Context, tx *pg.Tx, m *waiting, why error) erro
 		ID: uuid.Must(uuid.NewV7()).String(), Queue: m.to.queue, MessageID: m.id, Reason: errs.Shortened(why.Error(), maxReason), Attempts: m.attempts,
 		FirstFailedAt: m.firstFailedAt, LastFailedAt: now, Attributes: m.attributes, Body: m.body, headers: m.headers,
 	})
-}
-
-// MarshalLogObject adds the fields of a message to a log line.
-func (w *waiting) MarshalLogObject(line zapcore.ObjectEncoder) error {
-	line.AddString("tenant", w.tenant)
-	zap.Dict("message", zap.String("id", w.id), zap.String("queue", w.to.queue.name), zap.String("topic", w.to.topic),
-		zap.String("routing_key", w.to.routingKey)).AddTo(line)
-	return nil
 }

@@ -37,7 +37,7 @@ func selectBacklogs(ctx context.Context, tx *pg.Tx, behind backlog, limit int) (
 // claimWaiting locks messages that are due, of each backlog the earliest ones up to its share and none that another relay has,
 // and no more once they have so many bytes: backlogs take turns for those. full says that more may be due. Losing the commit
 // in a crash of the server would only have them sent again, so it does not wait for the disk.
-func claimWaiting(ctx context.Context, tx *pg.Tx, due []backlog, bytes int) (batch []*waiting, full bool, err error) {
+func claimWaiting(ctx context.Context, tx *pg.Tx, due []backlog, bytes int) (batch []*envelope, full bool, err error) {
 	tenants, queues, topics, shares := backlogArrays(due)
 	// Rows are found again by their place: the table is empty one moment and full the next, so the planner's idea of it is
 	// often wrong.
@@ -67,7 +67,7 @@ func claimWaiting(ctx context.Context, tx *pg.Tx, due []backlog, bytes int) (bat
 		left[b.key()], failures[b.key()] = b.share, b.failures
 	}
 	for rows.Next() {
-		m := &waiting{}
+		m := &envelope{}
 		var failed *time.Time
 		var n int
 		if err := rows.Scan(&m.place, &m.tenant, &m.id, &m.to.queue.name, &m.to.topic, &m.to.routingKey, &m.attempts, &m.reason, &failed,
@@ -111,7 +111,7 @@ func settleWaiting(ctx context.Context, tx *pg.Tx, s settlement) error {
 	return insertWaiting(ctx, tx, s.copies...)
 }
 
-func places(messages []*waiting) []string {
+func places(messages []*envelope) []string {
 	all := make([]string, len(messages))
 	for i, m := range messages {
 		all[i] = m.place

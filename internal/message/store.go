@@ -11,7 +11,7 @@ import (
 )
 
 // text is what PostgreSQL keeps of a text: valid UTF-8 without U+0000.
-func text(s string) string {
+func validText(s string) string {
 	return strings.ReplaceAll(strings.ToValidUTF8(s, "\uFFFD"), "\x00", "\uFFFD")
 }
 
@@ -69,7 +69,7 @@ func insertBindings(ctx context.Context, db *pg.Tx, queue QueueName, bindings []
 }
 
 // lockQueue keeps a queue from being deleted until the transaction ends.
-func lockQueue(ctx context.Context, db *pg.Tx, name QueueName) (known bool, err error) {
+func lockQueue(ctx context.Context, db *pg.Tx, name QueueName) (exists bool, err error) {
 	tag, err := db.Exec(ctx, `SELECT true FROM queues WHERE tenant = $1 AND name = $2 FOR SHARE`, auth.TenantOf(ctx), name.name)
 	return tag.RowsAffected() > 0, err
 }

@@ -38,7 +38,7 @@ type Subscription struct {
 	life        context.Context
 	end         context.CancelFunc
 	ended       error  // why there are no more; read after received is closed
-	left        *lease // received, but too large for the last batch
+	leftover    *lease // received, but too large for the last batch
 
 	busy sync.Mutex // while Ack or Nack settles
 
@@ -72,7 +72,7 @@ func (s *Service) Consume(ctx context.Context, queue QueueName, maxOutstanding i
 		return nil, err
 	}
 	sub := &Subscription{
-		service: s, source: src, log: s.log, count: s.rates.of(src.owned), ackDeadline: ackDeadline,
+		service: s, source: src, log: s.log, count: s.rates.of(src.tenantQueue), ackDeadline: ackDeadline,
 		received: make(chan broker.Delivery, min(maxOutstanding, aheadBatch)), life: life, end: end,
 		leases: map[string]*lease{}, freed: make(chan struct{}, 1),
 	}
@@ -107,7 +107,7 @@ func (s *Subscription) Next(ctx context.Context) ([]Message, error) {
 	var batch []Message
 	for bytes := 0; l != nil; l = s.another(ctx) {
 		if bytes += l.message.size(); len(batch) > 0 && bytes > maxBatchBytes {
-			s.left = l
+			s.leftover = l
 			break
 		}
 		s.lease(l)
@@ -121,8 +121,8 @@ func (s *Subscription) Next(ctx context.Context) ([]Message, error) {
 
 // first waits for a message for the consumer.
 func (s *Subscription) first(ctx context.Context) (*lease, error) {
-	if l := s.left; l != nil {
-		if s.left = nil; s.fits(ctx, l) {
+	if l := s.leftover; l != nil {
+		if s.leftover = nil; s.deliverable(ctx, l) {
 			return l, nil
 		}
 	}
@@ -132,7 +132,7 @@ func (s *Subscription) first(ctx context.Context) (*lease, error) {
 			if !more {
 				return nil, s.ended
 			}
-			if l := newLease(d); s.fits(ctx, l) {
+			if l := newLease(d); s.deliverable(ctx, l) {
 				return l, nil
 			}
 		case <-ctx.Done():
@@ -149,7 +149,7 @@ func (s *Subscription) another(ctx context.Context) *lease {
 			if !more {
 				return nil
 			}
-			if l := newLease(d); s.fits(ctx, l) {
+			if l := newLease(d); s.deliverable(ctx, l) {
 				return l
 			}
 		default:
@@ -161,10 +161,10 @@ func (s *Subscription) another(ctx context.Context) *lease {
 // fits says whether the consumer is to get a message. Otherwise it is settled: it goes back to a queue that was paused
 // meanwhile, and is a dead letter where it was delivered too often without being settled. While Postgres is away, nothing
 // is too often.
-func (s *Subscription) fits(ctx context.Context, l *lease) bool {
+func (s *Subscription) deliverable(ctx context.Context, l *lease) bool {
 	queue := s.source.queue
 	ctx = auth.AsService(ctx, s.source.tenant) // Whoever calls Next.
-	if paused, _ := s.service.pauses.of(s.source.owned); paused {
+	if paused, _ := s.service.pauses.of(s.source.tenantQueue); paused {
 		s.settle(l.delivery.Nack, l.message.ID)
 		return false
 	}
@@ -194,11 +194,11 @@ func (s *Subscription) lease(l *lease) {
 		old.timer.Stop()
 		go s.settle(old.delivery.Nack, l.message.ID)
 	}
-	s.begin(l)
+	s.startLease(l)
 }
 
 // begin runs a lease; the caller holds the lock.
-func (s *Subscription) begin(l *lease) {
+func (s *Subscription) startLease(l *lease) {
 	s.leases[l.message.ID] = l
 	l.timer = time.AfterFunc(s.ackDeadline, func() { s.expire(l) })
 }
@@ -208,7 +208,7 @@ func (s *Subscription) expire(l *lease) {
 	s.mu.Lock()
 	current := s.leases[l.message.ID] == l
 	if current {
-		s.drop(l)
+		s.endLease(l)
 	}
 	s.mu.Unlock()
 	if current {
@@ -217,20 +217,20 @@ func (s *Subscription) expire(l *lease) {
 }
 
 // drop ends a lease; the caller holds the lock.
-func (s *Subscription) drop(l *lease) {
+func (s *Subscription) endLease(l *lease) {
 	l.timer.Stop()
 	delete(s.leases, l.message.ID)
-	s.free()
+	s.signalFreed()
 }
 
-func (s *Subscription) free() { loop.Signal(s.freed) }
+func (s *Subscription) signalFreed() { loop.Signal(s.freed) }
 
 // Ack says that messages were handled, and returns when the broker knows. Ids that are not outstanding are ignored.
 func (s *Subscription) Ack(ids []string) {
 	s.busy.Lock()
 	defer s.busy.Unlock()
-	taken := s.take(ids)
-	defer s.took()
+	taken := s.beginSettling(ids)
+	defer s.endSettling()
 	s.count.acknowledged.Add(s.ack(taken))
 }
 
@@ -250,12 +250,12 @@ func (s *Subscription) ack(taken []*lease) int64 {
 }
 
 // take ends the leases of outstanding messages for their settling, which ends with took.
-func (s *Subscription) take(ids []string) (taken []*lease) {
+func (s *Subscription) beginSettling(ids []string) (taken []*lease) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, id := range ids {
 		if l := s.leases[id]; l != nil {
-			s.drop(l)
+			s.endLease(l)
 			taken = append(taken, l)
 		}
 	}
@@ -263,11 +263,11 @@ func (s *Subscription) take(ids []string) (taken []*lease) {
 	return taken
 }
 
-func (s *Subscription) took() {
+func (s *Subscription) endSettling() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.settling = 0
-	s.free()
+	s.signalFreed()
 }
 
 // Nack says that attempts failed, and returns when that is committed: the messages come again, or are dead letters. While
@@ -275,7 +275,7 @@ func (s *Subscription) took() {
 func (s *Subscription) Nack(items []Nack) {
 	s.busy.Lock()
 	defer s.busy.Unlock()
-	defer s.took()
+	defer s.endSettling()
 	for len(items) > 0 && s.life.Err() == nil {
 		items = items[s.nack(items):]
 	}
@@ -286,7 +286,7 @@ func (s *Subscription) nack(items []Nack) (n int) {
 	var taken []*lease
 	var failures []*failure
 	for bytes := 0; n < len(items) && len(taken) < maxBatch && bytes < maxBatchBytes; n++ {
-		for _, l := range s.take([]string{items[n].ID}) {
+		for _, l := range s.beginSettling([]string{items[n].ID}) {
 			bytes += l.message.size()
 			taken = append(taken, l)
 			failures = append(failures, &failure{message: l.message, delay: items[n].Delay, reason: items[n].Reason})
@@ -297,24 +297,24 @@ func (s *Subscription) nack(items []Nack) (n int) {
 	}
 	// The end of the subscription waits for this, so that what is moved is acknowledged too.
 	if err := s.service.fail(context.WithoutCancel(s.life), s.source.queue, failures...); err != nil {
-		s.log.Warn("messages cannot be moved, they stay outstanding", zap.Inline(s.source.owned), zap.Error(err))
-		s.keep(taken)
+		s.log.Warn("messages cannot be moved, they stay outstanding", zap.Inline(s.source.tenantQueue), zap.Error(err))
+		s.restore(taken)
 		return n
 	}
 	for _, f := range failures {
-		s.log.Info("message given back", zap.Inline(&line{queue: s.source.owned, message: f.message, failure: f}))
+		s.log.Info("message given back", zap.Inline(&line{queue: s.source.tenantQueue, message: f.message, failure: f}))
 	}
 	s.ack(taken)
 	return n
 }
 
 // keep gives messages that could not be settled a new ack deadline.
-func (s *Subscription) keep(taken []*lease) {
+func (s *Subscription) restore(taken []*lease) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, l := range taken {
 		if s.leases[l.message.ID] == nil {
-			s.begin(l)
+			s.startLease(l)
 		} else { // It was delivered again meanwhile.
 			go s.settle(l.delivery.Nack, l.message.ID)
 		}
@@ -364,7 +364,7 @@ func (s *Subscription) Close() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, l := range s.leases {
-		s.drop(l)
+		s.endLease(l)
 	}
 }
 
@@ -373,7 +373,7 @@ func (s *Subscription) settle(how func(context.Context) error, id string) bool {
 	defer cancel()
 	err := how(ctx)
 	if err != nil {
-		s.log.Warn("settling failed, the message will come again", zap.Inline(s.source.owned), zap.String("id", id), zap.Error(err))
+		s.log.Warn("settling failed, the message will come again", zap.Inline(s.source.tenantQueue), zap.String("id", id), zap.Error(err))
 	}
 	return err == nil
 }

@@ -25,12 +25,12 @@ const (
 )
 
 // known runs use, and once more after the broker was told of the queue if it does not know it.
-func known(ctx context.Context, queue QueueName, tell func(context.Context, QueueName) error, use func() error) error {
+func onDeclared(ctx context.Context, queue QueueName, declare func(context.Context, QueueName) error, use func() error) error {
 	err := use()
 	if !errors.Is(err, broker.ErrNoQueue) {
 		return err
 	}
-	if err := tell(ctx, queue); err != nil {
+	if err := declare(ctx, queue); err != nil {
 		return err
 	}
 	return use()
@@ -89,7 +89,7 @@ type declaration struct {
 
 // declareTopics sees to it that the broker knows every queue of the topics that the batch goes to. Where that fails, it
 // fills in the outcome of what goes there.
-func (s *Service) declareTopics(ctx context.Context, generation uint64, batch []*waiting, outcomes []error) {
+func (s *Service) declareTopics(ctx context.Context, generation uint64, batch []*envelope, outcomes []error) {
 	topics := map[string]error{}
 	for i, m := range batch {
 		if m.to.topic == "" {
@@ -117,7 +117,7 @@ func (s *Service) declareTopic(ctx context.Context, topic string, generation uin
 		// Others wait for this too, so it does not end with the call that came first.
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), topicLimit)
 		defer cancel()
-		of := ownedTopic{auth.TenantOf(ctx), topic}
+		of := tenantTopic{auth.TenantOf(ctx), topic}
 		bindings, err := selectBindings(ctx, s.db, of)
 		if err != nil {
 			return nil, err

@@ -2,51 +2,12 @@ package message
 
 import (
 	"context"
-	"maps"
-	"strconv"
 	"time"
 
 	"github.com/google/uuid"
 
-	"plinth/internal/broker"
 	"plinth/internal/errs"
 )
-
-// waiting is a row of message_waiting: a message that goes to the broker later.
-type waiting struct {
-	tenant        string
-	id            string
-	to            Destination
-	due           time.Duration // from now
-	dueAt         time.Time     // in place of due, unless it is zero
-	attempts      int           // that failed so far
-	reason        string        // of the last one
-	firstFailedAt time.Time     // zero where none failed
-	headers       map[string]string
-	attributes    map[string]string
-	body          []byte
-
-	// Of one that a relay has claimed:
-	place    string // of its row
-	failures int    // of its backlog
-}
-
-// publication is the message as the broker carries it, with its tenant and its past in the headers.
-func (w *waiting) publication() broker.Publication {
-	headers := make(map[string]string, len(w.headers)+4)
-	maps.Copy(headers, w.headers)
-	headers[tenantHeader] = w.tenant
-	if w.attempts > 0 {
-		headers[attemptsHeader] = strconv.Itoa(w.attempts)
-		headers[reasonHeader] = w.reason
-		if !w.firstFailedAt.IsZero() {
-			headers[firstFailedAtHeader] = w.firstFailedAt.UTC().Format(time.RFC3339Nano)
-		}
-	}
-	return broker.Publication{To: w.to.onBroker(w.tenant), Message: broker.Message{
-		ID: w.id, Body: w.body, Attributes: w.attributes, Headers: headers,
-	}}
-}
 
 // WaitingMessage is a message that waits for its time: one that is delayed, or that waits for its next attempt.
 type WaitingMessage struct {

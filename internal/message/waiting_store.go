@@ -13,7 +13,7 @@ import (
 
 // insertWaiting puts messages in the waiting table. One that waits for the same queue already keeps its row, with the more
 // attempts of the two: its delivery was settled and came again all the same.
-func insertWaiting(ctx context.Context, db *pg.Tx, messages ...waiting) error {
+func insertWaiting(ctx context.Context, db *pg.Tx, messages ...envelope) error {
 	n := len(messages)
 	tenants, ids := make([]string, n), make([]string, n)
 	queues, topics, keys := make([]string, n), make([]string, n), make([]string, n)
@@ -24,7 +24,7 @@ func insertWaiting(ctx context.Context, db *pg.Tx, messages ...waiting) error {
 		tenants[i], ids[i] = m.tenant, m.id
 		queues[i], topics[i], keys[i] = m.to.queue.name, m.to.topic, m.to.routingKey
 		due[i], at[i] = m.due, unlessZero(m.dueAt)
-		attempts[i], reasons[i], failed[i] = int32(m.attempts), text(m.reason), unlessZero(m.firstFailedAt)
+		attempts[i], reasons[i], failed[i] = int32(m.attempts), validText(m.reason), unlessZero(m.firstFailedAt)
 		headers[i], attributes[i] = object(m.headers), object(m.attributes)
 		bodies[i] = append([]byte{}, m.body...) // never nil, which is NULL
 	}
@@ -59,7 +59,7 @@ func object(m map[string]string) string {
 }
 
 // lockQueues marks those of the queues that exist, and keeps them from being deleted until the transaction ends.
-func lockQueues(ctx context.Context, tx *pg.Tx, queues map[owned]bool) error {
+func lockQueues(ctx context.Context, tx *pg.Tx, queues map[tenantQueue]bool) error {
 	var tenants, names []string
 	for q := range queues {
 		tenants, names = append(tenants, q.tenant), append(names, q.queue.name)
@@ -71,7 +71,7 @@ func lockQueues(ctx context.Context, tx *pg.Tx, queues map[owned]bool) error {
 	if err != nil {
 		return err
 	}
-	var q owned
+	var q tenantQueue
 	_, err = pgx.ForEachRow(rows, []any{&q.tenant, &q.queue.name}, func() error {
 		queues[q] = true
 		return nil
@@ -80,7 +80,7 @@ func lockQueues(ctx context.Context, tx *pg.Tx, queues map[owned]bool) error {
 }
 
 // selectBindings returns the bindings to each of the topics, in the order of their queues.
-func selectBindings(ctx context.Context, db pg.Querier, topics ...ownedTopic) (map[ownedTopic][]bound, error) {
+func selectBindings(ctx context.Context, db pg.Querier, topics ...tenantTopic) (map[tenantTopic][]bound, error) {
 	var tenants, names []string
 	for _, t := range topics {
 		tenants, names = append(tenants, t.tenant), append(names, t.topic)
@@ -92,8 +92,8 @@ func selectBindings(ctx context.Context, db pg.Querier, topics ...ownedTopic) (m
 	if err != nil {
 		return nil, err
 	}
-	bindings := map[ownedTopic][]bound{}
-	var topic ownedTopic
+	bindings := map[tenantTopic][]bound{}
+	var topic tenantTopic
 	var b bound
 	_, err = pgx.ForEachRow(rows, []any{&topic.tenant, &topic.topic, &b.queue.name, &b.pattern}, func() error {
 		bindings[topic] = append(bindings[topic], b)

@@ -58,7 +58,9 @@ func NewWorker(c WorkerConfig) *Worker {
 	w := &Worker{
 		service: c.Service, handlers: c.Handlers, lines: c.Lines, drain: c.Drain, tenants: c.Tenants,
 		opening: make(chan struct{}, max(1, c.Service.db.MaxConns()/4)),
-		present: newQueueSet(func(ctx context.Context, system *pg.System) ([]owned, error) { return selectNamed(ctx, system, names) }),
+		present: newQueueSet(func(ctx context.Context, system *pg.System) ([]tenantQueue, error) {
+			return selectNamed(ctx, system, names)
+		}),
 	}
 	if most := c.Service.limits.Handlers; most > 0 {
 		w.running = make(chan struct{}, most)
@@ -75,7 +77,7 @@ func (w *Worker) EnsureQueues(ctx context.Context) error {
 			if err == nil {
 				break
 			}
-			if !w.retry(ctx, "queue cannot be used, trying again", attempt, err, zap.Inline(owned{auth.DefaultTenant, h.queue})) {
+			if !w.retry(ctx, "queue cannot be used, trying again", attempt, err, zap.Inline(tenantQueue{auth.DefaultTenant, h.queue})) {
 				return nil
 			}
 		}
@@ -89,12 +91,12 @@ func (w *Worker) Run(ctx context.Context) error {
 		w.service.present.Store(w.present)
 		loop.Signal(w.service.heardPolicies)
 	}
-	w.follow(ctx)
+	w.serveTenants(ctx)
 	return nil
 }
 
 // awaitQueue waits until a queue is there. It is false when ctx has ended.
-func (w *Worker) awaitQueue(ctx context.Context, queue owned) bool {
+func (w *Worker) awaitQueue(ctx context.Context, queue tenantQueue) bool {
 	for {
 		there, until := w.present.of(queue)
 		if there {
@@ -111,14 +113,14 @@ func (w *Worker) awaitQueue(ctx context.Context, queue owned) bool {
 // serve consumes from a tenant's queue of a handler until ctx ends, however often it is lost, and waits for the queue where
 // there is none. Its credit is what it can handle at a time: a message that waited here behind a slow one could be handled
 // elsewhere, and the end of the process would count as an attempt of a message that no handler has seen.
-func (w *Worker) serve(ctx context.Context, h Handler, t *served) {
-	for attempt := 1; w.awaitQueue(ctx, owned{t.name, h.queue}); attempt++ {
+func (w *Worker) serve(ctx context.Context, h Handler, t *tenantWorker) {
+	for attempt := 1; w.awaitQueue(ctx, tenantQueue{t.name, h.queue}); attempt++ {
 		src, err := w.open(ctx, h)
 		if err == nil {
 			attempt = 1
 			err = w.consume(ctx, h, t, src)
 		}
-		if !w.retry(ctx, "queue cannot be used, trying again", attempt, err, zap.Inline(owned{t.name, h.queue})) {
+		if !w.retry(ctx, "queue cannot be used, trying again", attempt, err, zap.Inline(tenantQueue{t.name, h.queue})) {
 			return
 		}
 	}
@@ -137,14 +139,14 @@ func (w *Worker) open(ctx context.Context, h Handler) (*source, error) {
 
 // consume handles messages until ctx ends or the queue is gone. Its return value says why. It receives when there is a place
 // for one more, and each message has a goroutine of its own, so that a queue where nothing comes costs no more than this one.
-func (w *Worker) consume(ctx context.Context, h Handler, t *served, src *source) error {
+func (w *Worker) consume(ctx context.Context, h Handler, t *tenantWorker, src *source) error {
 	defer src.Close()
 	// Handlers outlive ctx, so that they finish; work ends when they may not any longer.
 	work, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
 	defer context.AfterFunc(ctx, func() { time.AfterFunc(w.drain, stop) })()
 
-	count := w.service.rates.of(src.owned)
+	count := w.service.rates.of(src.tenantQueue)
 	places := make(chan struct{}, h.concurrency)
 	var handling sync.WaitGroup
 	defer handling.Wait()
@@ -162,11 +164,11 @@ func (w *Worker) consume(ctx context.Context, h Handler, t *served, src *source)
 		handling.Go(func() {
 			defer func() { <-places }()
 			if !w.enter(work) {
-				w.settle(d.Nack, src.owned, d.ID)
+				w.settle(d.Nack, src.tenantQueue, d.ID)
 				return
 			}
 			defer w.leave()
-			if w.handle(auth.With(work, t.principal.Load()), h, src.owned, d) {
+			if w.handle(auth.With(work, t.principal.Load()), h, src.tenantQueue, d) {
 				count.acknowledged.Add(1)
 			}
 		})
@@ -194,7 +196,7 @@ func (w *Worker) leave() {
 
 // handle is what stands around every handler: recover, trace, the handler, the log line, and the end of the delivery. It
 // says whether the message was handled.
-func (w *Worker) handle(ctx context.Context, h Handler, queue owned, d broker.Delivery) bool {
+func (w *Worker) handle(ctx context.Context, h Handler, queue tenantQueue, d broker.Delivery) bool {
 	m := fromBroker(d)
 	if d.Attempt > 1 && w.setAside(ctx, queue, d, m) {
 		return false
@@ -229,7 +231,7 @@ func (w *Worker) handle(ctx context.Context, h Handler, queue owned, d broker.De
 // setAside has a message wait that was delivered before and not settled: the process died with it, say. That attempt
 // counts as failed, and if it is the message that kills, it must not do so again at once. It is false while Postgres is
 // away; then the message is handled.
-func (w *Worker) setAside(ctx context.Context, queue owned, d broker.Delivery, m Message) bool {
+func (w *Worker) setAside(ctx context.Context, queue tenantQueue, d broker.Delivery, m Message) bool {
 	f := cutShort(m)
 	if w.service.fail(ctx, queue.queue, f) != nil {
 		return false
@@ -241,7 +243,7 @@ func (w *Worker) setAside(ctx context.Context, queue owned, d broker.Delivery, m
 
 // postpone has a suspect wait while another one is handled, which may end the process once more: then it is not the same
 // messages again that end with it. It is false while Postgres is away; then they are handled beside each other.
-func (w *Worker) postpone(ctx context.Context, queue owned, m Message) bool {
+func (w *Worker) postpone(ctx context.Context, queue tenantQueue, m Message) bool {
 	f := &failure{message: m, reason: m.reason, postponed: true}
 	if w.service.fail(ctx, queue.queue, f) != nil {
 		return false
@@ -252,7 +254,7 @@ func (w *Worker) postpone(ctx context.Context, queue owned, m Message) bool {
 
 // move moves a message on whose attempt failed. While Postgres is away it keeps the message's place, for all others would
 // fare no better. It is false when ctx has ended.
-func (w *Worker) move(ctx context.Context, queue owned, f *failure) bool {
+func (w *Worker) move(ctx context.Context, queue tenantQueue, f *failure) bool {
 	for attempt := 1; ; attempt++ {
 		err := w.service.fail(ctx, queue.queue, f)
 		if err == nil {
@@ -265,7 +267,7 @@ func (w *Worker) move(ctx context.Context, queue owned, f *failure) bool {
 }
 
 // settle needs no deadline: brokers give up by themselves.
-func (w *Worker) settle(how func(context.Context) error, queue owned, id string) bool {
+func (w *Worker) settle(how func(context.Context) error, queue tenantQueue, id string) bool {
 	err := how(context.Background())
 	if err != nil {
 		w.service.log.Warn("settling failed, the message will come again", zap.Inline(queue), zap.String("id", id), zap.Error(err))
@@ -278,7 +280,7 @@ func (w *Worker) call(ctx context.Context, h Handler, m Message) (err error) {
 	defer func() {
 		if p := recover(); p != nil {
 			err = fmt.Errorf("panic: %v", p)
-			w.service.log.Error("handler panicked", zap.Inline(owned{auth.TenantOf(ctx), h.queue}), zap.String("id", m.ID), zap.Error(err),
+			w.service.log.Error("handler panicked", zap.Inline(tenantQueue{auth.TenantOf(ctx), h.queue}), zap.String("id", m.ID), zap.Error(err),
 				zap.ByteString("stack", debug.Stack()))
 		}
 	}()
@@ -308,7 +310,7 @@ func (w *Worker) retry(ctx context.Context, what string, attempt int, err error,
 
 // line is what the log says of one delivery.
 type line struct {
-	queue   owned
+	queue   tenantQueue
 	message Message
 	start   time.Time // of the handler; zero where there is none
 	failure *failure  // nil where the attempt did not fail

@@ -11,7 +11,7 @@ import (
 type Tenants func(ctx context.Context) (active []auth.Tenant, changed <-chan struct{}, err error)
 
 // served is a tenant that a worker serves, with one loop for each handler.
-type served struct {
+type tenantWorker struct {
 	name      string
 	principal atomic.Pointer[auth.Principal] // whom handlers act as
 	stop      context.CancelFunc
@@ -22,11 +22,11 @@ type served struct {
 
 // follow serves the tenants that are active until ctx ends and all loops have ended. As long as it cannot be known who is,
 // the same ones are served as before.
-func (w *Worker) follow(ctx context.Context) {
+func (w *Worker) serveTenants(ctx context.Context) {
 	if len(w.handlers) == 0 {
 		return
 	}
-	all := map[string]*served{}
+	all := map[string]*tenantWorker{}
 	defer func() {
 		for _, t := range all {
 			<-t.ended
@@ -41,7 +41,7 @@ func (w *Worker) follow(ctx context.Context) {
 			continue
 		}
 		attempt = 0
-		w.update(ctx, all, active)
+		w.updateTenants(ctx, all, active)
 		select {
 		case <-changed:
 		case <-ctx.Done():
@@ -51,7 +51,7 @@ func (w *Worker) follow(ctx context.Context) {
 }
 
 // update starts and stops tenants so that the active ones are served.
-func (w *Worker) update(ctx context.Context, all map[string]*served, active []auth.Tenant) {
+func (w *Worker) updateTenants(ctx context.Context, all map[string]*tenantWorker, active []auth.Tenant) {
 	wanted := make(map[string]bool, len(active))
 	for _, tenant := range active {
 		wanted[tenant.Name] = true
@@ -70,23 +70,23 @@ func (w *Worker) update(ctx context.Context, all map[string]*served, active []au
 	for _, tenant := range active {
 		t := all[tenant.Name]
 		if t == nil || t.stopped {
-			t = w.begin(ctx, tenant, t)
+			t = w.startTenant(ctx, tenant, t)
 			all[tenant.Name] = t
 			continue
 		}
-		t.set(tenant)
+		t.setTenant(tenant)
 	}
 }
 
 // begin serves a tenant, once the loops of before have ended where it was served before.
-func (w *Worker) begin(ctx context.Context, tenant auth.Tenant, before *served) *served {
-	t := &served{name: tenant.Name, ended: make(chan struct{})}
-	t.set(tenant)
+func (w *Worker) startTenant(ctx context.Context, tenant auth.Tenant, before *tenantWorker) *tenantWorker {
+	t := &tenantWorker{name: tenant.Name, ended: make(chan struct{})}
+	t.setTenant(tenant)
 	ctx, t.stop = context.WithCancel(auth.With(ctx, t.principal.Load()))
 	t.loops.Store(int64(len(w.handlers)))
 	for _, h := range w.handlers {
 		go func() {
-			defer t.leave()
+			defer t.endLoop()
 			if before != nil {
 				<-before.ended
 			}
@@ -97,12 +97,12 @@ func (w *Worker) begin(ctx context.Context, tenant auth.Tenant, before *served) 
 }
 
 // set takes over what is allowed to the tenant now.
-func (t *served) set(tenant auth.Tenant) {
+func (t *tenantWorker) setTenant(tenant auth.Tenant) {
 	t.principal.Store(&auth.Principal{ID: "service", Tenant: tenant, Scopes: []string{auth.All}})
 }
 
 // leave ends a loop.
-func (t *served) leave() {
+func (t *tenantWorker) endLoop() {
 	if t.loops.Add(-1) == 0 {
 		t.stop()
 		close(t.ended)
