@@ -1,4 +1,4 @@
-// Package loop is what long-running parts have in common: sleeping that ends with a context, and back-off with jitter.
+// Package loop has helpers for long-running loops: a sleep that ends with a context, and back-off with jitter.
 package loop
 
 import (
@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// Sleep blocks for d. It reports false when ctx ended before.
+// Sleep blocks for d. It reports false if ctx ended first.
 func Sleep(ctx context.Context, d time.Duration) bool {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
@@ -19,7 +19,7 @@ func Sleep(ctx context.Context, d time.Duration) bool {
 	}
 }
 
-// Signal puts a token in a channel that has room for one, unless there is one already.
+// Signal sends a token on a channel with a buffer of one, unless there is a token in it already.
 func Signal(c chan<- struct{}) {
 	select {
 	case c <- struct{}{}:
@@ -27,15 +27,15 @@ func Signal(c chan<- struct{}) {
 	}
 }
 
-// Every calls f at intervals until ctx ends. Each interval is shorter by a random part of up to a tenth, so that processes
-// that started together do not go on together.
+// Every calls f at intervals until ctx ends. Each interval is shortened by a random part of up to a tenth, so that processes
+// that started together drift apart.
 func Every(ctx context.Context, interval time.Duration, f func(ctx context.Context)) {
 	for Sleep(ctx, interval-rand.N(interval/10+1)) {
 		f(ctx)
 	}
 }
 
-// Backoff is a delay that doubles with each failure. The zero n is before the first one.
+// Backoff is a delay that doubles with each failure. The zero value of n means no failure yet.
 type Backoff struct {
 	Min, Max time.Duration
 	n        int
@@ -50,8 +50,8 @@ func (b *Backoff) Next() time.Duration {
 // Reset forgets the failures.
 func (b *Backoff) Reset() { b.n = 0 }
 
-// Delay returns the delay after n failures, for who counts them elsewhere: shortest for the first, twice that for the second,
-// never above longest. A random part of up to a half is taken off.
+// Delay returns the delay after n failures, for callers that count them elsewhere: shortest after the first, doubling with
+// each further one, but never above longest. A random part of up to a half is subtracted.
 func Delay(n int, shortest, longest time.Duration) time.Duration {
 	delay := shortest
 	for ; n > 1 && delay < longest; n-- {

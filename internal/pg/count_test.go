@@ -6,7 +6,7 @@ import (
 	"plinth/internal/pg/pgtest"
 )
 
-// The rows that there are when plinth_count is called are counted, too.
+// Rows that exist when plinth_count is called are counted too.
 func TestCountOfWhatIsThere(t *testing.T) {
 	t.Parallel()
 	owner := pgtest.Owner(t, pgtest.New(t))

@@ -15,51 +15,54 @@ import (
 const (
 	connectLimit  = 5 * time.Second
 	rollbackLimit = 5 * time.Second
-	// idleTime is how long a connection that nobody needs stays open.
+	// idleTime is how long an unused connection stays open.
 	idleTime = time.Minute
-	// pingAfter is how long a connection was idle that is tried before it is used. What polls every second does without.
+	// A connection that was idle for longer than pingAfter is pinged before it is used. Code that polls every second skips
+	// the ping.
 	pingAfter = 5 * time.Second
 )
 
-// Config says which database to use.
+// Config configures the database.
 type Config struct {
-	// URL is a PostgreSQL URL. What it sets itself (statement_timeout, connect_timeout, pool_max_conns, ...) wins over
-	// the defaults of this package.
+	// URL is a PostgreSQL URL. Settings in it (statement_timeout, connect_timeout, pool_max_conns, ...) override the
+	// defaults of this package.
 	URL string
 	// MaxConns limits the pool. Zero leaves it to the URL's pool_max_conns, or to the number of processors, at least 4.
 	MaxConns int32
 }
 
-// DB runs what a tenant asks for: every transaction and every statement acts in the role plinth_app for the tenant of its
-// context (package auth). Row level security shows it that tenant's rows and no others, and none where the context has no
+// DB runs SQL on behalf of a tenant: every transaction and every statement runs in the role plinth_app for the tenant of its
+// context (package auth). Row level security shows it the rows of that tenant only, and no rows if the context has no
 // tenant. It is safe for concurrent use.
 type DB struct{ pool }
 
-// System runs what concerns all tenants, in the role plinth_system: relays, maintenance and administrators, never what a
-// tenant asks for. It is safe for concurrent use.
+// System runs SQL that concerns all tenants, in the role plinth_system: relays, maintenance and administration, never SQL on
+// behalf of a tenant. It is safe for concurrent use.
 type System struct{ pool }
 
-// pool is a pool of connections to one database, and the role that it acts in.
+// pool is a pool of connections to one database, together with the role that its statements run in.
 type pool struct {
 	conns    *pgxpool.Pool
 	timeouts timeouts
 	system   bool
 }
 
-// timeouts are set in each transaction, since poolers refuse them when a connection starts. An empty one leaves the server's.
+// timeouts are set in each transaction, because poolers refuse them as startup parameters. An empty one leaves the server's
+// setting.
 type timeouts struct{ statement, idle string }
 
-// Querier is what SQL runs on: a transaction or, for a single statement, the pool.
+// Querier runs SQL. It is a transaction or, for single statements, the pool.
 type Querier interface {
 	Exec(ctx context.Context, sql string, args ...any) (pgconn.CommandTag, error)
 	Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error)
 	QueryRow(ctx context.Context, sql string, args ...any) pgx.Row
 }
 
-// Open returns a pool of connections. It asks nothing of the server, which may be away: an error means that the URL is not usable.
+// Open returns a pool of connections. It does not contact the server, which may be away: an error means that the URL is not
+// usable.
 //
-// A statement is cancelled after 30 seconds, and a transaction that sits idle for 30 seconds loses its connection,
-// unless the URL sets statement_timeout and idle_in_transaction_session_timeout otherwise.
+// A statement is cancelled after 30 seconds, and a transaction that is idle for 30 seconds loses its connection, unless the
+// URL sets statement_timeout and idle_in_transaction_session_timeout otherwise.
 func Open(ctx context.Context, c Config) (*DB, error) {
 	config, err := pgxpool.ParseConfig(c.URL)
 	if err != nil {
@@ -82,21 +85,21 @@ func Open(ctx context.Context, c Config) (*DB, error) {
 	return &DB{pool{conns: conns, timeouts: limits}}, nil
 }
 
-// System returns the same connections in the role that sees the rows of all tenants.
+// System returns the same connections, in the role that sees the rows of all tenants.
 func (db *DB) System() *System {
 	return &System{pool{conns: db.conns, timeouts: db.timeouts, system: true}}
 }
 
-// Close waits until every connection is returned, and closes them.
+// Close blocks until every connection is returned to the pool, and closes them.
 func (p *pool) Close() { p.conns.Close() }
 
-// MaxConns returns the limit of the pool.
+// MaxConns returns the most connections that the pool opens.
 func (p *pool) MaxConns() int { return int(p.conns.Config().MaxConns) }
 
-// Ping reports whether a connection can be had and answers.
+// Ping returns an error if no connection is available or the server does not answer.
 func (p *pool) Ping(ctx context.Context) error { return driverError(p.conns.Ping(ctx)) }
 
-// connConfig is for connections outside of the pool.
+// connConfig returns the configuration of connections outside the pool.
 func connConfig(connURL string) (*pgx.ConnConfig, error) {
 	config, err := pgx.ParseConfig(connURL)
 	if err != nil {
@@ -112,8 +115,8 @@ func setDefaults(config *pgx.ConnConfig) {
 	}
 }
 
-// takeTimeout takes a parameter out of those that a connection starts with. It returns the default where there is none, and
-// nothing where the options set it.
+// takeTimeout removes a startup parameter from params and returns its value. If it is not set, takeTimeout returns the
+// default value, or "" if the options parameter sets it.
 func takeTimeout(params map[string]string, name, value string) string {
 	if set, ok := params[name]; ok {
 		delete(params, name)
@@ -125,9 +128,8 @@ func takeTimeout(params map[string]string, name, value string) string {
 	return value
 }
 
-// unusable tells what is wrong with a URL without showing any of it. The driver's own text quotes the URL and masks
-// passwords as well as it can guess them, so only the innermost reason is taken, and only where the URL's parts are
-// certain.
+// unusable returns an error that says what is wrong with a URL without showing any of it. The driver's own message quotes
+// the URL and masks passwords by guesswork, so unusable uses only the innermost error, and only if the URL parses.
 func unusable(connURL string, err error) error {
 	const form = "not a usable database URL, such as postgres://user:password@host:5432/database?sslmode=verify-full"
 	reason := errors.Unwrap(err)

@@ -16,7 +16,7 @@ import (
 	"plinth/internal/pg/pgtest"
 )
 
-func TestUnusableURLIsToldWithoutItsPassword(t *testing.T) {
+func TestUnusableURLErrorHidesThePassword(t *testing.T) {
 	t.Parallel()
 	const secret = "s3cr3t"
 	for _, url := range []string{
@@ -52,7 +52,7 @@ func TestUnusableURLIsToldWithoutItsPassword(t *testing.T) {
 func TestAwayServerIsUnavailable(t *testing.T) {
 	t.Parallel()
 	const secret = "s3cr3t"
-	const nobody = "127.0.0.1:1" // A port that is given to none who asks for any.
+	const nobody = "127.0.0.1:1" // The system never assigns this port to a process that asks for any port.
 	db := open(t, pg.Config{URL: "postgres://app:" + secret + "@" + nobody + "/app?sslmode=disable"})
 	_, execErr := db.Exec(t.Context(), "SELECT 1")
 	_, queryErr := db.Query(t.Context(), "SELECT 1")
@@ -177,7 +177,7 @@ func TestLostConnectionIsUnavailable(t *testing.T) {
 	t.Parallel()
 	db := open(t, pg.Config{URL: pgtest.New(t)})
 	killer := pgtest.Owner(t, pgtest.NewEmpty(t))
-	// The role may not end connections of the user that the pool connects as.
+	// The role plinth_app may not terminate connections of the user that the pool connects as.
 	const suicide = "SELECT set_config('role', 'none', true), pg_terminate_backend(pg_backend_pid())"
 	if _, err := db.Exec(patient(t), suicide); !errs.Is(err, errs.Unavailable) {
 		t.Errorf("Exec: %v, want errs.Unavailable", err)
@@ -200,7 +200,7 @@ func TestLostConnectionIsUnavailable(t *testing.T) {
 			if when == "commit" {
 				return nil
 			}
-			_, _ = tx.Exec(patient(t), "SELECT 1") // The first one may hear why; the second one only that it is gone.
+			_, _ = tx.Exec(patient(t), "SELECT 1") // The first statement may get the reason, the second only sees that the connection is gone.
 			_, err := tx.Exec(patient(t), "SELECT 1")
 			return err
 		})

@@ -11,51 +11,52 @@ import (
 )
 
 const (
-	// lateLimit bounds the question whether rows are late.
+	// lateLimit is the timeout of a call of DueConfig.Late.
 	lateLimit = time.Second
-	// dueLate is how late a row may be before the others come to the leader's help.
+	// dueLate is how late a row may be before the other processes help the leader.
 	dueLate = 500 * time.Millisecond
-	// duePace is the least time between two wakes, so that what is written at about the same time is worked off together.
+	// duePace is the least time between two wake-ups, so that rows written at about the same time are processed together.
 	duePace = 5 * time.Millisecond
 
 	dueMinBackoff = 100 * time.Millisecond
 	dueMaxBackoff = 3 * time.Second
 )
 
-// Due works off rows that come due: it sleeps until the next one does, wakes when a notification says that an earlier one may
-// be there, and claims and works as long as there are any. Any number of processes may run it for the same rows. One of them,
-// the leader, acts on a notification; the others look once in a while whether it keeps up, and join where it does not.
+// Due processes rows as they come due. It sleeps until the next row is due, wakes when a notification says that there may be
+// an earlier one, and claims and processes rows as long as any are due. Any number of processes may run a Due for the same
+// rows. One of them, the leader, acts on notifications; the others check once in a while whether the leader keeps up, and
+// join in if it does not.
 type Due struct {
 	DueConfig
 	notifier *Notifier
 	duty     *duty
 	token    chan struct{} // there may be something to do
-	woken    chan struct{} // by a notification
+	woken    chan struct{} // a notification came
 	mu       sync.Mutex
 	timer    *time.Timer
 }
 
-// DueConfig says what is due, and what to do then.
+// DueConfig says which rows come due, and how to process them.
 type DueConfig struct {
 	What string // for the log: "waiting messages"
-	// Channel and Payload are those of the notification that rows which may be due before all others are there.
+	// Channel and Payload identify the notification that is sent when rows are written that may be due before all others.
 	Channel, Payload string
-	// Poll is how often a process looks whether rows are late. That finds rows that a process left when it died, notifications
-	// that were lost, and rows that a leader who hangs does not come to.
+	// Poll is how often a process checks whether rows are late. The check finds rows that a process left behind when it
+	// died, rows whose notification was lost, and rows that a leader which hangs does not process.
 	Poll time.Duration
-	// Lanes is how many batches may be worked off at a time in this process.
+	// Lanes is the most batches that this process works on at a time.
 	Lanes int
-	// Late returns for how long the earliest row has been due, which is negative for one that is not yet.
+	// Late returns how long ago the earliest row came due. It is negative if that row is not due yet.
 	Late func(ctx context.Context) (time.Duration, error)
-	// Work claims rows that are due, with FOR UPDATE SKIP LOCKED, and works them off. It calls more as soon as it knows that
-	// it has left some that are due, so that another lane begins meanwhile. It returns how long there is nothing to do, as far
-	// as it has seen: 0 says that there may be more now. An error means that nothing was changed; it is logged, and Work is
-	// called again after a back-off that grows.
+	// Work claims rows that are due, with FOR UPDATE SKIP LOCKED, and processes them. It calls more as soon as it knows that
+	// it leaves due rows behind, so that another lane starts meanwhile. It returns how long there is nothing to do, as far
+	// as it has seen; 0 means that more rows may be due now. An error means that nothing was changed: it is logged, and Work
+	// is called again after a growing back-off.
 	Work func(ctx context.Context, more func()) (next time.Duration, err error)
 	Log  *zap.Logger
 }
 
-// NewDue returns a Due that n wakes. It comes before n.Run.
+// NewDue returns a Due that is woken by n. It must be called before n.Run.
 func (n *Notifier) NewDue(c DueConfig) *Due {
 	d := &Due{DueConfig: c, notifier: n, token: make(chan struct{}, 1), woken: make(chan struct{}, 1)}
 	d.duty = n.newDuty(c.Channel+" "+c.Payload, func() { loop.Signal(d.woken) })
@@ -67,7 +68,7 @@ func (n *Notifier) NewDue(c DueConfig) *Due {
 	return d
 }
 
-// Run works until ctx ends; then it finishes the batches in hand, which Work bounds.
+// Run processes rows until ctx ends; then it finishes the current batches, whose duration is bounded by Work.
 func (d *Due) Run(ctx context.Context) error {
 	d.timer = time.AfterFunc(0, func() { loop.Signal(d.token) })
 	defer d.timer.Stop()
@@ -81,7 +82,7 @@ func (d *Due) Run(ctx context.Context) error {
 	return nil
 }
 
-// watch signals the lanes.
+// watch wakes the lanes.
 func (d *Due) watch(ctx context.Context) {
 	poll := time.NewTicker(d.Poll)
 	defer poll.Stop()
@@ -105,7 +106,7 @@ func (d *Due) watch(ctx context.Context) {
 	}
 }
 
-// isLate reports whether the leader does not keep up. It is the business of the lanes to tell of a database that is away.
+// isLate reports whether the leader does not keep up. It ignores errors: the lanes report a database that is away.
 func (d *Due) isLate(ctx context.Context) bool {
 	ctx, cancel := context.WithTimeout(ctx, lateLimit)
 	defer cancel()
@@ -113,7 +114,7 @@ func (d *Due) isLate(ctx context.Context) bool {
 	return err == nil && late > dueLate
 }
 
-// lane works off one batch after the other.
+// lane processes one batch after the other.
 func (d *Due) lane(ctx context.Context) {
 	backoff := loop.Backoff{Min: dueMinBackoff, Max: dueMaxBackoff}
 	for {
@@ -137,7 +138,7 @@ func (d *Due) lane(ctx context.Context) {
 	}
 }
 
-// sleep signals a lane after a while. The latest to say so has seen the most.
+// sleep wakes a lane after next. The latest call wins, because its caller has the most recent view of the rows.
 func (d *Due) sleep(next time.Duration) {
 	if next <= 0 {
 		loop.Signal(d.token)
@@ -145,7 +146,7 @@ func (d *Due) sleep(next time.Duration) {
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.duty.leads.Load() { // Else it is for the leader, unless it is late.
+	if d.duty.leads.Load() { // Otherwise the rows are the leader's, unless it is late.
 		d.timer.Reset(next)
 	}
 }

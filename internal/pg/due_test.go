@@ -15,7 +15,7 @@ import (
 	"plinth/internal/pg/pgtest"
 )
 
-// worker is a process with something that comes due.
+// worker is a process that runs a Due.
 type worker struct {
 	*pg.Notifier
 	log  *observer.ObservedLogs
@@ -24,7 +24,7 @@ type worker struct {
 	stop func()
 }
 
-// startWorker starts a process; work may be nil.
+// startWorker starts a worker; work may be nil.
 func startWorker(t *testing.T, url string, lanes int, work func(more func()) (time.Duration, error)) *worker {
 	t.Helper()
 	core, logs := observer.New(zap.DebugLevel)
@@ -65,7 +65,7 @@ func (w *worker) wantWork(t *testing.T, why string) {
 	}
 }
 
-// settled waits until both have looked at what there is after their start, and one of them leads.
+// settled blocks until both workers have worked once after their start and one of them leads. It returns the leader first.
 func settled(t *testing.T, n *pg.Notifier, workers ...*worker) (leader, other *worker) {
 	t.Helper()
 	for _, w := range workers {
@@ -90,7 +90,7 @@ func settled(t *testing.T, n *pg.Notifier, workers ...*worker) (leader, other *w
 	return nil, nil
 }
 
-// One wake is for one process. Where that ends, another one is woken.
+// A notification wakes one process. When that process ends, another one is woken.
 func TestDueWakesOneProcess(t *testing.T) {
 	t.Parallel()
 	url := pgtest.New(t)
@@ -119,7 +119,7 @@ func TestDueWakesOneProcess(t *testing.T) {
 	}
 }
 
-// Where the leader does not keep up, the others come to its help without being woken.
+// If the leader does not keep up, the other processes help without being woken.
 func TestDueJoinsALeaderThatIsLate(t *testing.T) {
 	t.Parallel()
 	url := pgtest.New(t)
@@ -130,7 +130,7 @@ func TestDueJoinsALeaderThatIsLate(t *testing.T) {
 	other.wantWork(t, "rows are late")
 }
 
-// A lane that leaves work behind has another one begin at once, and what comes due later is slept for.
+// A lane that leaves due rows behind starts another lane at once. Rows that are due later are slept for.
 func TestDueLanes(t *testing.T) {
 	t.Parallel()
 	var began atomic.Int32
@@ -145,7 +145,7 @@ func TestDueLanes(t *testing.T) {
 		switch began.Add(1) {
 		case 1:
 			more()
-			<-both // Else the test runs out of patience.
+			<-both // Otherwise the test runs into its timeout.
 		case 2:
 			close(both)
 		}
@@ -161,7 +161,7 @@ func TestDueLanes(t *testing.T) {
 	}
 }
 
-// Work that fails is tried again after a while, and told of in the log.
+// Work that fails is logged and tried again after a back-off.
 func TestDueTriesAgain(t *testing.T) {
 	t.Parallel()
 	var failures atomic.Int32

@@ -8,16 +8,16 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// duty is something that one process of those who have it does at once, its leader, and the others only where that one does
-// not. The leader's listening connection holds an advisory lock.
+// duty is work that several processes have taken on but only one of them, its leader, normally does; the others help only if
+// the leader does not keep up. The leader's listening connection holds an advisory lock.
 type duty struct {
 	key   int64
-	taken atomic.Bool // by this process, which may lead
+	taken atomic.Bool // this process may lead
 	leads atomic.Bool
-	begin func() // is called when it begins to lead, and must not block
+	begin func() // called when this process begins to lead; must not block
 }
 
-// newDuty comes before Run.
+// newDuty registers a duty. It must be called before Run.
 func (n *Notifier) newDuty(name string, begin func()) *duty {
 	hash := fnv.New64a()
 	_, _ = hash.Write([]byte("plinth " + name))
@@ -26,7 +26,7 @@ func (n *Notifier) newDuty(name string, begin func()) *duty {
 	return d
 }
 
-// take has this process lead as soon as nobody else does, until stop is called.
+// take makes this process a candidate: it leads as soon as no other process does, until stop is called.
 func (n *Notifier) take(d *duty) (stop func()) {
 	d.taken.Store(true)
 	n.electNow()
@@ -45,7 +45,8 @@ func (n *Notifier) electNow() {
 	}
 }
 
-// elect tries to take the lead of each duty, which ends with the connection. It also finds out whether that still lives.
+// elect tries to become the leader of each duty; leadership ends with the connection. The query also detects a dead
+// connection.
 func (n *Notifier) elect(ctx context.Context, conn *pgx.Conn) error {
 	n.mu.Lock()
 	n.electing = false

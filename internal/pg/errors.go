@@ -13,10 +13,10 @@ import (
 	"plinth/internal/errs"
 )
 
-// driverError classifies an error that came from the driver alone, where a network error can only mean the database.
+// driverError classifies an error that came from the driver, where a network error can only mean the database.
 func driverError(err error) error {
-	// The pool gives the bare error of the context when no connection came free in time. What happens on a connection
-	// is wrapped by the driver.
+	// The pool returns the bare context error if no connection became free in time. Errors on a connection are wrapped by
+	// the driver.
 	if err == context.DeadlineExceeded {
 		return unavailable(err)
 	}
@@ -26,7 +26,7 @@ func driverError(err error) error {
 	return classify(err, lost)
 }
 
-// classify gives err its kind. lost says that the connection it came over is gone.
+// classify returns err with its kind. lost reports whether the connection is gone.
 func classify(err error, lost bool) error {
 	var known *errs.Error
 	var connect *pgconn.ConnectError

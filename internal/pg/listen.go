@@ -15,12 +15,12 @@ import (
 const (
 	listenMinBackoff = 100 * time.Millisecond
 	listenMaxBackoff = 10 * time.Second
-	// listenQuiet is how long a silent connection is trusted. A server that vanished without a word is found after it, and one
-	// who does not lead asks again whether it may.
+	// listenQuiet is how long a silent connection is trusted. After it, a server that vanished silently is noticed, and a
+	// process that does not lead tries again to lead.
 	listenQuiet = 5 * time.Second
 )
 
-// listen holds one connection and makes it anew, with back-off, until ctx ends.
+// listen holds one connection and reconnects, with back-off, until ctx ends.
 func (n *Notifier) listen(ctx context.Context) {
 	backoff := loop.Backoff{Min: listenMinBackoff, Max: listenMaxBackoff}
 	for {
@@ -83,7 +83,7 @@ func (n *Notifier) connect(ctx context.Context, connected func()) error {
 	}
 }
 
-// waitNotification blocks until there is a notification, for a while, or until electNow is called.
+// waitNotification blocks until a notification arrives, listenQuiet has passed, or electNow is called.
 func (n *Notifier) waitNotification(ctx context.Context, conn *pgx.Conn) (*pgconn.Notification, error) {
 	ctx, cancel := context.WithTimeout(ctx, listenQuiet)
 	defer cancel()

@@ -22,7 +22,7 @@ func newNotifier(t *testing.T, url string) *pg.Notifier {
 	return n
 }
 
-// run runs a Notifier until stop is called or the test is over.
+// run runs a Notifier until stop is called or the test ends.
 func run(t *testing.T, n *pg.Notifier) (stop func()) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
@@ -40,7 +40,7 @@ func run(t *testing.T, n *pg.Notifier) (stop func()) {
 	return stop
 }
 
-// listen returns the payloads that come over a channel, until the test is over.
+// listen returns a channel of the payloads sent to a PostgreSQL channel, until the test ends.
 func listen(t *testing.T, url, channel string) <-chan string {
 	t.Helper()
 	heard := make(chan string, 100)

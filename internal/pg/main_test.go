@@ -25,10 +25,10 @@ func open(t *testing.T, config pg.Config) *pg.DB {
 	return db
 }
 
-// patient is a context of the default tenant.
+// patient returns a context of the default tenant.
 func patient(t *testing.T) context.Context { return as(t, auth.DefaultTenant) }
 
-// as is a context of a tenant.
+// as returns a context of the tenant.
 func as(t *testing.T, tenant string) context.Context {
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	t.Cleanup(cancel)

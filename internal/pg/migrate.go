@@ -19,14 +19,14 @@ import (
 //go:embed migrations/*.sql
 var migrations embed.FS
 
-// Migrate brings the schema to the newest version that this binary knows. Any number of replicas may call it at once:
-// one works under a session lock, the others wait for it. It does nothing to a schema that is current or newer.
+// Migrate brings the schema to the newest version that this binary knows. Any number of replicas may call it at the same
+// time: one migrates under a session lock, the others wait for it. It does nothing if the schema is current or newer.
 func Migrate(ctx context.Context, url string, logger *zap.Logger) error {
 	config, err := connConfig(url)
 	if err != nil {
 		return err
 	}
-	// The default asks for the lock every 5 seconds; a minute of waiting is 5 minutes here as well.
+	// The default asks for the lock every 5 seconds for 5 minutes; this one asks every second, also for 5 minutes.
 	session, err := lock.NewPostgresSessionLocker(lock.WithLockTimeout(1, 300), lock.WithUnlockTimeout(1, 5))
 	if err != nil {
 		return err
@@ -51,15 +51,15 @@ func Migrate(ctx context.Context, url string, logger *zap.Logger) error {
 	return nil
 }
 
-// SchemaCurrent says whether the schema is at the newest version that this binary knows, or above it: an older binary
-// stays ready while a newer release has migrated already.
+// SchemaCurrent reports whether the schema is at the newest version that this binary knows, or above it: an older binary
+// stays ready after a newer release has migrated.
 func (p *pool) SchemaCurrent(ctx context.Context) (bool, error) {
 	newest, err := newestMigration()
 	if err != nil {
 		return false, err
 	}
 	var version int64
-	// Without a role, which the schema brings along.
+	// This runs without a role, because the roles are created by the schema.
 	err = p.conns.QueryRow(ctx, `SELECT coalesce(max(version_id), 0) FROM goose_db_version WHERE is_applied`).Scan(&version)
 	var reply *pgconn.PgError
 	if errors.As(err, &reply) && reply.Code == "42P01" { // undefined_table: never migrated

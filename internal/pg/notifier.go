@@ -13,36 +13,37 @@ import (
 
 const notifyLimit = 5 * time.Second
 
-// Notifier is a process's one way to NOTIFY and LISTEN: domains subscribe to channels, one connection listens on all of them,
-// and what is to be sent goes out together.
+// Notifier is a process's only sender and receiver of notifications: domains subscribe to channels, one connection listens
+// on all of them, and pending notifications are sent together.
 //
-// A notification is a hint that there is something to read, never the thing itself. One that cannot be sent is dropped.
-// Subscribers are woken whenever the connection was made anew, when anything may have been missed, and poll slowly besides.
+// A notification is a hint that there is something to read; it carries no data of its own. A notification that cannot be
+// sent is dropped. Subscribers are called whenever the connection was reestablished, since notifications may have been
+// missed, and also poll at a slow rate.
 //
-// It also elects leaders: of the processes that have a duty in common, one.
+// Notifier also elects leaders: of the processes that share a duty, one leads.
 type Notifier struct {
 	system *System
 	config *pgx.ConnConfig
 	log    *zap.Logger
 
-	// Not changed once Run runs:
+	// Not changed after Run is called:
 	subscribers map[string][]func(payload string) // by channel
 	duties      []*duty
 
 	mu       sync.Mutex
 	pending  map[notification]struct{}
 	signal   chan struct{}
-	wake     context.CancelFunc // ends the wait for a notification
-	electing bool               // was asked for
+	wake     context.CancelFunc // ends waitNotification
+	electing bool               // electNow was called
 }
 
 type notification struct{ channel, payload string }
 
-// NotifierConfig is what a Notifier needs.
+// NotifierConfig configures a Notifier.
 type NotifierConfig struct {
 	// System sends the notifications.
 	System *System
-	// URL leads to the server itself: behind a pooler in transaction mode LISTEN is silently without effect.
+	// URL connects to the server itself: through a pooler in transaction mode, LISTEN silently has no effect.
 	URL string
 	Log *zap.Logger
 }
@@ -59,16 +60,16 @@ func NewNotifier(c NotifierConfig) (*Notifier, error) {
 	}, nil
 }
 
-// Subscribe has wake called with the payload of each notification of a channel, and with "" after each connect: whoever reads
-// on every call misses nothing. Calls come one after the other, for all subscribers, so wake must not block. Subscribe comes
-// before Run.
+// Subscribe arranges for wake to be called with the payload of each notification on a channel, and with "" after each
+// connect: a subscriber that reads on every call misses nothing. Calls are sequential across all subscribers, so wake must
+// not block. Subscribe must be called before Run.
 func (n *Notifier) Subscribe(channel string, wake func(payload string)) {
 	n.subscribers[channel] = append(n.subscribers[channel], wake)
 }
 
-// Notify asks for a notification and returns at once. Writers call it once their transaction is committed, never within it: a
-// NOTIFY serializes the commits of the whole server. What is pending goes out in one statement, each distinct notification
-// once, however many writers asked for it. A payload has at most 7,999 bytes.
+// Notify queues a notification and returns at once. Writers call it after their transaction is committed, never within it,
+// because NOTIFY serializes the commits of the whole server. Pending notifications are sent in one statement, each distinct
+// one once, however many writers asked for it. A payload has at most 7,999 bytes.
 func (n *Notifier) Notify(channel, payload string) {
 	n.mu.Lock()
 	n.pending[notification{channel, payload}] = struct{}{}
@@ -76,7 +77,7 @@ func (n *Notifier) Notify(channel, payload string) {
 	loop.Signal(n.signal)
 }
 
-// Run listens and sends until ctx ends. What is pending then is sent, so that no commit before it stays unheard.
+// Run listens and sends until ctx ends. It then sends what is pending, so that every commit before that is announced.
 func (n *Notifier) Run(ctx context.Context) {
 	var listening sync.WaitGroup
 	listening.Go(func() { n.listen(ctx) })
@@ -105,7 +106,7 @@ func (n *Notifier) send(ctx context.Context) {
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), notifyLimit)
 	defer cancel()
-	// A notification is never durable, but its commit would wait for the disk like any other.
+	// A notification is never durable, but without this setting its commit would wait for the disk like any other.
 	_, _ = n.system.Exec(ctx, `SELECT pg_notify(channel, payload), set_config('synchronous_commit', 'off', true)
 		FROM unnest($1::text[], $2::text[]) AS n (channel, payload)`, channels, payloads)
 }

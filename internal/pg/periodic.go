@@ -11,28 +11,28 @@ import (
 	"plinth/internal/loop"
 )
 
-// Periodic is work that one process of the cluster does once in an interval.
+// Periodic is work that one process of the cluster does once per interval.
 type Periodic struct {
-	Name     string // of the work, one for the cluster
+	Name     string // of the work, unique in the cluster
 	Interval time.Duration
-	// Work may take longer than the interval, and may then be called in another process as well: its effect must be the same.
-	// An error is logged; the next interval tries again.
+	// Work may take longer than the interval. It may then run in another process at the same time, so it must be idempotent.
+	// An error is logged; the work is tried again in the next interval.
 	Work func(ctx context.Context) error
 	Log  *zap.Logger
 }
 
-// Periodically calls p.Work once in an interval, in one of the processes that run it, until ctx ends.
+// Periodically calls p.Work once per interval, in one of the processes that call Periodically, until ctx ends.
 //
-// A process asks when the work is due, and takes it by moving that time on in the same statement; the others see the new time,
-// and sleep until then. Nothing is held while the work is done, so nobody has to notice that a process has died: the next
-// interval is for whoever asks first. The clock is the database's.
+// A process asks when the work is due, and claims it by moving that time forward in the same statement; the other processes
+// see the new time and sleep until then. No lock is held during the work, so nobody has to notice that a process has died:
+// the next interval goes to the process that asks first. The clock is the database's.
 func (s *System) Periodically(ctx context.Context, p Periodic) {
 	for wait := rand.N(p.Interval/10 + 1); loop.Sleep(ctx, wait); {
 		taken, left, err := s.takePeriodic(ctx, p)
 		if taken {
 			err = p.Work(ctx)
 		}
-		// Of a database that is away others tell.
+		// A database that is away is reported elsewhere.
 		if err != nil && !errs.Is(err, errs.Unavailable) && ctx.Err() == nil {
 			p.Log.Warn("periodic work failed, trying again in its next interval", zap.String("work", p.Name), zap.Error(err))
 		}
@@ -40,7 +40,7 @@ func (s *System) Periodically(ctx context.Context, p Periodic) {
 	}
 }
 
-// takePeriodic takes the work if it is due. left is how long it is until it is due the next time.
+// takePeriodic claims the work if it is due. left is how long it is until it is due again.
 func (s *System) takePeriodic(ctx context.Context, p Periodic) (taken bool, left time.Duration, err error) {
 	ctx, cancel := context.WithTimeout(ctx, max(p.Interval, connectLimit))
 	defer cancel()

@@ -15,7 +15,7 @@ import (
 	"plinth/internal/pg/pgtest"
 )
 
-// periodically runs work in so many processes until the test is over or stop is called.
+// periodically runs p in the given number of processes until the test ends or stop is called.
 func periodically(t *testing.T, db *pg.DB, p pg.Periodic, processes int) (stop func()) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
@@ -28,7 +28,7 @@ func periodically(t *testing.T, db *pg.DB, p pg.Periodic, processes int) (stop f
 	return stop
 }
 
-// However many processes ask, the work is done once in an interval, and in each of them.
+// However many processes there are, the work is done once per interval, and in every interval.
 func TestPeriodicWorkIsDoneOnce(t *testing.T) {
 	t.Parallel()
 	const interval, rounds = 100 * time.Millisecond, 20
@@ -49,7 +49,8 @@ func TestPeriodicWorkIsDoneOnce(t *testing.T) {
 	}
 }
 
-// Work that is due is taken over from a process that has died, by another name it is other work, and a failure ends nothing.
+// Due work is taken over from a process that has died, work under another name is separate, and a failure does not stop the
+// work.
 func TestPeriodicWorkGoesOn(t *testing.T) {
 	t.Parallel()
 	db := open(t, pg.Config{URL: pgtest.New(t)})

@@ -2,5 +2,5 @@ package pg
 
 import "github.com/jackc/pgx/v5/pgxpool"
 
-// Pool is what the tests outside of the package look at connections with as they come back.
+// Pool returns the underlying pool, so that external tests can look at connections after they are returned.
 func (p *pool) Pool() *pgxpool.Pool { return p.conns }

@@ -11,19 +11,21 @@ import (
 	"plinth/internal/auth"
 )
 
-// The roles that statements act in. Neither owns a table, so row level security holds for both (migration 3).
+// The roles that statements run in. Neither owns a table, so row level security applies to both (migration 3).
 const (
 	appRole    = "plinth_app"
 	systemRole = "plinth_system"
 )
 
-// noTenant is set where nobody acts. No tenant has such a name; an empty one would allow rows of an empty tenant.
+// noTenant is set if the context has no tenant. No tenant can have this name; an empty one would match rows of a tenant with
+// an empty name.
 const noTenant = "-"
 
 func tenantOf(ctx context.Context) string { return cmp.Or(auth.TenantOf(ctx), noTenant) }
 
-// begin is how a transaction begins: its role, tenant and time limits end with it, so that a connection which goes back to
-// the pool, or a pooler's, has none of them. All of it is one message to the server.
+// begin returns the statement that begins a transaction. The role, tenant and timeouts that it sets end with the
+// transaction, so that a connection which returns to the pool, or to a pooler's, has none of them. All of it is one message
+// to the server.
 func (p *pool) begin(ctx context.Context) string {
 	var sql strings.Builder
 	sql.WriteString("BEGIN")
@@ -45,13 +47,13 @@ func (p *pool) begin(ctx context.Context) string {
 
 const scopeSQL = `SELECT set_config('role', $1, true), set_config('plinth.tenant', $2, true)`
 
-// quote makes a literal that means the same whatever the server's standard_conforming_strings.
+// quote returns s as a literal that means the same under either value of the server's standard_conforming_strings.
 func quote(s string) string {
 	return "E'" + strings.ReplaceAll(strings.ReplaceAll(s, `\`, `\\`), "'", "''") + "'"
 }
 
-// send runs one statement in a transaction of its own, which has its role and tenant like any other: the server gets the
-// two statements at once.
+// send runs one statement in a transaction of its own, with role and tenant as in any other. Both statements go to the
+// server in one batch.
 func (p *pool) send(ctx context.Context, sql string, args []any) (pgx.BatchResults, error) {
 	role, tenant := appRole, tenantOf(ctx)
 	if p.system {
@@ -79,13 +81,13 @@ func (p *pool) Exec(ctx context.Context, sql string, args ...any) (pgconn.Comman
 		return pgconn.CommandTag{}, err
 	}
 	tag, err := results.Exec()
-	if closed := results.Close(); err == nil { // It is committed only now.
+	if closed := results.Close(); err == nil { // The transaction is committed only now.
 		err = closed
 	}
 	return tag, driverError(err)
 }
 
-// Query runs one statement that gives rows. The rows hold a connection until they are read to their end or closed.
+// Query runs one statement that returns rows. The rows hold a connection until they are read to the end or closed.
 func (p *pool) Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error) {
 	results, err := p.send(ctx, sql, args)
 	if err != nil {
@@ -99,13 +101,13 @@ func (p *pool) Query(ctx context.Context, sql string, args ...any) (pgx.Rows, er
 	return &rows{Rows: r, results: results}, nil
 }
 
-// QueryRow runs one statement that gives at most one row; Scan gives pgx.ErrNoRows when there was none.
+// QueryRow runs one statement that returns at most one row; Scan returns pgx.ErrNoRows if there is none.
 func (p *pool) QueryRow(ctx context.Context, sql string, args ...any) pgx.Row {
 	results, err := p.send(ctx, sql, args)
 	return row{results, err}
 }
 
-// rows and row end the transaction with the last row, and classify the errors that come after it has begun.
+// rows and row end the transaction after the last row, and classify errors that occur after it began.
 type rows struct {
 	pgx.Rows
 	results pgx.BatchResults

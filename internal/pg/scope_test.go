@@ -16,7 +16,8 @@ import (
 	"plinth/internal/pg/pgtest"
 )
 
-// rows makes a row of a tenant, $1, in tables that tenants share. A table that is not here gets any row, see row.
+// rows has the statements that create a row of a tenant, $1, in tables that tenants share. For a table that is not listed
+// here, row creates any row.
 var rows = map[string]string{
 	"queues":         `INSERT INTO queues (tenant, name) VALUES ($1, 'q')`,
 	"queue_bindings": `INSERT INTO queue_bindings (tenant, queue, topic, pattern) VALUES ($1, 'q', 't', '#')`,
@@ -26,7 +27,7 @@ var rows = map[string]string{
 		VALUES ($1, '0198c0de-0000-7000-8000-000000000000', 1, gen_random_uuid())`,
 }
 
-// uncounted has rows of the tables make no other rows.
+// uncounted disables the triggers by which rows of the tables create other rows.
 func uncounted(t *testing.T, owner pg.Querier, tables []string) {
 	t.Helper()
 	for _, table := range tables {
@@ -34,17 +35,18 @@ func uncounted(t *testing.T, owner pg.Querier, tables []string) {
 	}
 }
 
-// parents are made first and deleted last.
+// parents are created first and deleted last.
 var parents = []string{"queues", "dead_letter_operations"}
 
-// values are of the types that row knows.
+// values has a value for each column type that row knows.
 var values = map[string]string{
 	"text": `'x'`, "text[]": `'{}'`, "uuid": `gen_random_uuid()`, "timestamp with time zone": `now()`, "interval": `'1 s'`,
 	"bytea": `''`, "json": `'{}'`, "jsonb": `'{}'`, "smallint": `1`, "integer": `1`, "bigint": `1`, "boolean": `false`,
 }
 
-// row returns what makes a row of a tenant, $1, in a table: that of rows, else one with a value in each column that needs one. A
-// table with rules for its values, or with a type that is not in values, needs a line in rows.
+// row returns a statement that creates a row of a tenant, $1, in a table: the one in rows if there is one, else one with a
+// value for each column that needs one. A table with constraints on its values, or with a type that is not in values, needs
+// an entry in rows.
 func row(t *testing.T, owner pg.Querier, table string) string {
 	t.Helper()
 	if sql := rows[table]; sql != "" {
@@ -65,7 +67,7 @@ func row(t *testing.T, owner pg.Querier, table string) string {
 	return `INSERT INTO ` + table + ` (` + columns + `) VALUES (` + list + `)`
 }
 
-// isolated gives the tables with a policy of that name, parents first.
+// isolated returns the tables with a policy of that name, parents first.
 func isolated(t *testing.T, db pg.Querier, policy string) (tables []string) {
 	t.Helper()
 	found, err := db.Query(patient(t), `SELECT tablename FROM pg_policies WHERE policyname = $1 ORDER BY tablename <> ALL ($2), 1`, policy, parents)
@@ -85,7 +87,7 @@ type database interface {
 	Pool() *pgxpool.Pool
 }
 
-// scopes are the two ways that statements run: each by itself, and in a transaction.
+// scopes are the two ways to run statements: one by one, and in a transaction.
 func scopes(db *pg.DB) map[string]func(ctx context.Context, f func(q pg.Querier) error) error {
 	return map[string]func(ctx context.Context, f func(q pg.Querier) error) error{
 		"alone": func(_ context.Context, f func(q pg.Querier) error) error { return f(db) },
@@ -95,7 +97,7 @@ func scopes(db *pg.DB) map[string]func(ctx context.Context, f func(q pg.Querier)
 	}
 }
 
-// TestTenantsSeeTheirOwnRowsAlone has SQL without any condition on the tenant, as if somebody had forgotten it.
+// TestTenantsSeeTheirOwnRowsAlone runs SQL without a condition on the tenant, as if somebody had forgotten it.
 func TestTenantsSeeTheirOwnRowsAlone(t *testing.T) {
 	t.Parallel()
 	url := pgtest.New(t)
@@ -202,7 +204,7 @@ func TestSystemTablesAreNoTenants(t *testing.T) {
 	}
 }
 
-// code is the SQLSTATE of an error.
+// code returns the SQLSTATE of an error.
 func code(err error) string {
 	var reply *pgconn.PgError
 	if errors.As(err, &reply) {
@@ -211,7 +213,7 @@ func code(err error) string {
 	return ""
 }
 
-// TestEveryTableIsIsolated fails with a migration that forgets plinth_isolate.
+// TestEveryTableIsIsolated fails if a migration forgets plinth_isolate.
 func TestEveryTableIsIsolated(t *testing.T) {
 	t.Parallel()
 	owner := pgtest.Owner(t, pgtest.New(t))
@@ -223,7 +225,7 @@ func TestEveryTableIsIsolated(t *testing.T) {
 	if len(bare) != 0 {
 		t.Errorf("without row level security that is forced, or a policy: %q", bare)
 	}
-	// What a tenant's role may do depends on the tenant, everywhere.
+	// Everything that a tenant's role may do depends on the tenant.
 	open := scalar[[]string](t, owner, `
 		SELECT coalesce(array_agg(DISTINCT c.relname::text), '{}') FROM pg_class c
 		WHERE c.relnamespace = 'public'::regnamespace AND c.relkind IN ('r', 'p', 'v', 'm', 'f')
@@ -265,7 +267,7 @@ func TestRolesHaveNoPowersOfTheirOwn(t *testing.T) {
 	}
 }
 
-// TestTenantIsNoSQL has names that no tenant can have.
+// TestTenantIsNoSQL uses names that no tenant can have.
 func TestTenantIsNoSQL(t *testing.T) {
 	t.Parallel()
 	url := pgtest.New(t)
@@ -273,7 +275,7 @@ func TestTenantIsNoSQL(t *testing.T) {
 	if strings.Contains(url, "?") {
 		separator = "&"
 	}
-	for _, setting := range []string{"on", "off"} { // Whether a backslash is a letter like any other.
+	for _, setting := range []string{"on", "off"} { // Whether a backslash is an ordinary character.
 		db := open(t, pg.Config{URL: url + separator + "standard_conforming_strings=" + setting})
 		for _, tenant := range []string{
 			`'`, `''`, `\`, `\'`, `\\'`, `a'b"c$$`, `ü`, "two\nlines", `'; SET LOCAL ROLE plinth_system; --`,
@@ -295,7 +297,7 @@ func TestTenantIsNoSQL(t *testing.T) {
 	}
 }
 
-// TestConnectionsComeBackWithoutTenant looks at the one connection of a pool after every use of it.
+// TestConnectionsComeBackWithoutTenant checks the only connection of a pool after every kind of use.
 func TestConnectionsComeBackWithoutTenant(t *testing.T) {
 	t.Parallel()
 	db := open(t, pg.Config{URL: pgtest.New(t), MaxConns: 1})
@@ -356,7 +358,7 @@ func TestConnectionsComeBackWithoutTenant(t *testing.T) {
 	}
 }
 
-// TestRoleThatIsMissing is what a server finds before the schema is migrated that far.
+// TestRoleThatIsMissing simulates a server that starts before the schema is migrated.
 func TestRoleThatIsMissing(t *testing.T) {
 	t.Parallel()
 	db := open(t, pg.Config{URL: pgtest.NewEmpty(t)})

@@ -8,22 +8,23 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 )
 
-// Tx is a transaction that InTx has begun and will end. What locks rows takes a *Tx, since the lock lasts as long as it does.
+// Tx is a transaction that InTx begins and ends. Functions that lock rows take a *Tx, since a lock lasts as long as its
+// transaction.
 type Tx struct {
 	tx    pgx.Tx
 	after *[]func()
 }
 
-// InTx runs fn in a transaction and commits it. When fn returns an error or panics, or ctx ends, everything is rolled back;
-// the panic goes on. An errs.Unavailable may come from the commit itself: then the outcome is unknown.
+// InTx runs fn in a transaction and commits it. If fn returns an error or panics, or ctx ends, everything is rolled back;
+// the panic continues. An errs.Unavailable may come from the commit itself: then the outcome is unknown.
 func (p *pool) InTx(ctx context.Context, fn func(tx *Tx) error) error {
 	begun, err := p.conns.BeginTx(ctx, pgx.TxOptions{BeginQuery: p.begin(ctx)})
 	if err != nil {
 		return driverError(err)
 	}
 	tx := &Tx{tx: begun, after: new([]func())}
-	// Rolling back what is committed does nothing. A cancelled request must not leave its locks to a timeout, nor cost
-	// the pool a connection.
+	// Rolling back after a commit does nothing. A cancelled request must not leave its locks to a timeout, nor cost the pool
+	// a connection.
 	defer rollback(ctx, begun)
 	if err := fn(tx); err != nil {
 		return classify(err, begun.Conn().IsClosed())
@@ -43,11 +44,12 @@ func rollback(ctx context.Context, tx pgx.Tx) {
 	_ = tx.Rollback(ctx)
 }
 
-// AfterCommit has f called once the transaction is committed, in the order of the calls; never where it is rolled back.
+// AfterCommit registers f to be called after the transaction is committed, in the order of the calls. f is never called if
+// the transaction is rolled back.
 func (tx *Tx) AfterCommit(f func()) { *tx.after = append(*tx.after, f) }
 
-// InTx runs fn within a savepoint: when fn returns an error or panics, only what was done since is undone, AfterCommit
-// included, and the transaction can go on.
+// InTx runs fn within a savepoint: if fn returns an error or panics, only the work of fn is undone, including its
+// AfterCommit calls, and the transaction can go on.
 func (tx *Tx) InTx(ctx context.Context, fn func(tx *Tx) error) error {
 	savepoint, err := tx.tx.Begin(ctx)
 	if err != nil {
@@ -75,7 +77,7 @@ func (tx *Tx) Query(ctx context.Context, sql string, args ...any) (pgx.Rows, err
 	return tx.tx.Query(ctx, sql, args...)
 }
 
-// QueryRow runs a statement that returns at most one row; Scan returns pgx.ErrNoRows when there was none.
+// QueryRow runs a statement that returns at most one row; Scan returns pgx.ErrNoRows if there is none.
 func (tx *Tx) QueryRow(ctx context.Context, sql string, args ...any) pgx.Row {
 	return tx.tx.QueryRow(ctx, sql, args...)
 }
@@ -90,7 +92,7 @@ func (tx *Tx) CopyFrom(ctx context.Context, table pgx.Identifier, columns []stri
 	return tx.tx.CopyFrom(ctx, table, columns, rows)
 }
 
-// One scans a row that may be missing: then it returns the error missing.
+// One scans a row. If there is no row, it returns the error missing.
 func One[T any](row pgx.Row, scan func(pgx.Row) (T, error), missing error) (T, error) {
 	v, err := scan(row)
 	if errors.Is(err, pgx.ErrNoRows) {

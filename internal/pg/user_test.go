@@ -13,7 +13,7 @@ import (
 	"plinth/internal/pg/pgtest"
 )
 
-// TestUserWithoutPowers has a user migrate and use a database of its own who is no superuser and may not make roles.
+// TestUserWithoutPowers migrates and uses a database as a user who owns it, but is no superuser and may not create roles.
 func TestUserWithoutPowers(t *testing.T) {
 	t.Parallel()
 	server := pgtest.Owner(t, pgtest.NewEmpty(t))

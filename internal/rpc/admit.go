@@ -14,12 +14,12 @@ import (
 // tenantHeader names the tenant that an administrator acts for.
 const tenantHeader = "X-Tenant"
 
-// recheck is how often a stream's credential is looked at again. What it cannot do any longer must end within a second.
+// recheck is how often a stream's credential is checked again. A stream must end within a second of losing its permission.
 const recheck = 500 * time.Millisecond
 
-// admit finds out who calls before anything of the body is read, for every path that is not for everybody: the RPCs that are
-// not public, and the REST routes. What they may do is decided in front of the RPC (see interceptor), where the method of a REST
-// route is known.
+// admit authenticates the caller before any of the body is read, for every path that is not public: the RPCs that are not
+// public, and the REST routes. Authorization happens in front of the RPC (see interceptor), where the method of a REST route
+// is known.
 func (s *Stack) admit(next link) link {
 	if s.Authenticate == nil {
 		anonymous := auth.Anonymous()
@@ -41,7 +41,7 @@ func (s *Stack) admit(next link) link {
 	}
 }
 
-// identify returns who makes a request, and for which tenant.
+// identify returns the principal that makes a request, acting for the requested tenant.
 func (s *Stack) identify(ctx context.Context, r *http.Request) (*auth.Principal, error) {
 	token, err := auth.Bearer(r.Header["Authorization"])
 	if err != nil {
@@ -61,7 +61,8 @@ func (s *Stack) identify(ctx context.Context, r *http.Request) (*auth.Principal,
 	return s.ActFor(ctx, p, names[0])
 }
 
-// refuse answers a call in its own protocol; whoever speaks none of RPC's gets the JSON shape, as Connect's clients do.
+// refuse answers a call in its own protocol. A caller that speaks no RPC protocol gets the JSON shape that Connect clients
+// get.
 func (s *Stack) refuse(ctx context.Context, c *call, err error) {
 	if errs.Is(err, errs.Unauthenticated) {
 		c.Header().Set("WWW-Authenticate", "Bearer")
@@ -72,7 +73,8 @@ func (s *Stack) refuse(ctx context.Context, c *call, err error) {
 	_ = connect.NewErrorWriter().Write(c, c.request, wire)
 }
 
-// permit decides whether who calls may call this method. Every RPC passes it, also one that is mounted without Handler.
+// permit returns an error if the caller may not call this method. It runs for every RPC, even one that is mounted without
+// Handler.
 func (s *Stack) permit(ctx context.Context, c *call, m method) error {
 	if m.public {
 		return nil
@@ -89,18 +91,18 @@ func (s *Stack) permit(ctx context.Context, c *call, m method) error {
 	}
 }
 
-// denied counts what was refused for who asked.
+// denied counts a call that was refused because of who made it.
 func (s *Stack) denied(what string) {
 	if s.Denied != nil {
-		if _, isRPC := s.methods[what]; !isRPC { // A client chooses its paths.
+		if _, isRPC := s.methods[what]; !isRPC { // Clients choose their paths.
 			what = "rest"
 		}
 		s.Denied(what)
 	}
 }
 
-// watch ends a stream's context when its credential is not good any longer: it was revoked or has expired, say. One that
-// cannot be looked at now stays as it is.
+// watch cancels a stream's context when its credential is no longer valid, for example because it was revoked or has
+// expired. If the credential cannot be checked at the moment, the stream stays open.
 func (s *Stack) watch(ctx context.Context, c *call) (context.Context, func()) {
 	if s.Authenticate == nil || c.principal == nil {
 		return ctx, func() {}

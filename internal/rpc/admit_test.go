@@ -20,7 +20,7 @@ import (
 	"plinth/internal/rpc"
 )
 
-// keyring knows tokens by heart.
+// keyring maps tokens to principals.
 type keyring struct {
 	mu     sync.Mutex
 	tokens map[string]*auth.Principal
@@ -65,7 +65,7 @@ func (k *keyring) revoke(token string) {
 	delete(k.tokens, token)
 }
 
-// whose answers with the tenant and the principal that a call acts for.
+// whose replies with the tenant and the principal that a call acts for.
 func whose(ctx context.Context, _ *messagev1.PublishRequest) (*messagev1.PublishResponse, error) {
 	return &messagev1.PublishResponse{Id: auth.TenantOf(ctx) + "/" + auth.From(ctx).ID}, nil
 }
@@ -82,7 +82,7 @@ func guarded(t *testing.T) (fixture, *keyring, func() map[string]int) {
 	return f, keys, func() map[string]int { mu.Lock(); defer mu.Unlock(); return denied }
 }
 
-// untilTheEnd says that the stream is open, and keeps it until its context ends.
+// untilTheEnd replies that the stream is open, and keeps it open until its context ends.
 func untilTheEnd(ctx context.Context, stream *connect.BidiStream[messagev1.ConsumeRequest, messagev1.ConsumeResponse]) error {
 	if err := stream.Send(&messagev1.ConsumeResponse{}); err != nil {
 		return err
@@ -95,7 +95,7 @@ func untilTheEnd(ctx context.Context, stream *connect.BidiStream[messagev1.Consu
 	}
 }
 
-// bearer sends a token with every call; an empty one sends none.
+// bearer sends a token with every call; if it is empty, no token is sent.
 func bearer(token string, more ...string) connect.ClientOption {
 	return connect.WithInterceptors(sender(func(h http.Header) {
 		if token != "" {
@@ -137,7 +137,7 @@ func TestWhoMay(t *testing.T) {
 		for _, test := range []struct {
 			token, tenant string
 			code          connect.Code // 0 is ok
-			want          string       // the answer, or the reason of the error
+			want          string       // the reply, or the reason of the error
 		}{
 			{"", "", connect.CodeUnauthenticated, "UNAUTHENTICATED"},
 			{"forged", "", connect.CodeUnauthenticated, "UNAUTHENTICATED"},
@@ -175,7 +175,7 @@ func TestWhoMay(t *testing.T) {
 			})
 		}
 	}
-	t.Cleanup(func() { // After the parallel parts.
+	t.Cleanup(func() { // This runs after the parallel subtests.
 		if n := denied()[procedure]; n == 0 {
 			t.Error("denials are not counted")
 		}
@@ -253,7 +253,7 @@ func TestWhoMayOverREST(t *testing.T) {
 	}
 }
 
-// Who is not known is told so before the body has come.
+// An unauthenticated caller is refused before the body has arrived.
 func TestNobodysBodyIsNotRead(t *testing.T) {
 	t.Parallel()
 	f, _, _ := guarded(t)
@@ -274,7 +274,7 @@ func TestNobodysBodyIsNotRead(t *testing.T) {
 	}
 }
 
-// An RPC that is mounted without the handler around it, or that names no scope, is nobody's.
+// An RPC that is mounted without the handler around it, or that names no scope, may be called by nobody.
 func TestDenyByDefault(t *testing.T) {
 	t.Parallel()
 	stack := rpc.New(rpc.Config{Timeout: time.Minute, Authenticate: newKeyring().authenticate})
@@ -292,7 +292,7 @@ func TestDenyByDefault(t *testing.T) {
 	}
 }
 
-// A stream ends within a second of its credential's end, with the reason.
+// A stream ends within a second of its credential's end, and gets the reason.
 func TestRevokedStreamEnds(t *testing.T) {
 	t.Parallel()
 	f, keys, _ := guarded(t)

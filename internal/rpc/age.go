@@ -9,7 +9,7 @@ import (
 
 type connKey struct{}
 
-// ConnContext sets when a connection of an http.Server is to end: MaxAge from now, less a random part of up to a tenth, so that
+// ConnContext sets when a connection of an http.Server is to end: after MaxAge, less a random part of up to a tenth, so that
 // connections which began together do not end together.
 func (s *Stack) ConnContext(ctx context.Context, _ net.Conn) context.Context {
 	if s.MaxAge <= 0 {
@@ -20,15 +20,16 @@ func (s *Stack) ConnContext(ctx context.Context, _ net.Conn) context.Context {
 
 func (s *Stack) age() time.Duration { return s.MaxAge - rand.N(s.MaxAge/10+1) }
 
-// endAged makes the reply to a call the last one over a connection that is too old: HTTP/1.1 closes it, HTTP/2 sends GOAWAY and
-// finishes the streams that are open. Clients connect again, and a load balancer spreads them.
+// endAged makes this reply the last one on a connection that is too old: HTTP/1.1 closes it, HTTP/2 sends GOAWAY and
+// finishes the open streams. Clients reconnect, and a load balancer spreads the connections.
 func (c *call) endAged() {
 	if until, ok := c.request.Context().Value(connKey{}).(time.Time); ok && c.start.After(until) {
 		c.Header()["Connection"] = []string{"close"}
 	}
 }
 
-// stream sets when a stream is to finish. Its handler sends no more then, and ends once its client has settled what it holds.
+// stream sets when a stream is to finish. From then on its handler sends no more, and it ends once its client has settled
+// what it holds.
 func (s *Stack) stream(c *call) (end func()) {
 	finishing := s.Draining
 	if finishing == nil {
@@ -43,7 +44,8 @@ func (s *Stack) stream(c *call) (end func()) {
 	return cancel
 }
 
-// Finishing returns a context that ends when the stream of ctx is to finish, because the process stops or the stream is old.
+// Finishing returns a context that ends when the stream of ctx is to finish, because the process stops or the stream is too
+// old.
 func Finishing(ctx context.Context) context.Context {
 	if c := callFrom(ctx); c.finishing != nil {
 		return c.finishing

@@ -14,13 +14,13 @@ import (
 	"golang.org/x/net/http2/hpack"
 )
 
-// attack is a hostile client, and how many of it come. It runs until the server has cut it off.
+// attack is a hostile client, and how many of them attack. It runs until the server has cut it off.
 type attack struct {
 	clients int
 	run     func(address string) error
 }
 
-// patient are those that hold what they got, or send what costs little.
+// patient are the attacks that hold resources, or send data that costs them little.
 var patient = map[string]attack{
 	"slow headers":            {20, slowly("POST "+procedure+" HTTP/1.1\r\nHost: x\r\nX-Slow: ", "a", "")},
 	"slow start of HTTP/2":    {20, slowly(http2.ClientPreface[:3], "", "")},
@@ -46,7 +46,7 @@ var patient = map[string]attack{
 	"header bomb, HTTP/2":     {5, frames(headerBomb)},
 }
 
-// swift are those that send as fast as they can.
+// swift are the attacks that send as fast as they can.
 var swift = map[string]attack{
 	"CONTINUATION flood":          {5, frames(continuations(strings.Repeat("a", 16<<10)))},
 	"empty CONTINUATION flood":    {5, frames(continuations(""))},
@@ -57,12 +57,12 @@ var swift = map[string]attack{
 }
 
 const (
-	drip    = 100 * time.Millisecond // between the bytes of those that are slow
+	drip    = 100 * time.Millisecond // between the bytes of slow attacks
 	bigBody = "Content-Length: 33\r\n\r\n" + big
 	big     = `{"queue":"big","message":"hello"}`
 )
 
-// noWindow holds back what the server would send on a stream.
+// noWindow prevents the server from sending on a stream.
 var noWindow = http2.Setting{ID: http2.SettingInitialWindowSize, Val: 0}
 
 func head(path string) string {
@@ -77,8 +77,8 @@ func dial(address string) (net.Conn, error) {
 	return conn, conn.SetDeadline(time.Now().Add(patience))
 }
 
-// slowly sends first and then the drops, one at a time, until the server closes the connection. The last reply before that
-// must have the status, if one is given.
+// slowly sends first and then repeats drop, one at a time, until the server closes the connection. The last reply before
+// that must have the status, unless it is empty.
 func slowly(first, drop, status string) func(string) error {
 	return func(address string) error {
 		conn, err := dial(address)
@@ -109,7 +109,7 @@ func timedOut(err error) bool {
 	return errors.As(err, &timeout) && timeout.Timeout()
 }
 
-// unread sends a request and never reads the reply. That the server closed shows when more is sent.
+// unread sends a request and never reads the reply. Sending more shows that the server has closed the connection.
 func unread(request string) func(string) error {
 	return func(address string) error {
 		conn, err := dial(address)
@@ -117,7 +117,7 @@ func unread(request string) func(string) error {
 			return err
 		}
 		defer conn.Close()
-		_ = conn.(*net.TCPConn).SetReadBuffer(64 << 10) // Else it grows until it holds thousands of replies.
+		_ = conn.(*net.TCPConn).SetReadBuffer(64 << 10) // Otherwise it grows until it holds thousands of replies.
 		_, err = io.WriteString(conn, request)
 		for err == nil {
 			<-time.After(drip)
@@ -130,7 +130,7 @@ func unread(request string) func(string) error {
 	}
 }
 
-// peer speaks HTTP/2 in frames of its own making, until its connection fails.
+// peer sends HTTP/2 frames directly, until its connection fails.
 type peer struct {
 	*http2.Framer
 	conn   net.Conn
@@ -150,7 +150,7 @@ func newPeer(address string) (*peer, error) {
 	return p, err
 }
 
-// block packs the header of a call.
+// block encodes the header of a call.
 func (p *peer) block(path string) []byte {
 	p.header.Reset()
 	for _, f := range [][2]string{
@@ -170,8 +170,8 @@ func (p *peer) call(stream uint32, path, body string) error {
 	return p.WriteData(stream, true, []byte(body))
 }
 
-// frames lets attack at the server until it fails or has nothing more to send, reads all that comes, and waits for the
-// server to close the connection.
+// frames runs attack on the server until it fails or has nothing more to send, reads all replies, and waits for the server
+// to close the connection.
 func frames(attack func(*peer) error, settings ...http2.Setting) func(string) error {
 	return func(address string) error {
 		p, err := newPeer(address)
@@ -194,7 +194,7 @@ func frames(attack func(*peer) error, settings ...http2.Setting) func(string) er
 	}
 }
 
-// deafFrames begins, floods the server again and again, and never reads.
+// deafFrames calls begin, then calls flood repeatedly, and never reads.
 func deafFrames(begin, flood func(*peer) error) func(string) error {
 	return func(address string) error {
 		p, err := newPeer(address)
@@ -223,7 +223,7 @@ func slowData(path string) func(*peer) error {
 	}
 }
 
-// slowContinuation announces a header of 60,000 bytes and sends it one by one.
+// slowContinuation announces a header of 60,000 bytes and sends it byte by byte.
 func slowContinuation(p *peer) error {
 	field := append(p.block(procedure), 0x00, 0x01, 'x', 0x7f, 0xe1, 0xd3, 0x03)
 	err := p.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: field})
@@ -249,7 +249,7 @@ func continuations(value string) func(*peer) error {
 	}
 }
 
-// headerBomb names a field of 4 kB once and means it 16,000 times, a byte each.
+// headerBomb sends a field of 4 kB once and refers to it 16,000 times, with one byte each.
 func headerBomb(p *peer) error {
 	block := p.block(procedure)
 	p.header.Reset()
@@ -261,7 +261,7 @@ func headerBomb(p *peer) error {
 	return err
 }
 
-// rapidReset begins 20,000 calls and takes each back at once. Then it says goodbye, so that it need not wait until the server
+// rapidReset begins 20,000 calls and cancels each at once. Then it sends GOAWAY, so that it need not wait until the server
 // finds it idle.
 func rapidReset(path string) func(*peer) error {
 	return func(p *peer) error {
@@ -277,7 +277,7 @@ func rapidReset(path string) func(*peer) error {
 	}
 }
 
-// narrowWindow lets the server send a byte at a time.
+// narrowWindow lets the server send one byte at a time.
 func narrowWindow(p *peer) error {
 	err := p.call(1, procedure, big)
 	for err == nil {
@@ -289,10 +289,10 @@ func narrowWindow(p *peer) error {
 
 func closedWindow(p *peer) error { return p.call(1, procedure, big) }
 
-// closedWindowForAnswer takes no reply that the handler could hand over at once.
+// closedWindowForAnswer accepts no reply, although the handler returns one at once.
 func closedWindowForAnswer(p *peer) error { return p.call(1, procedure, good) }
 
-// openWindow asks for a big reply, and lets all of it come.
+// openWindow requests a big reply, and accepts all of it.
 func openWindow(p *peer) error {
 	const most = 1<<31 - 1
 	err := p.WriteSettings(http2.Setting{ID: http2.SettingInitialWindowSize, Val: most})

@@ -9,14 +9,14 @@ import (
 	"github.com/rs/cors"
 )
 
-// preflightAge is how long a browser may remember what it was allowed: two hours is the most that Chromium takes.
+// preflightAge is how long a browser may cache a preflight reply: Chromium accepts at most two hours.
 const preflightAge = 2 * time.Hour
 
-// guardBrowsers tells browsers what they may do with the replies, and lets pages of the origins call. Cookies are neither taken
-// nor set, so a page has no more rights than what its script brings along.
+// guardBrowsers sets the security headers of replies, and lets pages of the allowed origins call. Cookies are neither read
+// nor set, so a page has no rights other than those that its script brings along.
 func (s *Stack) guardBrowsers(next link) link {
 	var pages *cors.Cors
-	if len(s.Origins) > 0 { // The library takes none for all.
+	if len(s.Origins) > 0 { // The library treats no origins as all origins.
 		pages = crossOrigin(s.Origins)
 	}
 	return func(ctx context.Context, c *call) {
@@ -29,7 +29,7 @@ func (s *Stack) guardBrowsers(next link) link {
 		}
 		if pages != nil {
 			pages.HandlerFunc(c, c.request)
-			if c.status != 0 { // It answered a preflight.
+			if c.status != 0 { // A preflight was answered.
 				return
 			}
 		}

@@ -19,25 +19,25 @@ import (
 type callKey struct{}
 
 // call is one request on its way through the stack: the fields of its log line, and the writer of its reply. It is a
-// ResponseWriter with Flush of its own, because Connect asks for http.Flusher by type assertion.
+// ResponseWriter with its own Flush, because Connect looks for http.Flusher by type assertion.
 type call struct {
 	http.ResponseWriter
 	request   *http.Request
-	path      string // as the client sent it: REST transcoding writes its own into the request
+	path      string // as the client sent it: REST transcoding overwrites the path of the request
 	method    string
 	start     time.Time
 	id        string
-	trace     string          // its id
+	trace     string          // trace id
 	procedure string          // set once the call reaches an RPC
 	code      connect.Code    // 0 is ok
 	err       error           // with its cause, for the log
-	principal *auth.Principal // who calls, for the log; nil where nobody was asked
-	answered  bool            // the reply is an error in the caller's protocol already
-	finishing context.Context // of a stream: ends when it is to finish
-	partFault bool            // a part of the call failed by the server's fault
+	principal *auth.Principal // for the log; nil if the call was not authenticated
+	answered  bool            // the reply already is an error in the caller's protocol
+	finishing context.Context // for a stream: ends when the stream is to finish
+	partFault bool            // a part of the call failed because of the server
 	failure   []byte          // the body of an error reply, held back for shapeError
 
-	mu     sync.Mutex // guards what the deadline's goroutine and the handler's share
+	mu     sync.Mutex // guards the fields that the deadline's goroutine and the handler's share
 	status int        // 0 until the header is written
 	cut    bool       // reading was cut off
 	over   bool
@@ -52,7 +52,7 @@ func newCall(w http.ResponseWriter, r *http.Request) *call {
 	return c
 }
 
-// callFrom returns the call in the context of a handler. An RPC that is mounted without Handler gets a new one.
+// callFrom returns the call in the context of a handler. For an RPC that is mounted without Handler it returns a new one.
 func callFrom(ctx context.Context) *call {
 	if c, ok := ctx.Value(callKey{}).(*call); ok {
 		return c
@@ -60,7 +60,7 @@ func callFrom(ctx context.Context) *call {
 	return &call{}
 }
 
-// RequestID returns the id of the request that ctx belongs to, empty outside of one.
+// RequestID returns the id of the request that ctx belongs to, or "" if there is none.
 func RequestID(ctx context.Context) string { return callFrom(ctx).id }
 
 func (c *call) WriteHeader(status int) {
@@ -72,11 +72,11 @@ func (c *call) WriteHeader(status int) {
 	c.status = status
 	c.mu.Unlock()
 	if c.cut && c.request.ProtoMajor == 1 {
-		// net/http takes the cut for a client that went away, and cancels whatever comes over the connection next.
+		// net/http takes the read deadline for a client that went away, and cancels the next request on the connection.
 		c.Header().Set("Connection", "close")
 	}
 	if c.isREST() {
-		c.Header().Del("Accept-Encoding") // Meant for the RPC behind the transcoding.
+		c.Header().Del("Accept-Encoding") // It is meant for the RPC behind the transcoding.
 	}
 	if status >= http.StatusBadRequest {
 		c.failure = []byte{} // written by shapeError
@@ -110,8 +110,8 @@ func (c *call) Flush() {
 // Unwrap lets http.ResponseController reach the connection.
 func (c *call) Unwrap() http.ResponseWriter { return c.ResponseWriter }
 
-// limitTime sets how long a call may take: a unary one has a deadline, a stream a moment to finish at. It also ends connections
-// that are too old.
+// limitTime limits how long a call may take: a unary call has a deadline, a stream has a time at which it is to finish. It
+// also ends connections that are too old.
 func (s *Stack) limitTime(next link) link {
 	return func(ctx context.Context, c *call) {
 		c.endAged()
@@ -127,17 +127,17 @@ func (s *Stack) limitTime(next link) link {
 	}
 }
 
-// deadline bounds the call: the handler by its context, and what a slow client holds by the deadlines of the connection.
-// Timeouts of the whole server would cut streams.
+// deadline limits the duration of a call: the handler's by its context, and the time that a slow client may take by the
+// deadlines of the connection. Timeouts for the whole server would cut off streams.
 func (c *call) deadline(ctx context.Context, timeout time.Duration) (context.Context, func()) {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
-	// context.AfterFunc would do the same with three times the memory.
+	// context.AfterFunc would do the same, but uses three times the memory.
 	timer := time.AfterFunc(timeout, func() {
 		<-ctx.Done()
 		c.cutOff(timeout)
 	})
 	return ctx, func() {
-		if !timer.Stop() { // It runs, or has: it must not touch what the connection does next.
+		if !timer.Stop() { // It is running or has run: it must not affect the next request on the connection.
 			c.mu.Lock()
 			c.over = true
 			c.mu.Unlock()
@@ -146,13 +146,13 @@ func (c *call) deadline(ctx context.Context, timeout time.Duration) (context.Con
 	}
 }
 
-// limitReply bounds how long a client may take over the last of the reply, which is sent once the handler has returned.
+// limitReply limits how long a client may take to read the rest of the reply, which is sent after the handler returns.
 func (c *call) limitReply(timeout time.Duration) {
 	_ = http.NewResponseController(c.ResponseWriter).SetWriteDeadline(time.Now().Add(timeout))
 }
 
-// cutOff ends the wait for a body that does not come, and that for a client which does not read the reply after as long
-// again: the reply may only begin now.
+// cutOff stops waiting for a body that does not arrive. It also lets the connection wait for a client that does not read the
+// reply, but only for as long again, because the reply may begin only now.
 func (c *call) cutOff(timeout time.Duration) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -175,8 +175,8 @@ func recoverPanics(next link) link {
 	}
 }
 
-// recovered panics again where the connection is to be aborted: because the handler asked for it, or because its reply has begun,
-// and cutting it off is the only way to say that it is not whole.
+// recovered panics again if the connection is to be aborted: because the handler asked for it, or because the reply has
+// begun and aborting it is the only way to show that it is incomplete.
 func (c *call) recovered(p any) {
 	if p == nil {
 		return
@@ -191,7 +191,7 @@ func (c *call) recovered(p any) {
 	c.status, c.failure = http.StatusInternalServerError, []byte{}
 }
 
-// outcome turns the panic of an RPC into an error, and any error into the one that the client sees.
+// outcome converts the panic of an RPC to an error, and any error to the one that the client sees.
 func (c *call) outcome(ctx context.Context, p any, err error) error {
 	if p != nil {
 		if p == http.ErrAbortHandler {
@@ -211,7 +211,7 @@ func (c *call) outcome(ctx context.Context, p any, err error) error {
 	return wire
 }
 
-// whyGivenUp adds what a driver may hide: that the call was over.
+// whyGivenUp adds to an internal error what a driver may hide: that the call's context has ended.
 func whyGivenUp(ctx context.Context, err error) error {
 	if ctx.Err() != nil && errs.Is(err, errs.Internal) {
 		return fmt.Errorf("%w: %w", ctx.Err(), err)
@@ -219,14 +219,14 @@ func whyGivenUp(ctx context.Context, err error) error {
 	return err
 }
 
-// PartError returns the error of one part of a call, such as an entry of a batch, as clients see it. A fault of the server goes
-// to the call's log line. Only the goroutine of the call may call it.
+// PartError returns the error of one part of a call, such as an entry of a batch, as clients see it. An error that is the
+// server's fault goes to the call's log line. Only the goroutine of the call may call it.
 func PartError(ctx context.Context, err error) (code, message string) {
 	c := callFrom(ctx)
 	err = whyGivenUp(ctx, err)
 	wire := wireError(err, c.id)
 	if isServerFault(wire.Code()) && !c.partFault {
-		c.partFault, c.err = true, err // The first is enough.
+		c.partFault, c.err = true, err // The first one is enough.
 	}
 	return wire.Code().String(), wire.Message()
 }

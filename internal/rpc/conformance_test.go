@@ -9,9 +9,10 @@ import (
 	"go.uber.org/zap/zapcore"
 )
 
-// The conformance suite itself is run by testdata/conformance/run. These are the promises that were made for its sake.
+// The conformance suite itself is run by testdata/conformance/run. These tests cover promises made for its sake.
 
-// TestErrorsBeforeAnRPCToConnectClients holds what a Connect client is told against what it makes of the status alone.
+// TestErrorsBeforeAnRPCToConnectClients compares the code in an error's body with the one that a Connect client derives from
+// the HTTP status alone.
 func TestErrorsBeforeAnRPCToConnectClients(t *testing.T) {
 	t.Parallel()
 	const jsonType = "application/json"
@@ -60,7 +61,7 @@ func (h withHeader) RoundTrip(r *http.Request) (*http.Response, error) {
 	return h.RoundTripper.RoundTrip(r)
 }
 
-// TestErrorsThatGRPCDoesNotRead have a content type that no gRPC client takes for an error of Connect's.
+// TestErrorsThatGRPCDoesNotRead checks for a content type that no gRPC client takes for a Connect error.
 func TestErrorsThatGRPCDoesNotRead(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t, stub{publish: answer}, time.Minute)

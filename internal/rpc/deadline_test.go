@@ -32,7 +32,7 @@ func TestUnaryDeadline(t *testing.T) {
 	}
 }
 
-// TestSlowBody sends a body that never ends: the server must not wait for it longer than a call may take.
+// TestSlowBody sends a body that never ends: the server must not wait for it longer than the time limit of a call.
 func TestSlowBody(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t, stub{publish: answer}, 50*time.Millisecond)
@@ -84,7 +84,7 @@ func TestStreamOutlivesTheUnaryDeadline(t *testing.T) {
 		}
 		<-time.After(15 * time.Millisecond)
 	}
-	// What comes over a stream is validated too. The server may end it before all of the message is sent.
+	// Messages of a stream are validated too. The server may end the stream before the whole message is sent.
 	_ = stream.Send(&messagev1.ConsumeRequest{})
 	if _, err := stream.Receive(); connect.CodeOf(err) != connect.CodeInvalidArgument {
 		t.Errorf("a message without a request: %v", err)

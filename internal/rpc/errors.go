@@ -14,7 +14,7 @@ import (
 	"plinth/internal/errs"
 )
 
-// codes is the one table from kinds to the codes that clients see.
+// codes maps the kinds of errors to the codes that clients see. It is the only such table.
 var codes = map[errs.Kind]connect.Code{
 	errs.Internal:           connect.CodeInternal,
 	errs.Canceled:           connect.CodeCanceled,
@@ -31,18 +31,18 @@ var codes = map[errs.Kind]connect.Code{
 	errs.Unauthenticated:    connect.CodeUnauthenticated,
 }
 
-// domain is that of the reasons in google.rpc.ErrorInfo.
+// domain is the domain of the reasons in google.rpc.ErrorInfo.
 const domain = "plinth"
 
-// unavailableRetry is the RetryAfter of an Unavailable error without one.
+// unavailableRetry is the RetryAfter of Unavailable errors that do not set one.
 const unavailableRetry = time.Second
 
-// wireError returns an error in the form that clients see. A Connect error was made on purpose and passes untouched; an
-// errs.Error shows its message; anything else is internal and shows nothing of itself.
+// wireError returns an error in the form that clients see. A Connect error was created on purpose and is returned unchanged;
+// an errs.Error shows its message; any other error is internal and shows nothing of its text.
 func wireError(err error, requestID string) *connect.Error {
 	var wire *connect.Error
 	if errors.As(err, &wire) {
-		if text := wire.Message(); len(text) > maxFault { // A message of a stream does not parse.
+		if text := wire.Message(); len(text) > maxFault { // a message of a stream that does not parse
 			return connect.NewError(wire.Code(), errors.New(errs.Shortened(text, maxFault)))
 		}
 		return wire
@@ -78,12 +78,12 @@ func wireError(err error, requestID string) *connect.Error {
 	return wire
 }
 
-// errorInfo returns the reason for programs: without one of its own, an error has its code in capitals.
+// errorInfo returns the machine-readable reason of an error. The default is the name of the code in capitals.
 func errorInfo(reason string, code connect.Code) *errdetails.ErrorInfo {
 	return &errdetails.ErrorInfo{Reason: cmp.Or(reason, strings.ToUpper(code.String())), Domain: domain}
 }
 
-// retryAfter returns how long doing the same again is of no use, 0 if nobody knows.
+// retryAfter returns how long it is useless to try again, or 0 if that is unknown.
 func retryAfter(err error) time.Duration {
 	var classified *errs.Error
 	switch {
@@ -97,7 +97,7 @@ func retryAfter(err error) time.Duration {
 
 func addDetail(e *connect.Error, message proto.Message) {
 	detail, err := connect.NewErrorDetail(message)
-	if err == nil { // Fails for messages that do not marshal; these do.
+	if err == nil { // It fails for messages that do not marshal; these do.
 		e.AddDetail(detail)
 	}
 }

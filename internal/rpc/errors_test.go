@@ -81,13 +81,13 @@ func TestOneErrorShape(t *testing.T) {
 	}
 }
 
-// What is wrong with a request is told in brief, however much of it is wrong, to the caller and in the log.
-func TestFaultsAreToldInBrief(t *testing.T) {
+// Messages about an invalid request are short, however much of it is wrong, both for the caller and in the log.
+func TestFaultMessagesAreShort(t *testing.T) {
 	t.Parallel()
 	large := strings.Repeat("a", 1<<20)
 	key := `{"queue":"q","message":"","attributes":{"` + large + `":""}}`
 	envelope := "\x00\x00\x10\x00\x02" + `"` + large + `"`
-	for _, test := range []struct{ name, path, contentType, body, told string }{
+	for _, test := range []struct{ name, path, contentType, body, want string }{
 		{"no object", procedure, "application/json", `"` + large + `"`, "invalid_argument"},
 		{"no object, REST", route, "application/json", `"` + large + `"`, "invalid_argument"},
 		{"no object, stream", "/plinth.message.v1.MessageService/Consume", "application/connect+json", envelope, "invalid_argument"},
@@ -110,8 +110,8 @@ func TestFaultsAreToldInBrief(t *testing.T) {
 			}
 			defer res.Body.Close()
 			data, _ := io.ReadAll(res.Body)
-			if len(data) > 8<<10 || !strings.Contains(string(data), test.told) {
-				t.Errorf("%d bytes are told: %.300q", len(data), data)
+			if len(data) > 8<<10 || !strings.Contains(string(data), test.want) {
+				t.Errorf("%d bytes of error: %.300q", len(data), data)
 			}
 			if line := fmt.Sprint(f.line(t)); len(line) > 20<<10 {
 				t.Errorf("%d bytes are logged", len(line))

@@ -19,14 +19,14 @@ import (
 	"plinth/internal/rpc"
 )
 
-// The times of the port under attack: those of production, shortened so that the test is.
+// The time limits of the port under attack: those of production, shortened to keep the test short.
 const (
 	hurriedCall   = 2 * time.Second // the deadline of a unary call
 	hurriedHeader = 2 * time.Second // ReadHeaderTimeout
 	hurriedIdle   = 2 * time.Second // IdleTimeout
 	hurriedWrite  = time.Second     // WriteByteTimeout
-	patience      = time.Minute     // the longest that a hostile client may stay, on a busy machine
-	ordinaryWait  = time.Second / 4 // in which nine in ten ordinary calls are answered meanwhile
+	patience      = time.Minute     // the longest time that a hostile client may stay connected, on a busy machine
+	ordinaryWait  = time.Second / 4 // nine in ten ordinary calls must be answered within this time meanwhile
 )
 
 // besieged is the production stack on the production server, on a port of its own.
@@ -63,7 +63,7 @@ func newBesieged(t *testing.T) *besieged {
 		switch state {
 		case http.StateNew:
 			b.open.Add(1)
-			_ = conn.(*net.TCPConn).SetWriteBuffer(64 << 10) // Else it grows until it holds a big reply.
+			_ = conn.(*net.TCPConn).SetWriteBuffer(64 << 10) // Otherwise it grows until it holds a big reply.
 		case http.StateClosed:
 			b.open.Add(-1)
 		}
@@ -79,7 +79,7 @@ func newBesieged(t *testing.T) *besieged {
 	return b
 }
 
-// hurry shortens a limit, which must be there.
+// hurry shortens a limit, which must be set.
 func hurry(t *testing.T, limit *time.Duration, to time.Duration) {
 	t.Helper()
 	if *limit <= 0 {
@@ -106,8 +106,8 @@ func echo(_ context.Context, stream *connect.BidiStream[messagev1.ConsumeRequest
 	}
 }
 
-// TestHostileClients lets the patient ones at the port, all at once, and then the swift ones; where CI is true, again and again
-// for a minute. Each must be cut off in its time, while ordinary calls are answered and a stream that was open before lives on.
+// TestHostileClients runs the patient attacks, all at once, and then the swift ones; if CI is true, repeatedly for a minute.
+// Each must be cut off in time, while ordinary calls are answered and a stream that was open before stays open.
 func TestHostileClients(t *testing.T) {
 	t.Parallel()
 	b := newBesieged(t)
@@ -118,7 +118,7 @@ func TestHostileClients(t *testing.T) {
 	talk(t, stream)
 	waits := b.ordinary(t)
 
-	// A minute is twice the deadline that the calls of production have.
+	// A minute is twice the deadline of calls in production.
 	lives := time.Second
 	if os.Getenv("CI") == "true" {
 		lives = time.Minute
@@ -133,7 +133,7 @@ func TestHostileClients(t *testing.T) {
 	if d := ordinary[len(ordinary)*9/10]; d > ordinaryWait {
 		t.Errorf("one in ten of %d ordinary calls took %v and more", len(ordinary), d)
 	}
-	// What is left is the stream, on the one connection of its client.
+	// Only the stream is left, on the only connection of its client.
 	deadline := time.Now().Add(patience)
 	for (b.running.Load() != 1 || b.open.Load() != 1) && time.Now().Before(deadline) {
 		<-time.After(10 * time.Millisecond)
@@ -144,7 +144,7 @@ func TestHostileClients(t *testing.T) {
 	talk(t, stream)
 }
 
-// suffer lets all clients of the attacks at the port, and waits until the last is cut off.
+// suffer runs all clients of the attacks, and waits until the last one is cut off.
 func (b *besieged) suffer(t *testing.T, attacks map[string]attack) {
 	var clients sync.WaitGroup
 	for name, attack := range attacks {
@@ -159,7 +159,7 @@ func (b *besieged) suffer(t *testing.T, attacks map[string]attack) {
 	clients.Wait()
 }
 
-// talk says something on the stream and waits for the answer.
+// talk sends a message on the stream and waits for the reply.
 func talk(t *testing.T, stream *connect.BidiStreamForClientSimple[messagev1.ConsumeRequest, messagev1.ConsumeResponse]) {
 	t.Helper()
 	ack := &messagev1.ConsumeRequest{Request: &messagev1.ConsumeRequest_Ack{Ack: &messagev1.Ack{}}}
@@ -171,8 +171,8 @@ func talk(t *testing.T, stream *connect.BidiStreamForClientSimple[messagev1.Cons
 	}
 }
 
-// ordinary makes a call every few milliseconds, over a connection of its own each time. The function that it gives ends that
-// and tells the time that each call took.
+// ordinary makes a call every few milliseconds, each on a connection of its own. The function that it returns stops the
+// calls and returns how long each one took.
 func (b *besieged) ordinary(t *testing.T) (waits func() []time.Duration) {
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan []time.Duration)

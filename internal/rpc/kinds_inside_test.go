@@ -16,8 +16,8 @@ import (
 	"plinth/internal/errs"
 )
 
-// A kind of error has a code of its own, a rule in errs.Retryable and a line in docs/errors.md. The kinds are read from the source
-// of errs, so that a new one is not forgotten here.
+// Every kind of error has a code, a rule in errs.Retryable and a line in docs/errors.md. The kinds are read from the source
+// of errs, so that a new one cannot be forgotten here.
 func TestKindsAreComplete(t *testing.T) {
 	t.Parallel()
 	kinds, withRule := kindsOf(t, filepath.Join("..", "errs"))
@@ -77,7 +77,7 @@ func kindsOf(t *testing.T, folder string) (kinds map[string]errs.Kind, withRule 
 	if retryable == nil {
 		t.Fatal("there is no errs.Retryable")
 	}
-	// What the package imports is of no interest here, and is not found.
+	// The imports of the package do not matter here, and are not resolved.
 	check := types.Config{Error: func(error) {}}
 	info := &types.Info{Defs: map[*ast.Ident]types.Object{}, Uses: map[*ast.Ident]types.Object{}}
 	_, _ = check.Check("errs", fset, files, info)

@@ -14,17 +14,17 @@ import (
 	"plinth/internal/ratelimit"
 )
 
-// Limits are what callers may do to the service. Zero is no limit.
+// Limits bound the load that callers may cause. Zero means no limit.
 type Limits struct {
 	Tenant  auth.Rate            // calls of one tenant, unless the tenant has its own
 	Key     auth.Rate            // calls of one API key or other principal, unless the key has its own
 	Methods map[string]auth.Rate // calls of one tenant to one method, by the method's path
-	Calls   int                  // unary calls at a time, at the most; see concurrency
-	Streams int                  // streams at a time
+	Calls   int                  // most unary calls at a time; see concurrency
+	Streams int                  // most streams at a time
 }
 
-// limitRate takes the call out of every rate that it counts for, or refuses it. The headers of
-// draft-ietf-httpapi-ratelimit-headers have the tightest one.
+// limitRate counts the call against every rate limit that applies to it, and returns an error if one is exceeded. The
+// headers of draft-ietf-httpapi-ratelimit-headers describe the tightest limit.
 func (s *Stack) limitRate(ctx context.Context, c *call, m method) error {
 	if s.Limiter == nil || m.public {
 		return nil
@@ -32,7 +32,7 @@ func (s *Stack) limitRate(ctx context.Context, c *call, m method) error {
 	p := auth.From(ctx)
 	tenant, owner := p.Tenant.Name, p.Tenant.Name
 	if p.IsAdmin() {
-		owner = auth.DefaultTenant // Of the key's limit: it is one, whichever tenant the key acts for.
+		owner = auth.DefaultTenant // A key has one limit, whichever tenant it acts for.
 	}
 	var limits [3]ratelimit.Limit
 	n := 0
@@ -81,21 +81,22 @@ func appendItem(text []byte, name, count string, n int64, seconds string, d time
 	return strconv.AppendInt(append(append(append(text, ';'), seconds...), '='), wholeSeconds(d), 10)
 }
 
-// wholeSeconds rounds up: who comes back then is not too early.
+// wholeSeconds rounds up, so that a client that waits this long is not too early.
 func wholeSeconds(d time.Duration) int64 { return int64((d + time.Second - 1) / time.Second) }
 
-// The concurrency of unary calls adapts: it grows as long as calls take no longer for it, and shrinks when they do, between
-// these. What is too much waits a moment, as long as not too many wait already, and is shed then.
+// The limit of concurrent unary calls adapts between these bounds: it grows as long as calls do not become slower for it,
+// and shrinks when they do. A call beyond the limit waits for up to overloadWait, unless too many are waiting already, and
+// is then shed.
 const (
 	minConcurrency     = 64
 	initialConcurrency = 256
 	overloadWait       = 500 * time.Millisecond
-	queueFactor        = 4 // times the limit may wait
+	queueFactor        = 4 // times the limit may wait in the queue
 )
 
-// concurrency is how many unary calls are worked at, and how many streams are open.
+// concurrency limits the unary calls that are processed at a time, and counts the open streams.
 type concurrency struct {
-	calls   adaptivelimiter.AdaptiveLimiter[any] // nil is no limit
+	calls   adaptivelimiter.AdaptiveLimiter[any] // nil if there is no limit
 	streams atomic.Int64
 }
 
@@ -108,7 +109,7 @@ func newConcurrency(most int) *concurrency {
 	return c
 }
 
-// begin takes a place for a unary call, which end takes back.
+// begin acquires a permit for a unary call; end releases it.
 func (c *concurrency) begin(ctx context.Context) (permit adaptivelimiter.Permit, err error) {
 	if c.calls == nil {
 		return nil, nil
@@ -128,8 +129,8 @@ func (c *concurrency) begin(ctx context.Context) (permit adaptivelimiter.Permit,
 	return permit, nil
 }
 
-// end takes the place back. How long the call took is a measure of the service's load, unless it failed: errors are quick, or as
-// slow as a deadline.
+// end releases a permit. The duration of a successful call is a measure of the service's load. That of a failed one is not:
+// errors are quick, or as slow as a deadline.
 func (c *concurrency) end(permit adaptivelimiter.Permit, err error) {
 	switch {
 	case permit == nil:
@@ -142,7 +143,7 @@ func (c *concurrency) end(permit adaptivelimiter.Permit, err error) {
 
 var errOverloaded = errs.New(errs.ResourceExhausted, "the service is overloaded; try again in a moment").Because("OVERLOADED").After(time.Second)
 
-// openStream takes a place for a stream.
+// openStream counts a stream, and returns an error if too many are open.
 func (s *Stack) openStream() (end func(), err error) {
 	open := s.load.streams.Add(1)
 	end = func() { s.load.streams.Add(-1) }

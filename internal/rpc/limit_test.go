@@ -38,7 +38,7 @@ func newLimiter(t *testing.T) *ratelimit.Limiter {
 
 var publishing = &messagev1.PublishRequest{Queue: "q", Payload: &messagev1.PublishRequest_Message{Message: "hello"}}
 
-// Each kind of limit refuses what is too much, and says when to come back, over every protocol.
+// Each kind of limit refuses calls beyond it, and says when to try again, over every protocol.
 func TestRateLimits(t *testing.T) {
 	t.Parallel()
 	rate := auth.Rate{Count: 2, Per: time.Hour}
@@ -71,7 +71,7 @@ func TestRateLimits(t *testing.T) {
 				if after := errorDetail[*errdetails.RetryInfo](err).GetRetryDelay().AsDuration(); after < 25*time.Minute || after > 30*time.Minute {
 					t.Errorf("it is to come back in %v", after)
 				}
-				// Another key of the tenant has used up nothing of its own.
+				// Another key of the tenant has not used up its own limit.
 				if err := publish("consumer"); (err == nil) != (kind == "key") {
 					t.Errorf("another key of the tenant got %v", err)
 				}
@@ -80,7 +80,7 @@ func TestRateLimits(t *testing.T) {
 	}
 }
 
-// Each tenant has its own part of a method's rate, and a tenant's or key's own rate stands above the general one.
+// Each tenant has its own share of a method's rate, and the rate of a tenant or key overrides the general one.
 func TestWhoseRate(t *testing.T) {
 	t.Parallel()
 	keys := newKeyring()
@@ -114,7 +114,7 @@ func TestWhoseRate(t *testing.T) {
 	}
 }
 
-// Whoever sends wrong credentials locks out nobody: behind a balancer, all callers have one address.
+// A client that sends wrong credentials locks out nobody: behind a load balancer, all callers have the same address.
 func TestWrongCredentials(t *testing.T) {
 	t.Parallel()
 	keys := newKeyring()
@@ -155,7 +155,7 @@ func TestRateLimitHeaders(t *testing.T) {
 	}
 }
 
-// What is too much at a time is shed at once or after a moment, and the rest is served.
+// Calls beyond the limit are shed at once or after a moment, and the others are served.
 func TestOverload(t *testing.T) {
 	t.Parallel()
 	release, working := make(chan struct{}), make(chan struct{}, 100)
@@ -226,7 +226,7 @@ func TestStreamsAreCounted(t *testing.T) {
 	}
 }
 
-// A connection that is old ends with the next call, in good order; a stream that is old is told to finish.
+// An old connection ends in good order with the next call; an old stream is asked to finish.
 func TestOldConnectionsAndStreamsEnd(t *testing.T) {
 	t.Parallel()
 	const age = time.Second

@@ -12,7 +12,7 @@ import (
 	"plinth/internal/errs"
 )
 
-// logCalls writes one line for each request.
+// logCalls logs one line for each request.
 func (s *Stack) logCalls(next link) link {
 	return func(ctx context.Context, c *call) {
 		defer s.logCall(c)
@@ -20,8 +20,8 @@ func (s *Stack) logCalls(next link) link {
 	}
 }
 
-// logCall writes the line of a request: at debug for the probes, which ask every second and whose answer has lines of its own
-// when it changes, at error where the server is at fault, at info for all else, faults of clients included.
+// logCall logs a request: at debug for probes, which come every second and whose results are logged separately when they
+// change; at error if the server is at fault; at info otherwise, including errors of clients.
 func (s *Stack) logCall(c *call) {
 	level := zapcore.InfoLevel
 	switch {
@@ -35,7 +35,7 @@ func (s *Stack) logCall(c *call) {
 	}
 }
 
-// maxLogged is the most of an error that is logged, in bytes: a stack has room.
+// maxLogged is the most bytes of an error that are logged, enough for a stack trace.
 const maxLogged = 16 << 10
 
 // MarshalLogObject adds the fields of the call's log line.

@@ -11,14 +11,14 @@ import (
 	authv1 "plinth/api/plinth/auth/v1"
 )
 
-// method is what the proto of an RPC says about it.
+// method describes an RPC, as its proto declares it.
 type method struct {
-	scope   string // what a caller needs; empty is what nobody has
+	scope   string // the scope that a caller needs; no caller has the empty scope
 	public  bool   // everybody may call it
 	streams bool
 }
 
-// methodsOf returns every method that is linked, by its path, and marks the public ones.
+// methodsOf returns all methods of linked protos by their paths, and marks the public ones.
 func methodsOf(public []string) map[string]method {
 	methods := map[string]method{}
 	eachMethod(func(path string, m protoreflect.MethodDescriptor) {
@@ -26,14 +26,14 @@ func methodsOf(public []string) map[string]method {
 		methods[path] = method{scope, slices.Contains(public, path), m.IsStreamingClient() || m.IsStreamingServer()}
 	})
 	for _, path := range public {
-		if _, linked := methods[path]; !linked { // The older version of reflection, which has no descriptor of its own.
+		if _, linked := methods[path]; !linked { // The older version of reflection has no descriptor of its own.
 			methods[path] = method{public: true, streams: true}
 		}
 	}
 	return methods
 }
 
-// Scopes returns all scopes that methods name, in order.
+// Scopes returns all scopes that methods require, sorted.
 func Scopes() (scopes []string) {
 	eachMethod(func(_ string, m protoreflect.MethodDescriptor) {
 		if scope, _ := proto.GetExtension(m.Options(), authv1.E_Scope).(string); scope != "" {
@@ -59,7 +59,7 @@ func eachMethod(visit func(path string, m protoreflect.MethodDescriptor)) {
 	})
 }
 
-// IsMethod reports whether there is a method with the path.
+// IsMethod reports whether there is a method with this path.
 func IsMethod(path string) (found bool) {
 	eachMethod(func(p string, _ protoreflect.MethodDescriptor) { found = found || p == path })
 	return found

@@ -8,7 +8,7 @@ import (
 	"plinth/internal/errs"
 )
 
-// SliceToProto converts the items of a slice by toProto.
+// SliceToProto converts the items of a slice with toProto.
 func SliceToProto[T, P any](items []T, toProto func(T) P) []P {
 	protos := make([]P, len(items))
 	for i, item := range items {
@@ -17,7 +17,7 @@ func SliceToProto[T, P any](items []T, toProto func(T) P) []P {
 	return protos
 }
 
-// TimeToProto returns nil, a field that is not set, for the zero time.
+// TimeToProto returns nil, which is an unset field, for the zero time.
 func TimeToProto(t time.Time) *timestamppb.Timestamp {
 	if t.IsZero() {
 		return nil
@@ -25,8 +25,8 @@ func TimeToProto(t time.Time) *timestamppb.Timestamp {
 	return timestamppb.New(t)
 }
 
-// TimeFromProto returns the zero time for nil, a field that is not set. field is its path, for the error. Errors: InvalidArgument
-// for what is no time.
+// TimeFromProto returns the zero time for nil, which is an unset field. field is its path, for the error. Errors:
+// InvalidArgument for an invalid timestamp.
 func TimeFromProto(field string, t *timestamppb.Timestamp) (time.Time, error) {
 	if t == nil {
 		return time.Time{}, nil

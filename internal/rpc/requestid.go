@@ -9,8 +9,9 @@ import (
 
 const maxRequestID = 128
 
-// requestID returns the client's X-Request-Id if it is sane (1 to 128 letters, digits, '.', '_', '-'), else a new one. It only
-// distinguishes requests, so it needs no secret randomness, which would cost a seventh of a whole call.
+// requestID returns the client's X-Request-Id if it is valid (1 to 128 letters, digits, '.', '_', '-'), else a new one. The
+// id only distinguishes requests, so it needs no cryptographic randomness, which would take a seventh of the time of a whole
+// call.
 func requestID(h http.Header) string {
 	if ids := h["X-Request-Id"]; len(ids) == 1 && saneID(ids[0]) {
 		return ids[0]

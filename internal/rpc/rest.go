@@ -16,11 +16,11 @@ type Service struct {
 	Handler http.Handler
 }
 
-// Mount returns what a generated New…Handler returns, as a Service.
+// Mount returns the result of a generated New…Handler as a Service.
 func Mount(path string, handler http.Handler) Service { return Service{path, handler} }
 
-// REST returns a handler of the routes in the protos of services. It is mounted beside their own paths, not over them, so that
-// Connect handles those as it is. Unknown query parameters are ignored, as unknown fields are.
+// REST returns a handler for the routes in the protos of services. It is mounted beside their RPC paths, not over them, so
+// that Connect handles those directly. Unknown query parameters are ignored, like unknown fields.
 func REST(services []Service) (http.Handler, error) {
 	var transcoded []*vanguard.Service
 	for _, s := range services {
@@ -39,11 +39,11 @@ func REST(services []Service) (http.Handler, error) {
 	}), nil
 }
 
-// maxJSONBytes is room for the JSON of a reply, where bytes are base64 and letters may be escaped.
+// maxJSONBytes leaves room for the JSON form of a reply, in which bytes are base64 and characters may be escaped.
 const maxJSONBytes = 2 * MaxMessageBytes
 
-// unpacker reads gzip, and no more of it than a message may have: the transcoding has a limit for what comes over the wire
-// alone, and a thousand times as much may be in it.
+// unpacker reads gzip, up to the size limit of a message. The transcoding only limits the compressed size, and the content
+// may be a thousand times as large.
 type unpacker struct {
 	gzip.Reader
 	left int

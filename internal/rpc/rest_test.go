@@ -22,7 +22,7 @@ func TestUnknownQueryParametersAreIgnored(t *testing.T) {
 	}
 }
 
-// A body in gzip may be no larger than another once it is unpacked, on every path.
+// A gzip body may not be larger than any other once it is decompressed, on every path.
 func TestGzip(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t, failing(errs.New(errs.Unimplemented, "reached")), time.Minute)
@@ -55,7 +55,7 @@ func TestGzip(t *testing.T) {
 	}
 }
 
-// The largest message that there can be is larger as JSON: base64 has four bytes for three.
+// The largest possible message is larger as JSON: base64 uses four bytes for three.
 func TestLargestReplyOverREST(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t, stub{get: func(context.Context, *messagev1.GetMessageRequest) (*messagev1.WaitingMessage, error) {

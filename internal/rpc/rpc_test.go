@@ -19,7 +19,7 @@ import (
 	"plinth/internal/rpc"
 )
 
-// stub is a service of which the test says what it does.
+// stub is a service whose behavior is defined by the test.
 type stub struct {
 	messagev1.UnimplementedMessageServiceHandler
 	publish func(ctx context.Context, req *messagev1.PublishRequest) (*messagev1.PublishResponse, error)
@@ -54,7 +54,7 @@ func newFixture(t *testing.T, s stub, timeout time.Duration) fixture {
 	return configured(t, s, rpc.Config{Timeout: timeout})
 }
 
-// configured is a fixture whose stack has the configuration, but for its log.
+// configured returns a fixture whose stack has the configuration, except for its log.
 func configured(t *testing.T, s stub, cfg rpc.Config) fixture {
 	t.Helper()
 	core, logs := observer.New(zapcore.DebugLevel)
@@ -88,7 +88,7 @@ func configured(t *testing.T, s stub, cfg rpc.Config) fixture {
 	return fixture{url: server.URL, http: server.Client(), logs: logs}
 }
 
-// h2c is a client that speaks HTTP/2 by prior knowledge.
+// h2c returns a client that speaks HTTP/2 by prior knowledge.
 func h2c() *http.Client {
 	protocols := new(http.Protocols)
 	protocols.SetUnencryptedHTTP2(true)
@@ -161,7 +161,7 @@ func (b wireBody) detail(name string) map[string]any {
 	return nil
 }
 
-// line waits for the one line of the only request.
+// line waits for the log line of the only request.
 func (f fixture) line(t *testing.T) map[string]any {
 	t.Helper()
 	deadline := time.Now().Add(5 * time.Second)

@@ -14,7 +14,7 @@ import (
 	"plinth/internal/rpc"
 )
 
-// startServer serves handler on the production server, and gives its address.
+// startServer serves handler on the production server, and returns its address.
 func startServer(t *testing.T, handler http.Handler) string {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
@@ -27,7 +27,7 @@ func startServer(t *testing.T, handler http.Handler) string {
 	return listener.Addr().String()
 }
 
-// TestHTTP2ByPriorKnowledge speaks frames: the server must take them without an upgrade, and say its limits.
+// TestHTTP2ByPriorKnowledge sends frames: the server must accept them without an upgrade, and announce its limits.
 func TestHTTP2ByPriorKnowledge(t *testing.T) {
 	t.Parallel()
 	conn, err := net.Dial("tcp", startServer(t, http.NotFoundHandler()))

@@ -19,7 +19,7 @@ import (
 	"plinth/internal/errs"
 )
 
-// body is the one shape of an error on every JSON surface: Connect's own
+// body is the shape of an error on every JSON surface. It is Connect's own
 // (https://connectrpc.com/docs/protocol/#error-end-stream).
 type body struct {
 	Code    string   `json:"code"`
@@ -33,7 +33,7 @@ type detail struct {
 	Debug json.RawMessage `json:"debug,omitempty"`
 }
 
-// shapeErrors has every error reply leave in one shape.
+// shapeErrors writes every error reply in the same shape.
 func shapeErrors(next link) link {
 	return func(ctx context.Context, c *call) {
 		defer c.shapeError()
@@ -41,8 +41,8 @@ func shapeErrors(next link) link {
 	}
 }
 
-// shapeError writes the error reply that was held back, in the one shape. Connect's own errors are in it already; REST
-// transcoding answers with a google.rpc.Status, and net/http, or Connect before it knows the protocol, with plain text or nothing.
+// shapeError writes the error reply that was held back. Connect's own errors have the right shape already; REST transcoding
+// replies with a google.rpc.Status, and net/http, or Connect before it knows the protocol, with plain text or nothing.
 func (c *call) shapeError() {
 	if c.failure == nil {
 		return
@@ -53,10 +53,11 @@ func (c *call) shapeError() {
 		return
 	}
 	if b := c.reshaped(); b != nil {
-		c.failure, _ = json.Marshal(b) // Strings and raw JSON that was just made: it cannot fail.
+		c.failure, _ = json.Marshal(b) // These are strings and JSON that was just encoded, so it cannot fail.
 		header.Set("Content-Type", "application/json")
 		if isGRPC(c.request) || c.noProtocol() {
-			// A gRPC client reads no body. As application/json alone it would be an error of Connect's, which has to be read.
+			// A gRPC client does not read bodies. With plain application/json it would take this for a Connect error and try
+			// to read it.
 			header.Set("Content-Type", "application/json; charset=utf-8")
 		}
 		header.Del("Content-Encoding")
@@ -66,9 +67,9 @@ func (c *call) shapeError() {
 	_, _ = c.ResponseWriter.Write(c.failure)
 }
 
-// reshaped returns the body that the reply should have, or nil if it is right as it is: Connect's own error of an RPC, or JSON
-// that a handler wrote on purpose, as /health does. It adds the details to an error from before the call reached an RPC, such as
-// that of a body that does not parse.
+// reshaped returns the body that the reply should have, or nil if it is right as it is: Connect's own error of an RPC, or
+// JSON that a handler wrote on purpose, such as that of /health. It adds details to an error that occurred before the call
+// reached an RPC, such as a body that does not parse.
 func (c *call) reshaped() *body {
 	b := c.restBody()
 	if b == nil && c.Header().Get("Content-Type") != "application/json" {
@@ -87,23 +88,24 @@ func (c *call) reshaped() *body {
 	return b
 }
 
-// unparsed completes the error of a body, or of a path of REST, that is no message.
+// unparsed completes the error of a body or of a REST path that does not parse.
 func (c *call) unparsed(b *body) {
-	// What is before protojson's text names Go types. Its prefix has a no-break space, so that nobody relies on it.
+	// The text before protojson's own names Go types. protojson's prefix has a no-break space, which discourages relying on
+	// it.
 	_, text, found := strings.Cut(strings.ReplaceAll(b.Message, "\u00a0", " "), "proto: ")
 	if !found && c.isREST() && b.Code == connect.CodeUnknown.String() {
-		text, found = b.Message, true // Broken gzip.
+		text, found = b.Message, true // The gzip data is broken.
 	}
 	if !found {
 		return
 	}
 	b.Message = "the request does not parse: " + errs.Shortened(text, maxFault)
-	if c.isREST() { // The transcoding takes it for its own fault.
+	if c.isREST() { // The transcoding reports it as its own fault.
 		b.Code, c.status = connect.CodeInvalidArgument.String(), http.StatusBadRequest
 	}
 }
 
-// restBody reads the google.rpc.Status that REST transcoding wrote. It is nil for anything else.
+// restBody parses the google.rpc.Status that REST transcoding wrote. It returns nil for anything else.
 func (c *call) restBody() *body {
 	var s status.Status
 	if !c.isREST() || protojson.Unmarshal(c.failure, &s) != nil || s.GetCode() == 0 {
@@ -116,7 +118,7 @@ func (c *call) restBody() *body {
 	return b
 }
 
-// plainBody returns the error of a request that no handler took.
+// plainBody returns the error of a request that no handler accepted.
 func (c *call) plainBody() *body {
 	b := &body{Code: connect.CodeInternal.String()}
 	switch c.status {
@@ -150,39 +152,40 @@ func (c *call) plainBody() *body {
 	return b
 }
 
-// statusCodes are what a Connect client makes of a status alone (https://connectrpc.com/docs/protocol/#http-to-error-code).
-// The code in the body must be the same. Other callers get, as the log does, a more precise one.
+// statusCodes are the codes that a Connect client derives from an HTTP status alone
+// (https://connectrpc.com/docs/protocol/#http-to-error-code). The code in the body must be the same. Other callers, and the
+// log, get a more precise one.
 var statusCodes = map[int]connect.Code{
 	http.StatusNotFound:             connect.CodeUnimplemented,
 	http.StatusMethodNotAllowed:     connect.CodeUnknown,
 	http.StatusUnsupportedMediaType: connect.CodeUnknown,
 }
 
-// speaksConnect reports whether the caller is a Connect client, as far as its headers show. REST transcoding writes Connect's
-// header into the request.
+// speaksConnect reports whether the caller is a Connect client, as far as its headers show. For REST calls the headers say
+// nothing, because the transcoding adds Connect's own to the request.
 func (c *call) speaksConnect() bool {
 	return c.noProtocol() || !c.isREST() && c.request.Header.Get("Connect-Protocol-Version") != ""
 }
 
-// noProtocol reports whether an RPC was called in a content type that no protocol has.
+// noProtocol reports whether an RPC was called with a content type that belongs to no protocol.
 func (c *call) noProtocol() bool { return c.status == http.StatusUnsupportedMediaType && !c.isREST() }
 
-// fieldPattern finds the field in protojson's complaint about a value.
+// fieldPattern finds the field that a protojson error is about.
 var fieldPattern = regexp.MustCompile(`\bfield "?(?:[A-Za-z0-9_]+\.)*([A-Za-z0-9_]+)`)
 
-// maxFault is how much of a message about a request that does not parse is kept, in bytes: it may quote the whole request.
+// maxFault is the most bytes of a message about a request that does not parse: it may quote the whole request.
 const maxFault = 1 << 10
 
-// beforeRPC completes an error that was made outside of the interceptor: its details, and its part of the log line.
+// beforeRPC completes an error that occurred outside the interceptor: its details, and its part of the log line.
 func (c *call) beforeRPC(b *body) {
-	_ = c.code.UnmarshalText([]byte(b.Code)) // An unknown name leaves the code of the HTTP status.
+	_ = c.code.UnmarshalText([]byte(b.Code)) // An unknown name leaves the code that follows from the HTTP status.
 	if c.err == nil {
 		c.err = errors.New(b.Message)
 	}
 	if m := fieldPattern.FindStringSubmatch(b.Message); m != nil && c.code == connect.CodeInvalidArgument {
 		b.add(pack(&errdetails.BadRequest{FieldViolations: []*errdetails.BadRequest_FieldViolation{{Field: m[1], Description: b.Message}}}))
 	}
-	if !c.speaksConnect() { // Connect's own errors before an RPC have no details: its clients look for the header.
+	if !c.speaksConnect() { // Connect's own errors before an RPC have no details, so its clients look at the header.
 		b.add(pack(&errdetails.RequestInfo{RequestId: c.id}))
 		b.add(pack(errorInfo("", c.code)))
 	}
@@ -220,5 +223,5 @@ func mustUnpack(d *anypb.Any) proto.Message {
 	if m, err := d.UnmarshalNew(); err == nil {
 		return m
 	}
-	return &anypb.Any{} // A detail of a type that is not linked has no readable form.
+	return &anypb.Any{} // A detail whose type is not linked has no readable form.
 }

@@ -13,34 +13,34 @@ import (
 	"plinth/internal/ratelimit"
 )
 
-// Limits of one message. Four MiB is what gRPC clients take by default; below one KiB compression costs the server three
-// times the CPU of the call and saves nothing on the wire.
+// Limits of one message. gRPC clients accept 4 MiB by default. Below 1 KiB, compression costs the server three times the CPU
+// of the call and saves nothing on the wire.
 const (
 	MaxMessageBytes  = 4 << 20
 	compressMinBytes = 1 << 10
 )
 
-// Config is what the stack does with calls.
+// Config configures the stack.
 type Config struct {
-	Log     *zap.Logger   // gets a line for each request
+	Log     *zap.Logger   // receives a line for each request
 	Timeout time.Duration // of a unary call
-	Origins []string      // whose pages may call: each is "*", or scheme://host[:port] with at most one "*" in it
-	Public  []string      // the paths of the RPCs that everybody may call
+	Origins []string      // allowed to call from browsers: each is "*", or scheme://host[:port] with at most one "*" in it
+	Public  []string      // paths of the RPCs that anyone may call
 
-	// Authenticate returns who calls; nil is AUTH_MODE=off, where everybody is auth.Anonymous. ActFor returns a principal of the
-	// tenant that an administrator names.
+	// Authenticate returns the caller; nil means AUTH_MODE=off, where every caller is auth.Anonymous. ActFor returns an
+	// administrator's principal for the tenant that it names.
 	Authenticate auth.Authenticator
 	ActFor       func(ctx context.Context, p *auth.Principal, tenant string) (*auth.Principal, error)
-	Denied       func(procedure string) // counts what was refused for who asked; nil does not
+	Denied       func(procedure string) // counts calls refused because of who made them; may be nil
 
 	Limits  Limits
-	Limiter *ratelimit.Limiter // nil limits no rates
+	Limiter *ratelimit.Limiter // nil disables rate limits
 
-	Draining context.Context // ends when streams are to finish; nil never does
-	MaxAge   time.Duration   // of connections and streams; 0 is no limit
+	Draining context.Context // ends when streams are to finish; nil means never
+	MaxAge   time.Duration   // of connections and streams; 0 means no limit
 }
 
-// Stack is the one way into the service.
+// Stack wraps the service. Every request passes through it.
 type Stack struct {
 	Config
 	methods map[string]method
@@ -52,10 +52,10 @@ func New(cfg Config) *Stack {
 	return &Stack{Config: cfg, methods: methodsOf(cfg.Public), load: newConcurrency(cfg.Limits.Calls)}
 }
 
-// Handler returns next with the stack around it. It puts the chain together once, for all requests.
+// Handler returns next wrapped in the stack. The chain is built once, for all requests.
 func (s *Stack) Handler(next http.Handler) http.Handler {
 	chain := link(func(ctx context.Context, c *call) { next.ServeHTTP(c, c.request.WithContext(ctx)) })
-	for _, around := range slices.Backward([]func(link) link{ // The first is the outermost.
+	for _, around := range slices.Backward([]func(link) link{ // The first one is the outermost.
 		s.logCalls,
 		shapeErrors,
 		recoverPanics,
@@ -67,16 +67,16 @@ func (s *Stack) Handler(next http.Handler) http.Handler {
 		chain = around(chain)
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		c := newCall(w, r) // With the request's id.
+		c := newCall(w, r) // This sets the request id too.
 		chain(context.WithValue(r.Context(), callKey{}, c), c)
 	})
 }
 
-// link is a part of the chain, with all that comes after it. It is no http.Handler because each of those would copy the request
-// to change its context.
+// link is a part of the chain, including all that comes after it. It is not an http.Handler, because each of those would
+// copy the request to change its context.
 type link func(ctx context.Context, c *call)
 
-// Options returns what every RPC handler is created with.
+// Options returns the options with which every RPC handler is created.
 func (s *Stack) Options() []connect.HandlerOption {
 	return []connect.HandlerOption{
 		connect.WithInterceptors(interceptor{s}),
@@ -85,7 +85,7 @@ func (s *Stack) Options() []connect.HandlerOption {
 	}
 }
 
-// interceptor is the stack around each RPC.
+// interceptor is the part of the stack around each RPC.
 type interceptor struct{ *Stack }
 
 func (s interceptor) WrapUnary(next connect.UnaryFunc) connect.UnaryFunc {
@@ -103,7 +103,7 @@ func (s interceptor) WrapUnary(next connect.UnaryFunc) connect.UnaryFunc {
 		if err := validate(req.Any()); err != nil {
 			return nil, err
 		}
-		if m.public { // Probes must see a server that is busy.
+		if m.public { // Probes must succeed on a busy server.
 			return next(ctx, req)
 		}
 		place, err := s.load.begin(ctx)

@@ -8,10 +8,10 @@ import (
 	"plinth/internal/observe"
 )
 
-// maxTraceState is how much of a tracestate is passed on, in bytes: what the standard wants passed on at least.
+// maxTraceState is the most bytes of a tracestate that are passed on: the least that the standard asks for.
 const maxTraceState = 512
 
-// joinTrace has what the call does belong to the trace of its caller.
+// joinTrace makes the call part of its caller's trace.
 func joinTrace(next link) link {
 	return func(ctx context.Context, c *call) {
 		if parent, state := traceOf(c.request.Header); parent != "" {
@@ -22,9 +22,9 @@ func joinTrace(next link) link {
 	}
 }
 
-// traceOf reads the W3C trace context of a request (https://www.w3.org/TR/trace-context/): a valid traceparent, that is
-// `version-traceid-parentid-flags`, and its tracestate, which is dropped where it is long or odd. A traceparent of a later
-// version is cut to the parts of this one. parent is empty where there is no valid one.
+// traceOf parses the W3C trace context of a request (https://www.w3.org/TR/trace-context/): a valid traceparent, which is
+// `version-traceid-parentid-flags`, and its tracestate, which is dropped if it is long or malformed. A traceparent of a
+// later version is cut to the parts of this one. parent is empty if there is no valid one.
 func traceOf(h http.Header) (parent, state string) {
 	parents := h["Traceparent"]
 	if len(parents) != 1 {

@@ -80,7 +80,7 @@ func TestTrace(t *testing.T) {
 	}
 }
 
-// TestPartError has parts of a call fail that succeeds as a whole.
+// TestPartError fails parts of a call that succeeds as a whole.
 func TestPartError(t *testing.T) {
 	t.Parallel()
 	for _, test := range []struct {
@@ -104,7 +104,7 @@ func TestPartError(t *testing.T) {
 		if line["level"] != test.level || line["code"] != "ok" {
 			t.Errorf("%v: %v", test.cause, line)
 		}
-		if told := strings.Contains(fmt.Sprint(line["error"]), test.cause.Error()); told != (test.level == zapcore.ErrorLevel) {
+		if logged := strings.Contains(fmt.Sprint(line["error"]), test.cause.Error()); logged != (test.level == zapcore.ErrorLevel) {
 			t.Errorf("%v: the log says %v", test.cause, line["error"])
 		}
 	}

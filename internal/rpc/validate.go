@@ -13,17 +13,17 @@ import (
 	"plinth/internal/errs"
 )
 
-// Bounds of the error of a message, since a client chooses how many faults there are, and the keys of its maps.
+// Bounds on the error of a message, because a client controls the number of violations and the keys of maps.
 const (
 	maxViolations = 16
 	maxField      = 200 // bytes
 )
 
-// Validate checks a message against the rules in its proto. An error names each field and what is allowed, in its text and as a
-// google.rpc.BadRequest.
+// Validate checks a message against the rules in its proto. An error names each field and what is allowed, in its text and
+// as a google.rpc.BadRequest.
 //
-// Requests and the messages of streams are valid when they reach a handler. Validate is for handlers that treat a part of a
-// request as a call of its own.
+// Requests and messages of streams are already valid when they reach a handler. Validate is for handlers that treat a part
+// of a request as a call of its own.
 func Validate(message proto.Message) error {
 	err := protovalidate.Validate(message)
 	if err == nil {
@@ -31,7 +31,7 @@ func Validate(message proto.Message) error {
 	}
 	var invalid *protovalidate.ValidationError
 	if !errors.As(err, &invalid) {
-		return err // A rule that does not compile: a fault of ours.
+		return err // A rule that does not compile is a fault of ours.
 	}
 	bad := &errdetails.BadRequest{}
 	var texts []string
@@ -48,7 +48,7 @@ func Validate(message proto.Message) error {
 	return &invalidError{strings.Join(texts, "; "), bad}
 }
 
-// validate is Validate for whatever a handler takes.
+// validate is Validate for any type that a handler accepts.
 func validate(message any) error {
 	if m, ok := message.(proto.Message); ok {
 		return Validate(m)
@@ -56,16 +56,16 @@ func validate(message any) error {
 	return nil
 }
 
-// named is how every message about a field begins, in the protos and in the code.
+// named matches the beginning of every message about a field, in the protos and in the code.
 var named = regexp.MustCompile(`^[a-z][a-z0-9_.\[\]]*: `)
 
-// violation splits a message about a field.
+// violation splits a message about a field into the field and the description.
 func violation(text string) *errdetails.BadRequest_FieldViolation {
 	prefix := named.FindString(text)
 	return &errdetails.BadRequest_FieldViolation{Field: strings.TrimSuffix(prefix, ": "), Description: strings.TrimPrefix(text, prefix)}
 }
 
-// invalidError is a message that breaks the rules of its proto.
+// invalidError is the error of a message that breaks the rules of its proto.
 type invalidError struct {
 	text   string
 	detail *errdetails.BadRequest
@@ -73,7 +73,7 @@ type invalidError struct {
 
 func (e *invalidError) Error() string { return e.text }
 
-// validatingConn validates each message of a stream as it comes in.
+// validatingConn validates each message of a stream when it is received.
 type validatingConn struct{ connect.StreamingHandlerConn }
 
 func (c validatingConn) Receive(message any) error {

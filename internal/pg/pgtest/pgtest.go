@@ -1,8 +1,8 @@
-// Package pgtest gives every test a database of its own, on a real server.
+// Package pgtest provides a database for each test, on a real server.
 //
-// The server is the one of DATABASE_URL, whose user must be allowed to create databases and roles; where CI is true and
-// names none, the one on 127.0.0.1:5432; else a private one, started for the test process and stopped with it. A server
-// that cannot be had fails the tests.
+// The server is that of DATABASE_URL, whose user must be allowed to create databases and roles. Without DATABASE_URL it is
+// the one on 127.0.0.1:5432 if CI is true, else a private one, which is started for the test process and stopped with it. If
+// there is no server, the tests fail.
 package pgtest
 
 import (
@@ -27,22 +27,22 @@ import (
 
 const (
 	ciURL  = "postgres://postgres@127.0.0.1:5432/postgres?sslmode=disable"
-	prefix = "plinth_test_" // then the time of making in Unix seconds, and something random
+	prefix = "plinth_test_" // followed by the creation time in Unix seconds and a random part
 	maxAge = 24 * time.Hour
-	limit  = 30 * time.Second // of every single step
+	limit  = 30 * time.Second // for each step
 
-	// So many tests run at a time. They wait more than they compute, but a system of the end-to-end tests has more than 20
-	// connections to PostgreSQL, which takes 100 by default. The private one takes 200.
+	// The values of -test.parallel. Tests wait more than they compute, but a system of the end-to-end tests has more than 20
+	// connections to PostgreSQL, which accepts 100 by default. The private server accepts 200.
 	parallelOnShared, parallelOnPrivate = "3", "5"
 )
 
-// server is what Main set up for the tests of this process, which know no other way to hand something down.
+// server is set by Main for the tests of this process. A global is the only way to pass it to them.
 var server struct {
 	url      string
 	template string
 }
 
-// Main runs the tests of a package with a server for New, and gives the exit status:
+// Main runs the tests of a package with a server for New, and returns the exit status:
 //
 //	func TestMain(m *testing.M) { os.Exit(pgtest.Main(m)) }
 func Main(m *testing.M) int {
@@ -94,20 +94,20 @@ func setParallel(parallel string) error {
 	return flag.Set("test.parallel", parallel)
 }
 
-// New gives the URL of a fresh database with the newest schema. It is dropped when the test is over.
+// New returns the URL of a new database with the newest schema. It is dropped when the test ends.
 func New(t testing.TB) string {
 	t.Helper()
 	return newDatabase(t, server.template)
 }
 
-// NewEmpty gives the URL of a fresh database that was never migrated. It is dropped when the test is over.
+// NewEmpty returns the URL of a new database that was never migrated. It is dropped when the test ends.
 func NewEmpty(t testing.TB) string {
 	t.Helper()
 	return newDatabase(t, "")
 }
 
-// Owner gives connections to a database that act as the user of its URL, whom the tables belong to. They are closed when
-// the test is over.
+// Owner returns connections to a database that run as the user of its URL, who owns the tables. They are closed when the
+// test ends.
 func Owner(t testing.TB, databaseURL string) *pgxpool.Pool {
 	t.Helper()
 	pool, err := pgxpool.New(context.Background(), databaseURL)
@@ -178,7 +178,7 @@ func drop(name string) error {
 	})
 }
 
-// sweep drops what test processes that were killed have left.
+// sweep drops databases that killed test processes have left behind.
 func sweep() error {
 	var names []string
 	err := onServer(func(ctx context.Context, conn *pgx.Conn) error {
@@ -219,11 +219,11 @@ func onServer(f func(ctx context.Context, conn *pgx.Conn) error) error {
 	return nil
 }
 
-// databaseURL is the server's URL with another database.
+// databaseURL returns the server's URL with another database.
 func databaseURL(name string) string {
 	u, err := url.Parse(server.url)
 	if err != nil {
-		panic(err) // The server was reached by it.
+		panic(err) // The server was reached by this URL.
 	}
 	u.Path = "/" + name
 	return u.String()

@@ -14,7 +14,7 @@ import (
 	conformancev1 "plinth/.buf/conformance/connectrpc/conformance/v1"
 )
 
-// service does what its requests say: their first message defines the reply. The proto of the suite has the rules.
+// service replies as its requests demand: the first message defines the reply. The rules are in the suite's proto.
 type service struct {
 	conformancev1.UnimplementedConformanceServiceHandler
 }
@@ -54,7 +54,7 @@ func (service) ClientStream(
 	return &conformancev1.ClientStreamResponse{Payload: p}, err
 }
 
-// answer is the one reply of a call.
+// answer returns the reply of a call that has one.
 func answer(ctx context.Context, definition *conformancev1.UnaryResponseDefinition, requests ...proto.Message) (*payload, error) {
 	info := inform(ctx, requests)
 	setHeaders(ctx, definition)
@@ -131,10 +131,10 @@ func (service) BidiStream(
 	return r.finish(inform(ctx, requests))
 }
 
-// replies are the messages that a stream shall answer with.
+// replies are the messages that a stream sends.
 type replies struct {
 	definition *conformancev1.StreamResponseDefinition
-	send       func(*payload) error // nil sends the header alone
+	send       func(*payload) error // send(nil) sends only the header
 	sent       int
 }
 
@@ -142,7 +142,7 @@ type replies struct {
 func (r *replies) begin(ctx context.Context) error {
 	setHeaders(ctx, r.definition)
 	if !r.more() {
-		return nil // An error without a message before it may have to come with the header.
+		return nil // An error without a message before it may have to be sent with the header.
 	}
 	return r.send(nil)
 }
@@ -156,7 +156,7 @@ func (r *replies) next(info *requestInfo) error {
 	return r.send(p)
 }
 
-// finish sends what is left, with info in the first message of the stream, and ends as the definition says.
+// finish sends the remaining messages, with info in the first message of the stream, and ends as the definition says.
 func (r *replies) finish(info *requestInfo) error {
 	for r.more() {
 		if r.sent > 0 {
@@ -175,18 +175,18 @@ func (r *replies) finish(info *requestInfo) error {
 	return nil
 }
 
-// inform tells what was seen of a call.
+// inform returns what was received of a call.
 func inform(ctx context.Context, requests []proto.Message) *requestInfo {
 	call, _ := connect.CallInfoForHandlerContext(ctx)
 	info := &requestInfo{RequestHeaders: fromHTTP(call.RequestHeader())}
 	for _, req := range requests {
-		packed, _ := anypb.New(req) // It was just unpacked: it cannot fail.
+		packed, _ := anypb.New(req) // It was just unpacked, so it cannot fail.
 		info.Requests = append(info.Requests, packed)
 	}
 	if query := call.Peer().Query; len(query) > 0 {
 		info.ConnectGetInfo = &conformancev1.ConformancePayload_ConnectGetInfo{QueryParams: fromHTTP(http.Header(query))}
 	}
-	// Every unary call has a deadline here, so the header tells whether the client set it.
+	// Every unary call has a deadline here, so the header shows whether the client set one.
 	sent := call.RequestHeader().Get("Connect-Timeout-Ms") + call.RequestHeader().Get("Grpc-Timeout")
 	if deadline, ok := ctx.Deadline(); ok && sent != "" {
 		info.TimeoutMs = proto.Int64(time.Until(deadline).Milliseconds())
@@ -217,11 +217,11 @@ func setHeaders(ctx context.Context, definition interface {
 	set(call.ResponseTrailer(), definition.GetResponseTrailers())
 }
 
-// pause does not look at the deadline of the call: an answer just when the client gives up is one that the suite may see
-// half of.
+// pause ignores the deadline of the call: of a reply that is sent just when the client stops waiting, the suite might see
+// only half.
 func pause(milliseconds uint32) { time.Sleep(time.Duration(milliseconds) * time.Millisecond) }
 
-// fail makes the error that a definition wants, with info, if it is not nil, among its details.
+// fail returns the error of a definition, with info, if it is not nil, among its details.
 func fail(wanted *conformancev1.Error, info *requestInfo) error {
 	err := connect.NewError(connect.Code(wanted.GetCode()), errors.New(wanted.GetMessage()))
 	details := wanted.GetDetails()

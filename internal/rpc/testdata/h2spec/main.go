@@ -1,6 +1,6 @@
-// Command h2spec runs the h2spec suite (https://github.com/summerwind/h2spec), whose program it is given, against the
-// production stack and against a bare net/http server. It fails if ours fails a case that the bare one passes: what net/http
-// does of its own is not ours to mend.
+// Command h2spec runs the h2spec suite (https://github.com/summerwind/h2spec), whose program is its argument, against the
+// production stack and against a plain net/http server. It fails if ours fails a case that the plain one passes: faults of
+// net/http are not ours to fix.
 package main
 
 import (
@@ -63,7 +63,7 @@ func run(program string) error {
 	return err
 }
 
-// faults are the cases that a server fails.
+// faults returns the cases that a server fails.
 func faults(program string, server *http.Server) (map[string]bool, error) {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -82,7 +82,7 @@ func faults(program string, server *http.Server) (map[string]bool, error) {
 	if err != nil {
 		return nil, err
 	}
-	// Its status says whether a case failed, which the report says too.
+	// The exit status only reports whether a case failed, which the report shows too.
 	out, runErr := exec.Command(program, "--host", "127.0.0.1", "--port", port, "--timeout", "4", "--junit-report", file).CombinedOutput()
 	data, err := os.ReadFile(file)
 	if err != nil {
