@@ -55,7 +55,7 @@ func TestAttempt(t *testing.T) {
 	}
 }
 
-// TestForeignQueue uses a queue that somebody else declared, with arguments of their own.
+// TestForeignQueue uses a queue that another client declared, with other arguments.
 func TestForeignQueue(t *testing.T) {
 	t.Parallel()
 	_, b, _ := throughProxy(t)
