@@ -86,7 +86,7 @@ func TestForeignQueue(t *testing.T) {
 	}
 }
 
-// TestThousandSubscriptions gives each of 1,000 subscriptions a message to hold, and cuts them all.
+// TestThousandSubscriptions has 1,000 subscriptions hold a message each, and cuts them all.
 func TestThousandSubscriptions(t *testing.T) {
 	t.Parallel()
 	const subscriptions = 1000

@@ -160,7 +160,7 @@ func (s *subscription) consume(conn *amqp091.Connection) error {
 			close(s.started)
 		}
 		err = s.forward(channel, deliveries, closed, cancelled)
-		// A quorum queue learns of a channel's end only after the client was told that the channel is closed, and may
+		// A quorum queue learns of a channel's end only after the client has seen the channel closed, and may
 		// deliver messages to it until then: each would come back with an attempt that nobody saw. The queue itself answers
 		// the cancellation.
 		_ = channel.Cancel(consumerTag, noWait) // If it fails, closing the channel ends the consumer.
