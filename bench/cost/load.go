@@ -32,7 +32,7 @@ func Kinds() []Kind {
 	}
 }
 
-// Dial makes a client with connections of its own, which done closes.
+// Dial returns a client with connections of its own, which done closes.
 func (k Kind) Dial(address string, options ...connect.ClientOption) (client messagev1.MessageServiceClient, done func()) {
 	protocols := new(http.Protocols)
 	protocols.SetHTTP1(k.json)
@@ -44,7 +44,7 @@ func (k Kind) Dial(address string, options ...connect.ClientOption) (client mess
 		options = append(options, connect.WithGRPC())
 	}
 	if k.Without == "" {
-		options = append(options, connect.WithAcceptCompression("gzip", nil, nil)) // Clients offer it if not told otherwise.
+		options = append(options, connect.WithAcceptCompression("gzip", nil, nil)) // Clients offer it unless configured otherwise.
 	}
 	client = messagev1.NewMessageServiceClient(&http.Client{Transport: transport}, "http://"+address, options...)
 	return client, transport.CloseIdleConnections
@@ -73,7 +73,8 @@ func Load(ctx context.Context, client messagev1.MessageServiceClient, calls int)
 	return group.Wait()
 }
 
-// Measure gives the CPU seconds that a server spends on 100,000 calls of a kind of client, measured over as many as calls.
+// Measure returns the CPU seconds that a server spends on 100,000 calls of a kind of client, averaged over
+// the given number of calls.
 func Measure(ctx context.Context, p *Process, k Kind, calls int, options ...connect.ClientOption) (float64, error) {
 	client, done := k.Dial(p.Address, options...)
 	defer done()
@@ -91,12 +92,12 @@ func Measure(ctx context.Context, p *Process, k Kind, calls int, options ...conn
 	return (after - before).Seconds() * 100_000 / float64(calls), err
 }
 
-// Spread is how costs are told: median (least..most).
+// Spread returns costs as text: median (least..most).
 func Spread(costs []float64) string {
 	return fmt.Sprintf("%.2f (%.2f..%.2f)", Median(costs), slices.Min(costs), slices.Max(costs))
 }
 
-// Median is the middle one of costs, or between the two.
+// Median returns the middle one of costs, or the mean of the two in the middle.
 func Median(costs []float64) float64 {
 	sorted := slices.Sorted(slices.Values(costs))
 	n := len(sorted)

@@ -1,5 +1,5 @@
 // Command edge measures what the edge costs: authentication by API key, scope, rate limits and tenant, beside the same stack
-// without them and a bare Connect handler, in the same run. ../README.md says how to read it.
+// without them and a bare Connect handler, in the same run. ../README.md explains how to read it.
 //
 // It needs PostgreSQL (DATABASE_URL) and Redis (REDIS_URL), by default those on this machine, and makes a database of its own,
 // which it removes.
@@ -74,7 +74,7 @@ type contest struct {
 	turns      []connect.ClientOption // take the keys in turn, in all rounds
 }
 
-// measure gives the CPU seconds of the server for 100,000 calls.
+// measure returns the CPU seconds of the server for 100,000 calls.
 func (c *contest) measure(ctx context.Context, k cost.Kind, calls int) (float64, error) {
 	seconds, err := cost.Measure(ctx, c.server, k, calls, c.turns...)
 	if err != nil {

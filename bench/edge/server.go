@@ -34,7 +34,7 @@ const (
 // generous is a rate that is counted and never reached.
 var generous = auth.Rate{Count: 10_000_000, Per: time.Second}
 
-// handlerOf gives what the server of a name serves.
+// handlerOf returns the handler that the server of a name serves.
 func handlerOf(ctx context.Context, name string) func(*observe.Logs) (http.Handler, error) {
 	return func(logs *observe.Logs) (http.Handler, error) {
 		if name != "bare" {
@@ -108,7 +108,7 @@ func openTenancy(ctx context.Context, tenants int) (*tenancy, error) {
 	return t, os.Setenv(databaseVariable, u.String())
 }
 
-// fill makes the tenants and their keys.
+// fill creates the tenants and their keys.
 func (t *tenancy) fill(ctx context.Context, database string, tenants int) error {
 	if err := pg.Migrate(ctx, database, zap.NewNop()); err != nil {
 		return err

@@ -1,5 +1,5 @@
 // Command message measures what messages cost: Plinth's ways to publish, to relay and to consume beside raw amqp091-go, and
-// its effect-once transaction beside a bare one, all in the same run. ../README.md says how to read it.
+// its effect-once transaction beside a bare one, all in the same run. ../README.md explains how to read it.
 //
 // It needs a RabbitMQ and a PostgreSQL that nobody else uses meanwhile: AMQP_URL and DATABASE_URL.
 package main

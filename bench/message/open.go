@@ -91,7 +91,7 @@ func (k keyed) RoundTrip(req *http.Request) (*http.Response, error) {
 	return k.RoundTripper.RoundTrip(req)
 }
 
-// database makes one for this run alone.
+// database creates a database for this run alone.
 func (b *bench) database(ctx context.Context, server string) (string, error) {
 	admin, err := pgx.Connect(ctx, server)
 	if err != nil {

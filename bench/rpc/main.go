@@ -1,5 +1,5 @@
 // Command rpc measures what the rpc stack costs: the CPU time of a server with the whole stack beside that of a bare
-// Connect handler, in the same run. ../README.md says how to read it.
+// Connect handler, in the same run. ../README.md explains how to read it.
 //
 // It starts itself again for each of the two servers, so that their CPU time holds nothing of the load's.
 package main

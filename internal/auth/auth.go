@@ -22,7 +22,7 @@ const (
 
 // Principal is who acts, and for whom. It is shared between calls and must not be changed.
 type Principal struct {
-	// ID tells principals apart in logs and records: "key:<id of the API key>", "jwt:<subject>", "admin" or "anonymous".
+	// ID distinguishes principals in logs and records: "key:<id of the API key>", "jwt:<subject>", "admin" or "anonymous".
 	ID string
 	// Tenant is the one that the principal acts for.
 	Tenant Tenant

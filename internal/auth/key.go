@@ -68,5 +68,5 @@ func HashKey(key string) KeyHash {
 	return sha256.Sum256(append(room[:0], key...))
 }
 
-// ShownKey returns the beginning of an API key, by which people tell it from others.
+// ShownKey returns the beginning of an API key, by which people recognize it.
 func ShownKey(key string) string { return key[:len(KeyPrefix)+keyShownChars] }

@@ -1,4 +1,4 @@
-// Package blob is the way to the S3 bucket that holds the bytes of files.
+// Package blob provides access to the S3 bucket that holds the bytes of files.
 package blob
 
 import (
@@ -11,8 +11,8 @@ import (
 	"github.com/aws/smithy-go/logging"
 )
 
-// Config says where the bucket is. Without Endpoint it is at AWS; without keys the SDK's own chain finds them (a profile,
-// a role).
+// Config describes the bucket. Without Endpoint it is at AWS; without keys the SDK's own chain finds them (a profile, a
+// role).
 type Config struct {
 	Endpoint        string
 	Bucket          string
@@ -29,7 +29,7 @@ type Bucket struct {
 	name   string
 }
 
-// Open makes the client; it connects when it is first used.
+// Open returns a client of the bucket. It connects when it is first used.
 func Open(ctx context.Context, c Config) (*Bucket, error) {
 	// The SDK's own warnings go past the service's log; its errors come back to the caller anyway.
 	options := []func(*awsconfig.LoadOptions) error{awsconfig.WithRegion(c.Region), awsconfig.WithLogger(logging.Nop{})}
@@ -50,7 +50,7 @@ func Open(ctx context.Context, c Config) (*Bucket, error) {
 	return &Bucket{client: client, name: c.Bucket}, nil
 }
 
-// Ping says whether the bucket is there and may be used.
+// Ping returns an error if the bucket does not exist or may not be used.
 func (b *Bucket) Ping(ctx context.Context) error {
 	_, err := b.client.HeadBucket(ctx, &s3.HeadBucketInput{Bucket: &b.name})
 	return err

@@ -1,9 +1,9 @@
-// Package broker is the contract of the message broker: a seam with two implementations, RabbitMQ (broker/amqp) and
-// Postgres (broker/postgres). The suite in broker/brokertest is the contract in executable form; both pass it whole.
+// Package broker defines the contract of the message broker. It has two implementations: RabbitMQ (broker/amqp) and Postgres
+// (broker/postgres). The suite in broker/brokertest is the contract in executable form; both implementations pass all of it.
 //
-// Delivery is at least once. A message that Publish confirmed is delivered until a consumer acknowledges it, through
-// crashes and restarts of publishers, consumers and the broker. Order is kept as far as one publisher, one consumer and
-// no redelivery make it possible; nobody should lean on it.
+// Delivery is at least once. A message that Publish confirmed is delivered until a consumer acknowledges it, even if
+// publishers, consumers or the broker crash and restart. Order is kept only as far as one publisher, one consumer and no
+// redelivery make that possible; nobody should rely on it.
 package broker
 
 import (
@@ -14,34 +14,35 @@ import (
 )
 
 var (
-	// ErrNoQueue says that the queue is not declared on the broker, or that no queue is bound to the topic. It is NotFound to
-	// whoever does not handle it.
+	// ErrNoQueue means that the queue is not declared on the broker, or that no queue is bound to the topic. A caller that
+	// does not handle it sees errs.NotFound.
 	ErrNoQueue = errs.New(errs.NotFound, "queue not found")
-	// ErrFull says that a queue has its MaxLength. The message was not kept in that queue.
+	// ErrFull means that a queue has reached its MaxLength. The message was not stored in that queue.
 	ErrFull = errs.New(errs.ResourceExhausted, "the queue is full: it has its max_length")
 )
 
-// Queue is how a queue is declared. Queues are durable.
+// Queue describes how a queue is declared. Queues are durable.
 type Queue struct {
 	Name string
-	// MessageTTL drops messages that waited longer; 0 keeps them. To the millisecond.
+	// MessageTTL is how long a message may wait before it is dropped, to the millisecond; 0 means no limit.
 	MessageTTL time.Duration
-	// MaxLength is how many messages may wait, roughly: publishers at the same time may pass it by a few. 0 is no limit.
+	// MaxLength is roughly how many messages may wait: publishers that publish at the same time may exceed it by a few. 0
+	// means no limit.
 	MaxLength int64
 }
 
-// Binding ties a queue to a topic. The pattern is words with dots between them, where "*" matches any one word and "#"
-// any number of words, none among them.
+// Binding binds a queue to a topic. The pattern consists of words separated by dots, where "*" matches any one word and "#"
+// matches any number of words, including none.
 type Binding struct{ Topic, Pattern string }
 
-// Address is where a message goes: to a queue, or to every queue with a binding to the topic whose pattern matches the
-// routing key, which has words with dots between them or is empty.
+// Address is where a message goes: to a queue, or to every queue that is bound to the topic with a pattern that matches the
+// routing key. The routing key consists of words separated by dots, or is empty.
 type Address struct {
 	Queue             string
 	Topic, RoutingKey string // where Queue is empty
 }
 
-// Publication is a message on its way to an address.
+// Publication is a message and the address that it is published to.
 type Publication struct {
 	To Address
 	Message
@@ -49,20 +50,21 @@ type Publication struct {
 
 // Message is what a broker carries. Its body may be empty.
 type Message struct {
-	// ID is a UUIDv7, made by the publisher. The time in it is when the message was published.
+	// ID is a UUIDv7 that the publisher generates. Its timestamp is the time of publication.
 	ID         string
 	Body       []byte
 	Attributes map[string]string // the publisher's
 	Headers    map[string]string // the service's own: the trace, the attempts before. Keys are lower-case words with dashes.
 }
 
-// Delivery is one attempt to have a message handled. It is outstanding until settled: by Ack or Nack, by the end of its
-// Subscription, or by the loss of the connection it came over (then it is delivered again, to whoever subscribes).
+// Delivery is one attempt to have a message handled. It is outstanding until it is settled: by Ack or Nack, by the end of
+// its Subscription, or by the loss of the connection it came over. After such a loss it is delivered again, to any
+// subscriber.
 type Delivery struct {
 	Message
-	// Attempt counts the deliveries of the message, this one included, from 1. Those that were cut short, by the end of their
-	// subscription or the loss of their connection, count as well: a message that kills whoever handles it must be seen to. A
-	// delivery that was cut short on its way, before it was received, may be counted.
+	// Attempt counts the deliveries of the message, including this one, from 1. Deliveries that were cut short by the end of
+	// their subscription or the loss of their connection count as well, so that a message that kills its handler is noticed.
+	// A delivery that was cut short before it was received may be counted too.
 	Attempt int
 	Settler
 }
@@ -70,58 +72,59 @@ type Delivery struct {
 // Settler settles one Delivery, once; a second call has no effect. An error means that the outcome is unknown and the
 // message may be delivered again.
 type Settler interface {
-	// Ack says that the message was handled: it will not be delivered again.
+	// Ack reports that the message was handled: it will not be delivered again.
 	Ack(ctx context.Context) error
-	// Nack gives the message back to the queue, to be delivered again at once.
+	// Nack returns the message to the queue, to be delivered again at once.
 	Nack(ctx context.Context) error
 }
 
-// Broker moves messages. Its methods are safe for concurrent use and work only while Run runs. A broker that is away or
-// that blocks publishers gives errs.Unavailable, at the context's deadline or after a few seconds, whichever comes first;
-// never a hang.
+// Broker moves messages. Its methods are safe for concurrent use and work only while Run is running. If the broker is
+// unreachable or blocks publishers, they return errs.Unavailable at the context's deadline or after a few seconds, whichever
+// comes first; they never hang.
 type Broker interface {
-	// Run holds the connections, and makes them anew with back-off and jitter for ever, until ctx ends; then it closes
-	// them and returns nil. A broker that is away is no error.
+	// Run maintains the connections until ctx ends, and reconnects with back-off and jitter for as long as that takes. When
+	// ctx ends, it closes the connections and returns nil. A broker that is unreachable is not an error.
 	Run(ctx context.Context) error
-	// Ping says whether the broker can be used now. It is cheap: readiness asks every second.
+	// Ping returns an error if the broker cannot be used now. It is cheap: readiness calls it every second.
 	Ping(ctx context.Context) error
 
-	// Declare makes a queue; one that is there already is left as it is. FailedPrecondition says that it has another
-	// MessageTTL or MaxLength, which are fixed when it is made.
+	// Declare creates a queue; an existing one is left as it is. It returns FailedPrecondition if the existing queue has
+	// another MessageTTL or MaxLength, which are fixed at creation.
 	Declare(ctx context.Context, queue Queue) error
-	// Bind ties a queue to a topic, once however often it is asked to. ErrNoQueue says that the queue is not declared.
+	// Bind binds a queue to a topic; it is idempotent. It returns ErrNoQueue if the queue is not declared.
 	Bind(ctx context.Context, queue string, b Binding) error
-	// Unbind ends a binding; an unknown one, or an unknown queue, is no error.
+	// Unbind removes a binding; an unknown binding or queue is not an error.
 	Unbind(ctx context.Context, queue string, b Binding) error
-	// Delete removes a queue with all its messages and ends its subscriptions; an unknown one is no error.
+	// Delete removes a queue with all its messages and ends its subscriptions; an unknown queue is not an error.
 	Delete(ctx context.Context, queue string) error
-	// Purge removes the messages that wait in a queue and counts them; outstanding ones stay.
+	// Purge removes the messages that wait in a queue and returns their number; outstanding messages stay.
 	Purge(ctx context.Context, queue string) (int64, error)
-	// Ready counts the messages that wait in a queue, those that are outstanding left out.
+	// Ready returns the number of messages that wait in a queue, not counting outstanding ones.
 	Ready(ctx context.Context, queue string) (int64, error)
-	// Generation changes whenever the broker may have come back without what was declared before. Messages to a queue that
-	// is missing fail with ErrNoQueue, but those to a topic are only copied to the queues that are there; so who publishes
-	// to a topic declares its queues and bindings once in each generation.
+	// Generation changes whenever the broker may have come back without what was declared before. Messages to a missing
+	// queue fail with ErrNoQueue, but messages to a topic are copied only to the queues that exist. A publisher to a topic
+	// therefore declares its queues and bindings once in each generation.
 	Generation() uint64
 
 	// Publish puts a message in a queue, or a copy in each queue that the topic leads to. When it returns nil, the broker
-	// holds the message durably. ErrNoQueue and errs.InvalidArgument mean that it was not kept; ErrFull that a queue did not
-	// take it, though others of the topic may have; any other error that the outcome is unknown, so that publishing again may
-	// double it.
+	// has stored the message durably. ErrNoQueue and errs.InvalidArgument mean that it was not stored. ErrFull means that
+	// one queue did not take it, though other queues of the topic may have. Any other error means that the outcome is
+	// unknown, so that publishing again may duplicate the message.
 	Publish(ctx context.Context, to Address, m Message) error
-	// PublishBatch publishes many messages at the same time and gives the error of each, in their order.
+	// PublishBatch publishes many messages at the same time and returns the error of each, in their order.
 	PublishBatch(ctx context.Context, batch []Publication) []error
-	// Subscribe starts to receive from a queue, with at most credit deliveries outstanding. Where the broker is away it
-	// waits for it as long as ctx allows. ctx bounds the call, not the subscription.
+	// Subscribe starts receiving from a queue, with at most credit deliveries outstanding. If the broker is unreachable, it
+	// blocks until the broker is back or ctx ends. ctx bounds the call, not the subscription.
 	Subscribe(ctx context.Context, queue string, credit int) (Subscription, error)
 }
 
-// Subscription receives deliveries of one queue. It outlives the connections it runs over: after a loss it subscribes
-// again by itself, for ever.
+// Subscription receives the deliveries of one queue. It outlives the connections it runs over: after a loss it subscribes
+// again by itself, without limit.
 type Subscription interface {
-	// Receive waits for the next delivery until ctx ends. ErrNoQueue means that the queue was deleted, errs.Unavailable
-	// that the broker's Run has ended: either ends the subscription. Not for concurrent use.
+	// Receive blocks until the next delivery or the end of ctx. ErrNoQueue means that the queue was deleted,
+	// errs.Unavailable that the broker's Run has ended; either ends the subscription. Receive is not safe for concurrent
+	// use.
 	Receive(ctx context.Context) (Delivery, error)
-	// Close ends the subscription; what is outstanding, or was not received yet, goes back to the queue at once.
+	// Close ends the subscription. Deliveries that are outstanding or were not received yet return to the queue at once.
 	Close()
 }

@@ -41,7 +41,7 @@ func accountFor(home string) (account, error) {
 		"run as another user, or set DATABASE_URL")
 }
 
-// own gives a file or folder of ours to the account.
+// own changes the owner of a file or folder of ours to the account.
 func (a account) own(path string) error {
 	if a.credential == nil {
 		return nil
@@ -73,7 +73,7 @@ func (a account) command(env map[string]string, dir, name string, args ...string
 	return cmd, nil
 }
 
-// closedFolder gives the first folder on the way to path, path included, that the user may not enter; "" when there is none.
+// closedFolder returns the first folder on the way to path, path included, that the user may not enter; "" if there is none.
 func closedFolder(path string, who syscall.Credential) string {
 	if parent := filepath.Dir(path); parent != path {
 		if closed := closedFolder(parent, who); closed != "" {

@@ -29,8 +29,8 @@ func installFolders() []string {
 	}
 }
 
-// findBinaries gives the folder that holds postgres and initdb: PG_BINDIR, else the first in PATH, else the newest version
-// that is installed in one of the folders; "" when there is none.
+// findBinaries returns the folder that holds postgres and initdb: PG_BINDIR, else the first in PATH, else the newest version
+// that is installed in one of the folders; "" if there is none.
 func findBinaries(env map[string]string, installed []string) (string, error) {
 	if dir := env["PG_BINDIR"]; dir != "" {
 		if bin, ok := binariesIn(dir); ok {
@@ -58,8 +58,8 @@ func findBinaries(env map[string]string, installed []string) (string, error) {
 	return "", nil
 }
 
-// binariesIn says where the postgres of a folder really lies, and whether initdb lies beside it. A postgres in PATH is often
-// a symbolic link, and its neighbours need not be linked.
+// binariesIn returns where the postgres of a folder really is, and reports whether initdb is beside it. A postgres in PATH
+// is often a symbolic link, and its neighbours need not be linked.
 func binariesIn(dir string) (bin string, ok bool) {
 	postgres, err := filepath.EvalSymlinks(filepath.Join(dir, "postgres"))
 	if err != nil {
@@ -78,7 +78,7 @@ func binariesIn(dir string) (bin string, ok bool) {
 	return bin, true
 }
 
-// versionIn gives the first number in the name of the folder above bin, such as 16 in postgresql@16/bin.
+// versionIn returns the first number in the name of the folder above bin, such as 16 in postgresql@16/bin.
 func versionIn(bin string) float64 {
 	digits := regexp.MustCompile(`\d+(\.\d+)?`).FindString(filepath.Base(filepath.Dir(bin)))
 	version, err := strconv.ParseFloat(digits, 64)
@@ -88,7 +88,8 @@ func versionIn(bin string) float64 {
 	return version
 }
 
-// download gives the folder of a PostgreSQL below dir/bin, fetched from a Maven repository when it is not there yet.
+// download returns the folder of a PostgreSQL below dir/bin, and fetches it from a Maven repository if it does not exist
+// yet.
 func download(ctx context.Context, dir, repository string, out io.Writer) (string, error) {
 	home := filepath.Join(dir, "bin", "postgresql-"+string(downloadVersion))
 	if bin, ok := binariesIn(filepath.Join(home, "bin")); ok {
@@ -117,8 +118,8 @@ func download(ctx context.Context, dir, repository string, out io.Writer) (strin
 }
 
 // fetch lets the library download and unpack into dir/postgresql, and nothing more: it would refuse to run as root, and it
-// deletes data of another version. Its data folder is one that nobody can make, so Start ends in an error right after it
-// has unpacked; whether the binaries are there tells if it came so far.
+// deletes data of another version. Its data folder is one that nobody can create, so Start returns an error right after it
+// has unpacked; whether it got that far is seen from the binaries.
 func fetch(ctx context.Context, dir, repository string) error {
 	unpacked := filepath.Join(dir, "postgresql")
 	library := embeddedpostgres.NewDatabase(embeddedpostgres.DefaultConfig().

@@ -27,7 +27,7 @@ type cluster struct {
 func (c *cluster) data() string         { return filepath.Join(c.home, "data") }
 func (c *cluster) passwordFile() string { return filepath.Join(c.home, "password") }
 
-// prepare makes the cluster when it is not there, or makes sure that a server can be started on it.
+// prepare creates the cluster if it does not exist, or else makes sure that a server can be started on it.
 func (c *cluster) prepare(ctx context.Context) error {
 	switch _, err := os.Stat(c.home); {
 	case errors.Is(err, fs.ErrNotExist):

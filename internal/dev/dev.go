@@ -25,7 +25,7 @@ type Backends struct {
 // Start starts a private server for each of DATABASE_URL, REDIS_URL and S3_ENDPOINT that env does not set. It returns when
 // PostgreSQL and Redis can be used; S3 may come minutes later, as its first start builds it. env is the environment of the
 // process, DATA_DIR in it (.plinth unless set) the folder where all data lies; out gets lines for a person, now and later.
-// ctx bounds the start alone. An error is one line that says what to do.
+// ctx bounds the start alone. An error is one line that states what to do.
 func Start(ctx context.Context, env map[string]string, out io.Writer) (*Backends, error) {
 	b := &Backends{env: maps.Clone(env), dir: cmp.Or(env["DATA_DIR"], ".plinth")}
 	if err := b.start(ctx, &lockedWriter{w: out}); err != nil {
@@ -110,7 +110,7 @@ func (b *Backends) complete() {
 // Env is the environment that Start was given with the rest of what the service needs to run on the backends.
 func (b *Backends) Env() map[string]string { return maps.Clone(b.env) }
 
-// Close stops the private servers, within a second, and gives DATA_DIR free.
+// Close stops the private servers, within a second, and releases DATA_DIR.
 func (b *Backends) Close() {
 	var stopping sync.WaitGroup
 	if b.postgres != nil {

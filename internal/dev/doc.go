@@ -5,11 +5,13 @@
 //
 //   - A backend whose variable is set (DATABASE_URL, REDIS_URL, AMQP_URL, S3_ENDPOINT) is used and not started.
 //   - Data lies under DATA_DIR and survives any end of the process. Nothing here ever deletes it.
-//   - The private servers end with the process, however it ends. Close gives PostgreSQL a fast shutdown, then an
-//     immediate one, then SIGKILL, within one second altogether. After a kill -9 a shell beside S3 kills it; PostgreSQL is
-//     ended by the kernel on Linux (Pdeathsig), and elsewhere by the next start, which finds it by its postmaster.pid.
-//   - One process at a time uses a DATA_DIR; flock says so, and the lock ends with the process that holds it.
-//   - What a person has to mend is one line that says what to do.
+//   - The private servers end with the process, however it ends. Close requests a fast shutdown of PostgreSQL, then an
+//     immediate one, then sends SIGKILL, within one second altogether. After a kill -9 a shell beside S3 kills it;
+//     PostgreSQL is ended by the kernel on Linux (Pdeathsig), and elsewhere by the next start, which finds it by its
+//     postmaster.pid.
+//   - Only one process at a time uses a DATA_DIR. This is enforced with flock, and the lock ends with the process that holds
+//     it.
+//   - A problem that a person has to fix is reported as one line that states what to do.
 //
 // # DATA_DIR
 //

@@ -14,7 +14,8 @@ import (
 
 const logLimit = 10 << 20
 
-// canonical makes the folder and gives its one path, free of symbolic links: an orphaned server is known by that path.
+// canonical creates the folder and returns its one path, free of symbolic links: an orphaned server is identified by that
+// path.
 func canonical(dir string) (string, error) {
 	dir, err := filepath.Abs(dir)
 	if err != nil {
@@ -78,7 +79,7 @@ func openLog(path string) (*os.File, error) {
 	return os.OpenFile(path, flags, 0o600)
 }
 
-// saidBy makes an error of what a child printed before it failed: its last complaint, and a full disk as such.
+// saidBy returns an error from what a child printed before it failed: its last complaint, or a full disk as such.
 func saidBy(name, output string) error {
 	if strings.Contains(output, "No space left on device") {
 		return fmt.Errorf("%s: %w", name, syscall.ENOSPC)
@@ -86,8 +87,8 @@ func saidBy(name, output string) error {
 	return fmt.Errorf("%s: %s", name, complaint(output))
 }
 
-// complaint finds the last line of an output that tells of an error, with the details and hints that follow it; without
-// any, the last line.
+// complaint returns the last line of an output that reports an error, with the details and hints that follow it; if there is
+// none, the last line.
 func complaint(output string) string {
 	lines := strings.Split(strings.TrimSpace(output), "\n")
 	for i := len(lines) - 1; i >= 0; i-- {
@@ -114,7 +115,7 @@ func after(line string, marks ...string) (text string, found bool) {
 	return "", false
 }
 
-// explain turns what went wrong with the folder into the line that says what to do about it.
+// explain converts an error about the folder into the line that states what to do about it.
 func explain(dir string, err error) error {
 	// Of a download that failed only the text is left.
 	if errors.Is(err, syscall.EDQUOT) || strings.Contains(err.Error(), syscall.ENOSPC.Error()) {

@@ -43,7 +43,7 @@ func TestMain(m *testing.M) {
 	}
 }
 
-// serve plays the service. The stubborn one does not end when it is told to.
+// serve plays the service. The stubborn one does not end when it is asked to.
 func serve(ctx context.Context, env map[string]string) error {
 	fmt.Println("serving")
 	<-ctx.Done()
@@ -64,8 +64,8 @@ func runAsParent() {
 
 func environ() map[string]string {
 	env := map[string]string{}
-	for _, entry := range os.Environ() {
-		name, value, _ := strings.Cut(entry, "=")
+	for _, variable := range os.Environ() {
+		name, value, _ := strings.Cut(variable, "=")
 		env[name] = value
 	}
 	return env
@@ -159,7 +159,7 @@ func startProgram(t *testing.T, role string, env map[string]string, command ...s
 	return p
 }
 
-// says waits for a line of the program.
+// says waits for a line of the program's output.
 func (p *program) says(t *testing.T, line string) {
 	t.Helper()
 	limit := time.AfterFunc(patience, func() { _ = p.pipe.Close() })
@@ -181,7 +181,7 @@ func (p *program) signal(t *testing.T, signal os.Signal) {
 	}
 }
 
-// wait gives the exit status, -1 after a signal.
+// wait returns the exit status, or -1 after a signal.
 func (p *program) wait(t *testing.T) int {
 	t.Helper()
 	for p.stdout.Scan() { // a pipe has to be read to its end before Wait
@@ -227,7 +227,7 @@ func ps(t *testing.T, args ...string) ([]byte, error) {
 	return output, err
 }
 
-// alive says whether a process runs; a zombie does not.
+// alive reports whether a process runs; a zombie does not.
 func alive(t *testing.T, pid int) bool {
 	t.Helper()
 	output, err := ps(t, "-o", "stat=", "-p", strconv.Itoa(pid))

@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// WithParent gives a context that ends when `go run`, our parent, is gone: killed with -9 or SIGTERM, it does not tell us,
-// and we would live on as an orphan. A program that was not started by `go run` gets its context back as it is.
+// WithParent returns a context that ends when `go run`, our parent, is gone: killed with -9 or SIGTERM, it does not signal
+// us, and we would live on as an orphan. A program that was not started by `go run` gets its context back as it is.
 func WithParent(ctx context.Context) context.Context {
 	executable, err := os.Executable()
 	if err != nil || !madeByGoRun(executable) {

@@ -42,7 +42,7 @@ func reservePort() (reservedPort, error) {
 // release lets another process listen on the port.
 func (p reservedPort) release() { _ = syscall.Close(p.socket) }
 
-// checkFree says whether the server will be able to listen on addr.
+// checkFree returns an error if the server will not be able to listen on addr.
 func checkFree(addr string) error {
 	listener, err := net.Listen("tcp", addr)
 	switch {

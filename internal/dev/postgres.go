@@ -60,7 +60,7 @@ func StartPostgres(ctx context.Context, dir string, env map[string]string, out i
 // URL is the address of the database, with the password of its superuser.
 func (p *Postgres) URL() string { return p.url }
 
-// Close stops the server, within a second, and gives the folder free. Transactions that are open are rolled back.
+// Close stops the server, within a second, and releases the folder. Transactions that are open are rolled back.
 func (p *Postgres) Close() {
 	p.stop()
 	_ = p.lock.Close()
@@ -182,8 +182,8 @@ func (c *cluster) await(ctx context.Context, p *Postgres, log *os.File, start in
 	return nil
 }
 
-// ready reads in postmaster.pid, as pg_ctl does, whether the server accepts connections: its eighth line says so. Asking by
-// connecting would fill the log with refusals.
+// ready reads in postmaster.pid, as pg_ctl does, whether the server accepts connections: its eighth line is the status.
+// Connecting to find out would fill the log with refusals.
 func (c *cluster) ready(pid int) bool {
 	raw, err := os.ReadFile(filepath.Join(c.data(), "postmaster.pid"))
 	if err != nil {
@@ -193,7 +193,7 @@ func (c *cluster) ready(pid int) bool {
 	return len(lines) >= 8 && lines[0] == strconv.Itoa(pid) && strings.TrimSpace(lines[7]) == "ready"
 }
 
-// failure tells from the log why the server did not start.
+// failure determines from the log why the server did not start.
 func failure(log *os.File, start int64) error {
 	end, err := log.Seek(0, io.SeekEnd)
 	if err != nil {
@@ -212,7 +212,7 @@ func failure(log *os.File, start int64) error {
 	return fmt.Errorf("%w (the log is %s)", saidBy("PostgreSQL", string(said)), log.Name())
 }
 
-// ensureDatabase makes the database at the first start. A start that was cut before it came here does it at the next.
+// ensureDatabase creates the database at the first start. If a start was cut short before this point, the next one does it.
 func ensureDatabase(ctx context.Context, address string) error {
 	config, err := pgx.ParseConfig(address)
 	if err != nil {

@@ -65,7 +65,7 @@ func (c *child) stop(steps ...step) {
 	<-c.done
 }
 
-// runChild runs cmd to its end and gives what it printed. When ctx ends first, its process group is killed.
+// runChild runs cmd to its end and returns what it printed. When ctx ends first, its process group is killed.
 func runChild(ctx context.Context, cmd *exec.Cmd) (string, error) {
 	var output bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &output, &output
@@ -83,8 +83,8 @@ func runChild(ctx context.Context, cmd *exec.Cmd) (string, error) {
 	}
 }
 
-// tied makes a command whose process group ends with ours on any system. A shell in that group reads from a pipe that we
-// hold, and kills the group when the pipe ends: with us, or by untie, which is due when the command has ended.
+// tied returns a command whose process group ends with ours on any system. A shell in that group reads from a pipe that we
+// hold, and kills the group when the pipe ends: when we end, or by untie, which must be called when the command has ended.
 func tied(name string, args ...string) (cmd *exec.Cmd, untie func(), err error) {
 	theirs, ours, err := os.Pipe()
 	if err != nil {

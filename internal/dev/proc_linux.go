@@ -11,7 +11,7 @@ import (
 
 func dieWithParent(attr *syscall.SysProcAttr, signal syscall.Signal) { attr.Pdeathsig = signal }
 
-// enterAnyFolder lets a child that drops root enter folders its user may not, and says whether we can give it that.
+// enterAnyFolder lets a child that drops root enter folders its user may not, and reports whether we can grant it that.
 func enterAnyFolder(attr *syscall.SysProcAttr) bool {
 	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
 	var data [2]unix.CapUserData // version 3 has two words for 64 capabilities
@@ -22,7 +22,7 @@ func enterAnyFolder(attr *syscall.SysProcAttr) bool {
 	return true
 }
 
-// commandLine gives the arguments of a process, separated by spaces; "" when there is none.
+// commandLine returns the arguments of a process, separated by spaces; "" if there is none.
 func commandLine(pid int) string {
 	raw, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/cmdline")
 	if err != nil {

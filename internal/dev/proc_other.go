@@ -15,7 +15,7 @@ func dieWithParent(*syscall.SysProcAttr, syscall.Signal) {}
 // enterAnyFolder has no means outside Linux.
 func enterAnyFolder(*syscall.SysProcAttr) bool { return false }
 
-// commandLine gives the arguments of a process, separated by spaces; "" when there is none.
+// commandLine returns the arguments of a process, separated by spaces; "" if there is none.
 func commandLine(pid int) string {
 	output, err := exec.Command("/bin/ps", "-o", "command=", "-p", strconv.Itoa(pid)).Output()
 	if err != nil {

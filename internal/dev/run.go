@@ -12,10 +12,10 @@ import (
 	"syscall"
 )
 
-// Run is the life of cmd/dev: it starts the backends, tells w what to try, and serves until SIGINT, SIGTERM or SIGHUP, the
-// end of a parent `go run`, or the end of serve. A second signal ends the process at once, and its children with it. env is
-// the environment of the process; serve gets it completed for the backends. An error of its own is one line that says
-// what to do.
+// Run runs cmd/dev: it starts the backends, writes to w what to try, and serves until SIGINT, SIGTERM or SIGHUP, the end of
+// a parent `go run`, or the end of serve. A second signal ends the process at once, and its children with it. env is the
+// environment of the process; serve gets it completed for the backends. An error of Run's own is one line that states what
+// to do.
 func Run(env map[string]string, w io.Writer, serve func(ctx context.Context, env map[string]string) error) error {
 	ctx, stop := signal.NotifyContext(context.Background(), endSignals()...)
 	defer stop()
@@ -27,7 +27,7 @@ func Run(env map[string]string, w io.Writer, serve func(ctx context.Context, env
 	backends, err := Start(ctx, env, w)
 	switch {
 	case err != nil && ctx.Err() != nil:
-		return nil // told to end while it started
+		return nil // asked to end while it started
 	case err != nil:
 		return err
 	}

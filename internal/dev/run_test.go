@@ -17,7 +17,7 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// running starts the program on a DATA_DIR with a private PostgreSQL, and gives the processes below it.
+// running starts the program on a DATA_DIR with a private PostgreSQL, and returns the processes below it.
 func running(t *testing.T, role, dir string) (*program, []int) {
 	t.Helper()
 	p := startProgram(t, role, machine(map[string]string{"DATA_DIR": dir, "S3_ENDPOINT": nowhere}))
@@ -61,10 +61,10 @@ func TestSignalEndsEverything(t *testing.T) {
 					t.Errorf("a terminal's Ctrl-C would reach process %d", pid)
 				}
 			}
-			told := time.Now()
+			asked := time.Now()
 			p.signal(t, signal)
 			status := p.wait(t)
-			if took := time.Since(told); status != 0 || took > 2*time.Second {
+			if took := time.Since(asked); status != 0 || took > 2*time.Second {
 				t.Errorf("exit status %d after %s: %s", status, took, p.stderr.String())
 			}
 			requireGone(t, 0, family)

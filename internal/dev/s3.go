@@ -111,12 +111,12 @@ func (s *s3) serve(ctx context.Context, bin string) error {
 	}
 }
 
-// keepsAttributes says whether the file system of a folder has extended attributes, where versitygw keeps metadata.
+// keepsAttributes reports whether the file system of a folder has extended attributes, where versitygw keeps metadata.
 func keepsAttributes(dir string) bool {
 	return unix.Setxattr(dir, "user.plinth", []byte("1"), 0) == nil
 }
 
-// s3Credentials reads the key of the private S3, or makes one.
+// s3Credentials reads the key of the private S3, or creates one.
 func s3Credentials(path string) (accessKey, secretKey string, err error) {
 	raw, err := os.ReadFile(path)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {

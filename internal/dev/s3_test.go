@@ -119,10 +119,10 @@ func TestBuildEndsWithUs(t *testing.T) {
 				family = descendants(t, p.cmd.Process.Pid)
 				return len(family) == 4 // the watching shell, go, two compilers
 			})
-			told := time.Now()
+			asked := time.Now()
 			p.signal(t, signal)
 			p.wait(t)
-			if took := time.Since(told); took > 2*time.Second {
+			if took := time.Since(asked); took > 2*time.Second {
 				t.Errorf("it ended after %s", took)
 			}
 			requireGone(t, time.Second, family)

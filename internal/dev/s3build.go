@@ -12,7 +12,7 @@ import (
 
 const versitygw = "github.com/versity/versitygw"
 
-// build gives the path of a versitygw of the version that tools/go.mod names, built when it is not there.
+// build returns the path of a versitygw of the version that tools/go.mod names, and builds it if it does not exist.
 func (s *s3) build(ctx context.Context) (string, error) {
 	root, version, err := pinned()
 	if err != nil {

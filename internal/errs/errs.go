@@ -1,5 +1,5 @@
-// Package errs is the one error vocabulary of the service. An error says what kind it is and what a caller may read;
-// its cause is for the log alone. The kind drives RPC codes, negative acknowledgements and retries alike.
+// Package errs defines the one error vocabulary of the service. An error has a kind and a message that callers may read; its
+// cause is only for the log. RPC codes, negative acknowledgements and retries all depend on the kind.
 package errs
 
 import (
@@ -38,7 +38,7 @@ type Error struct {
 	Message string
 	// Reason is what programs distinguish errors of one kind by, such as QUOTA_EXCEEDED; empty is the kind's own name.
 	Reason string
-	// RetryAfter is how long doing the same again is of no use; 0 if that is not known.
+	// RetryAfter is how long retrying is of no use; 0 if unknown.
 	RetryAfter time.Duration
 	cause      error
 }
@@ -59,7 +59,7 @@ func (e *Error) Because(reason string) *Error {
 	return e
 }
 
-// After sets how long doing the same again is of no use, and returns the error.
+// After sets how long retrying is of no use, and returns the error.
 func (e *Error) After(d time.Duration) *Error {
 	e.RetryAfter = d
 	return e

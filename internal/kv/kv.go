@@ -1,5 +1,6 @@
-// Package kv is the way to Redis: one server, a primary that Sentinel names, or a Cluster. Losing Redis costs speed, never truth:
-// what must be true is a row in Postgres. So every user of a client knows what to do when Away reports true.
+// Package kv provides access to Redis: one server, a primary that Sentinel names, or a Cluster. Losing Redis costs speed but
+// never correctness: whatever must be correct is a row in Postgres. So every user of a client knows what to do when Away
+// reports true.
 //
 // Keys begin with Key, which puts the keys of a tenant into one slot of a Cluster. Commands and scripts declare all their keys
 // and use those of one tenant; none asks for CONFIG or INFO, which hosted servers refuse.
@@ -30,7 +31,7 @@ func LogTo(log *zap.Logger) { redis.SetLogger(clientLog{log}) }
 type clientLog struct{ *zap.Logger }
 
 func (l clientLog) Printf(_ context.Context, format string, values ...any) {
-	if entry := l.Check(zap.DebugLevel, "Redis client"); entry != nil {
-		entry.Write(zap.String("message", fmt.Sprintf(format, values...)))
+	if checked := l.Check(zap.DebugLevel, "Redis client"); checked != nil {
+		checked.Write(zap.String("message", fmt.Sprintf(format, values...)))
 	}
 }

@@ -1,4 +1,4 @@
-// Package observe sets up what the service tells about itself: the logs.
+// Package observe sets up the observability of the service: logs, metrics and traces.
 package observe
 
 import (
@@ -11,7 +11,7 @@ import (
 	"go.uber.org/zap/zapcore"
 )
 
-// LogConfig says how much is logged, how it looks, and where it goes.
+// LogConfig configures the level, the format and the destination of the logs.
 type LogConfig struct {
 	Level      string // debug, info, warn or error
 	Format     string // json or console
@@ -23,9 +23,9 @@ type LogConfig struct {
 
 // Logs are the service's loggers. They write to the same place.
 type Logs struct {
-	// Main writes each line at once, so that a crash takes none with it.
+	// Main writes each line at once, so that a crash loses none.
 	Main *zap.Logger
-	// Access is for the one line a request: it writes in batches, at the latest after accessFlush, because a system call
+	// Access is for the one line per request. It writes in batches, after accessFlush at the latest, because a system call
 	// for each line would cost a sixth of what the request itself costs.
 	Access *zap.Logger
 

@@ -8,13 +8,13 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 )
 
-// Metrics are what the service counts of itself, in Prometheus' form.
+// Metrics are the service's own metrics, in Prometheus' format.
 type Metrics struct {
 	registry *prometheus.Registry
 	denied   *prometheus.CounterVec
 }
 
-// NewMetrics makes the metrics, those of the Go runtime and of the process among them.
+// NewMetrics returns the metrics, including those of the Go runtime and of the process.
 func NewMetrics() *Metrics {
 	m := &Metrics{
 		registry: prometheus.NewRegistry(),

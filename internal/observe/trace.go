@@ -6,8 +6,8 @@ type traceKey struct{}
 
 type trace struct{ parent, state string }
 
-// WithTrace gives a context that belongs to a trace: parent and state are the values of W3C's traceparent and tracestate
-// (https://www.w3.org/TR/trace-context/), checked by whoever took them in. Without a parent it is ctx.
+// WithTrace returns a context that belongs to a trace. parent and state are the values of W3C's traceparent and tracestate
+// (https://www.w3.org/TR/trace-context/), which the code that received them has checked. Without a parent it returns ctx.
 func WithTrace(ctx context.Context, parent, state string) context.Context {
 	if parent == "" {
 		return ctx
@@ -15,7 +15,7 @@ func WithTrace(ctx context.Context, parent, state string) context.Context {
 	return context.WithValue(ctx, traceKey{}, trace{parent, state})
 }
 
-// Trace gives the trace that ctx belongs to; parent is empty where there is none.
+// Trace returns the trace that ctx belongs to; parent is empty if there is none.
 func Trace(ctx context.Context) (parent, state string) {
 	t, _ := ctx.Value(traceKey{}).(trace)
 	return t.parent, t.state

@@ -13,16 +13,16 @@
 // # Without Redis
 //
 // When Redis is away (see kv.Away; or no reply in 50 ms) or refuses the script, each process allows the same rates by itself,
-// less what Redis allowed it before. The log says once which of the two it is: the first passes, the second has to be mended.
+// less what Redis allowed it before. The log records once which of the two it is: the first passes, the second has to be mended.
 // Only the calls that find out wait; one probe a second in the background finds out when it is over. The limiter then goes on
 // from what Redis holds: what was allowed meanwhile is not counted. A Redis that comes back empty has every bucket full, but
 // those that a process remembers as used up stay so until they would have been refilled.
 //
 // # Keys
 //
-// A bucket lies under its tenant's hash tag, plinth:{tenant}:rate:kind:name, so that in a Cluster the limits of one tenant are
-// taken by one script, all or none. A Take of limits of several tenants asks for one tenant after the other there, and gives
-// back what it took when a later one refuses.
+// A bucket has its tenant's hash tag, plinth:{tenant}:rate:kind:name, so that in a Cluster one script takes the limits of
+// one tenant, all or none. There, a Take of limits of several tenants asks for one tenant after another, and returns what it
+// took when a later one refuses.
 //
 // A process remembers at most 100,000 keys, the busiest of them. Without Redis, the bucket of a forgotten key is full.
 package ratelimit

@@ -19,8 +19,8 @@ const replyLimit = 50 * time.Millisecond
 
 // Limit is one rate and whom it is for.
 type Limit struct {
-	// Tenant, Kind and Name identify the bucket. Kind is a word for people, such as tenant or key; Name may be empty. Whoever
-	// makes a name of what a client sends bounds its length.
+	// Tenant, Kind and Name identify the bucket. Kind is a word for people, such as tenant or key; Name may be empty. A
+	// caller that builds a name from what a client sends must bound its length.
 	Tenant, Kind, Name string
 	Rate               auth.Rate
 	// Slot is where the limiter keeps the bucket, so that it need not look it up again; nil is none. A slot is for one bucket

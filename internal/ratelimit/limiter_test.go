@@ -19,7 +19,8 @@ import (
 	"plinth/internal/ratelimit"
 )
 
-// clock is the time of the limiters of a test and of their Redis, which is one in memory. It passes only when told to.
+// clock is the time of a test's limiters and of their Redis, which is one in memory. It advances only when the test advances
+// it.
 type clock struct {
 	*miniredis.Miniredis
 	mu   sync.Mutex
@@ -115,7 +116,7 @@ func (l *limiter) count(cmds ...redis.Cmder) {
 	}
 }
 
-// until takes one by one until it is refused, and says how many were allowed.
+// until takes tokens one by one until one is refused, and returns how many were allowed.
 func (l *limiter) until(t *testing.T, limit ratelimit.Limit) (n int64) {
 	t.Helper()
 	for l.Take(t.Context(), 1, limit).Allowed {

@@ -67,7 +67,7 @@ func (r *reservation) reserve(now, n int64) {
 	r.decide(level, wait)
 }
 
-// take counts n tokens that are to be reported to Redis. A negative n gives tokens back.
+// take counts n tokens that are to be reported to Redis. A negative n returns tokens.
 func (r *reservation) take(now, n int64) {
 	r.unreported += n
 	r.takenAt = now
@@ -75,7 +75,7 @@ func (r *reservation) take(now, n int64) {
 	r.addLocal(now, n, r.rate)
 }
 
-// release gives back the tokens of the reservations.
+// release returns the tokens of the reservations.
 func release(now, n int64, all []reservation) {
 	for i := range all {
 		all[i].release(now, n)

@@ -1,4 +1,4 @@
-// Package sample is where a team's own handlers begin: replace it by yours.
+// Package sample is the starting point for a team's own handlers: replace it with yours.
 package sample
 
 import (

@@ -23,7 +23,7 @@ func TestBroker(t *testing.T) {
 	})
 }
 
-// serverURL gives the URL of the RabbitMQ that the tests run on. Where there is none they are skipped, except under CI.
+// serverURL returns the URL of the RabbitMQ that the tests run on. Without one the tests are skipped, except under CI.
 func serverURL(t testing.TB) string {
 	t.Helper()
 	url := os.Getenv("AMQP_URL")
@@ -51,7 +51,7 @@ func newBroker(t testing.TB, url string) *Broker {
 	return b
 }
 
-// throughProxy gives a broker that is up, through a proxy, and an empty queue.
+// throughProxy returns a proxy, a connected broker behind it, and an empty queue.
 func throughProxy(t *testing.T) (*proxy, *Broker, string) {
 	t.Helper()
 	p, url := newProxy(t, serverURL(t))
@@ -67,7 +67,7 @@ func throughProxy(t *testing.T) (*proxy, *Broker, string) {
 
 func message() broker.Message { return brokertest.Message(strings.Repeat("body ", 10)) }
 
-// publish reports what goes wrong, and does not end the test: it is for any goroutine.
+// publish reports errors without ending the test, so that any goroutine may call it.
 func publish(t *testing.T, b *Broker, queue string) {
 	t.Helper()
 	if err := b.Publish(brokertest.Patient(t), broker.Address{Queue: queue}, message()); err != nil {
@@ -82,7 +82,7 @@ func wantUnavailable(t *testing.T, what string, err error) {
 	}
 }
 
-// wantSoon wants publishing and the subscription to work again within the time that readiness has.
+// wantSoon expects publishing and the subscription to work again within the time that readiness has.
 func wantSoon(t *testing.T, b *Broker, queue string, sub broker.Subscription) {
 	t.Helper()
 	began := time.Now()

@@ -100,7 +100,7 @@ func publishBatches(b *testing.B, client *Broker, queue string, messages, caller
 	wg.Wait()
 }
 
-// BenchmarkSubscriptions tells what a subscription costs in memory.
+// BenchmarkSubscriptions measures how much memory a subscription costs.
 func BenchmarkSubscriptions(b *testing.B) {
 	client := newBroker(b, serverURL(b))
 	brokertest.Serve(b, client)
@@ -119,7 +119,7 @@ func BenchmarkSubscriptions(b *testing.B) {
 	}
 }
 
-// memory gives the bytes of the heap and of the goroutines' stacks.
+// memory returns the bytes of the heap and of the goroutines' stacks.
 func memory() int64 {
 	runtime.GC()
 	var m runtime.MemStats

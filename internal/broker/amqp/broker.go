@@ -14,7 +14,7 @@ import (
 	"plinth/internal/errs"
 )
 
-// callLimit bounds every call: RabbitMQ may be away longer than a caller should wait.
+// callLimit bounds every call, because RabbitMQ may be unreachable for longer than a caller should wait.
 const callLimit = 5 * time.Second
 
 var (
@@ -22,7 +22,7 @@ var (
 	errBlocked = errs.New(errs.Unavailable, "RabbitMQ blocks publishers: it has a memory or disk alarm")
 )
 
-// Broker is a broker.Broker on RabbitMQ.
+// Broker implements broker.Broker on RabbitMQ.
 type Broker struct {
 	url        string
 	channelMax uint16 // of each connection, if the server allows so many
@@ -41,8 +41,8 @@ type Broker struct {
 
 var _ broker.Broker = (*Broker)(nil)
 
-// New makes a Broker of an AMQP URL, amqp:// or amqps://, and connects to nothing before Run. The error is for a
-// malformed URL; it does not quote the URL, which holds a password.
+// New returns a Broker for an AMQP URL, amqp:// or amqps://. It does not connect before Run. It returns an error if the URL
+// is malformed; the error does not quote the URL, which contains a password.
 func New(url string, logger *zap.Logger) (*Broker, error) {
 	if _, err := amqp091.ParseURI(url); err != nil {
 		return nil, errs.New(errs.InvalidArgument,
@@ -65,7 +65,7 @@ func New(url string, logger *zap.Logger) (*Broker, error) {
 	return b, nil
 }
 
-// Run implements broker.Broker. It is called once.
+// Run implements broker.Broker. It must be called only once.
 func (b *Broker) Run(ctx context.Context) error {
 	b.mu.Lock()
 	b.running = true
@@ -87,7 +87,8 @@ func (b *Broker) start(l *link, serve func(*amqp091.Connection) error) {
 	b.links.Go(func() { l.run(b.life, serve) })
 }
 
-// Ping implements broker.Broker: it asks nothing of the server, whose silence ends a connection.
+// Ping implements broker.Broker. It sends nothing to the server: a silent server is noticed by the heartbeat, which ends the
+// connection.
 func (b *Broker) Ping(context.Context) error {
 	switch {
 	case !b.publishing.up() || !b.consuming.up():
@@ -99,13 +100,13 @@ func (b *Broker) Ping(context.Context) error {
 	}
 }
 
-// bounded gives a context that ends after callLimit at the latest.
+// bounded returns a context that ends after callLimit at the latest.
 func bounded(ctx context.Context) (context.Context, context.CancelFunc) {
 	return context.WithTimeout(ctx, callLimit)
 }
 
-// expired is the error of a call whose context has ended: to have been cancelled is the caller's affair, to have waited
-// too long is RabbitMQ's.
+// expired returns the error of a call whose context has ended. A cancellation came from the caller and is returned as it is;
+// a timeout means that RabbitMQ was too slow.
 func expired(ctx context.Context, message string) error {
 	if errors.Is(ctx.Err(), context.Canceled) {
 		return ctx.Err()
@@ -113,7 +114,7 @@ func expired(ctx context.Context, message string) error {
 	return errs.Wrap(ctx.Err(), errs.Unavailable, "%s", message)
 }
 
-// classify gives the errors of RabbitMQ, and of the way to it, their kind.
+// classify assigns a kind to an error of RabbitMQ or of the connection to it.
 func classify(err error) error {
 	var kind *errs.Error
 	switch {
@@ -128,7 +129,7 @@ func classify(err error) error {
 	}
 }
 
-// isReply says whether err is the server's reply of that code.
+// isReply reports whether err is a reply of the server with that code.
 func isReply(err error, code int) bool {
 	var reply *amqp091.Error
 	return errors.As(err, &reply) && reply.Server && reply.Code == code

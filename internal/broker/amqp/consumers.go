@@ -3,20 +3,20 @@ package amqp
 import "go.uber.org/zap"
 
 const (
-	// usualChannels is the channel_max that a server has unless it is configured.
+	// usualChannels is a server's default channel_max.
 	usualChannels = 2047
-	// spareChannels is how many channels of a connection subscriptions leave for all else.
+	// spareChannels is the number of channels of a connection that subscriptions leave for everything else.
 	spareChannels = 16
 )
 
-// newConsumer makes a connection to consume over. RabbitMQ bounds the channels of a connection, and a subscription takes one, so
-// there are as many connections as it takes. The first is there from the start, and is the one for calls.
+// newConsumer returns a link to consume over. RabbitMQ limits the channels of a connection and each subscription takes one,
+// so there are as many connections as necessary. The first exists from the start and is also used for calls.
 func (b *Broker) newConsumer() *link {
 	logger := b.logger.With(zap.String("connection", "consuming"), zap.Int("number", len(b.consumers)+1))
 	return newLink(linkConfig{url: b.url, logger: logger, life: b.life, channelMax: b.channelMax})
 }
 
-// room is how many subscriptions have a place on the link; before it was connected, as many as usual.
+// room returns how many subscriptions have a place on the link. Before the link is connected, it assumes the default.
 func (l *link) room() int {
 	channels := usualChannels
 	if conn, _ := l.live(); conn != nil {
@@ -25,7 +25,7 @@ func (l *link) room() int {
 	return max(1, channels-spareChannels)
 }
 
-// place gives a subscription its place on a link, which is for leave.
+// place assigns a link to a subscription. Each place is released with leave.
 func (b *Broker) place() *link {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -48,7 +48,7 @@ func (b *Broker) placeLocked() *link {
 	return l
 }
 
-// move gives a subscription another place where its link turns out to have too few.
+// move assigns another link to a subscription if its link turns out to have too few places.
 func (b *Broker) move(from *link) *link {
 	b.mu.Lock()
 	defer b.mu.Unlock()

@@ -1,18 +1,20 @@
-// Package amqp is the broker on RabbitMQ, 3.10 or newer, over AMQP 0-9-1.
+// Package amqp implements the broker on RabbitMQ, 3.10 or newer, over AMQP 0-9-1.
 //
 // # Connections
 //
-// Run holds two: one that only publishes, and one for everything else. RabbitMQ pushes back on a publisher, and in an
-// alarm stops to read from it altogether, and neither may hold up an acknowledgement. Each link goes its own way:
+// Run maintains two connections: one that only publishes, and one for everything else. RabbitMQ slows publishers down, and
+// in an alarm stops reading from them altogether; neither may delay an acknowledgement. Each link goes through these states,
+// independently of the others:
 //
 //	dialing ── handshake done ──▶ up ── socket, heartbeat or protocol error ──▶ backing off ──▶ dialing …
 //
-// for ever, until Run's context ends. The client library can recover connections by itself and is not asked to: it
-// resends no publication, and what is unconfirmed or outstanding at a loss must be settled here.
+// This repeats until Run's context ends. The client library can recover connections by itself, but that is not used: it does
+// not resend publications, and whatever is unconfirmed or outstanding when a connection is lost must be settled here.
 //
 // # Publishing
 //
-// One goroutine writes to one channel in confirm mode, with at most 256 publications unconfirmed on it. A publication goes
+// One goroutine writes to one channel in confirm mode, with at most 256 unconfirmed publications on it. A publication goes
+// through these states:
 //
 //	waiting ── written ──▶ unconfirmed ── confirmed ──▶ nil
 //	   │                        ├────────── returned, then confirmed ──▶ broker.ErrNoQueue
@@ -20,49 +22,50 @@
 //	   │                        └────────── the channel was lost ──▶ errs.Unavailable, outcome unknown
 //	   └── its caller leaves: it is not published
 //
-// A caller may leave at any time. Its place in the window stays taken until RabbitMQ answers, the channel is lost or
-// another takes over from it. The channel goes
+// A caller may leave at any time. The publication's place in the window stays taken until RabbitMQ answers, the channel is
+// lost or another channel takes over from it. A channel goes through these states:
 //
 //	publishing ── a confirm overdue, over 6 s ──▶ retired ── all confirmed, or 5 s later ──▶ closed
 //	     └────────────── lost: the link connects anew ──▶ closed
 //
-// since RabbitMQ can leave a channel stuck: what was written while a queue elected its leader is then neither confirmed nor
-// refused, and nor is anything after it from that channel to that queue. Once a confirm is overdue, the publisher goes on
-// over a new channel of the same connection, which keeps its Generation. The old one stays open for what it may still
-// confirm, so that publications to other queues lose nothing, and is closed when their callers have left too. A queue
-// that confirms nothing for other reasons, as one without a majority does, costs a new channel every few seconds. In
-// an alarm nothing is overdue, since RabbitMQ does not read then.
+// A channel is retired because RabbitMQ can leave it stuck: what was written while a queue elected its leader is then
+// neither confirmed nor refused, and neither is anything written later from that channel to that queue. Once a confirm is
+// overdue, the publisher continues on a new channel of the same connection, so the Generation does not change. The old
+// channel stays open for what it may still confirm, so that publications to other queues are not lost, and is closed once
+// their callers have left too. A queue that confirms nothing for other reasons, such as one without a majority, costs a new
+// channel every few seconds. During an alarm nothing is overdue, since RabbitMQ does not read then.
 //
-// A publication that RabbitMQ answers with a channel error, such as a body above the server's max_message_size, takes
-// the unconfirmed ones of the same moment with it; the link then connects anew.
+// If RabbitMQ answers a publication with a channel error, for example because the body exceeds the server's
+// max_message_size, the other unconfirmed publications on the channel are lost with it; the link then reconnects.
 //
-// A message has its attributes in a table, the header "attributes". The service's own headers have the prefix "plinth-"
-// on the wire, but for traceparent and tracestate, which others may want to read.
+// The attributes of a message are a table in the header "attributes". The service's own headers have the prefix "plinth-" on
+// the wire, except for traceparent and tracestate, which other programs may want to read.
 //
 // # Queues
 //
-// All are durable quorum queues. One that exists with other arguments is not touched: errs.FailedPrecondition. A queue
-// with a MaxLength refuses what is over it (x-overflow is reject-publish); once it was full, RabbitMQ takes messages again
-// when a fifth of it is empty.
+// All queues are durable quorum queues. An existing queue with other arguments is not changed; declaring it fails with
+// errs.FailedPrecondition. A queue with a MaxLength refuses further messages (x-overflow is reject-publish); once it was
+// full, RabbitMQ takes messages again only when a fifth of it is empty.
 //
 // RabbitMQ writes the name of a new queue to disk up to a second after it has answered the declaration (dets, with an
-// auto_save of 500 ms). A node that is killed before then comes back with a queue that never elects a leader: what it had
-// confirmed is lost, and it confirms nothing any more. Only a queue with other members elsewhere is safe from that. It takes
-// deleting it, which is answered late, and declaring it anew.
+// auto_save of 500 ms). If a node is killed before then, it comes back with a queue that never elects a leader: the messages
+// it had confirmed are lost, and it confirms nothing any more. Only a queue with members on other nodes is safe from that.
+// The remedy is to delete the queue, which is answered late, and to declare it again.
 //
 // # Topics
 //
-// All share one durable topic exchange, plinth.topics, which each connection for publishing and each Bind declares. The
-// routing key on the wire is the topic, with "/" for its dots, and after another dot the message's own, where it has one.
+// All topics share one durable topic exchange, plinth.topics, which each connection for publishing and each Bind declares.
+// The routing key on the wire is the topic, with "/" in place of its dots, followed by a dot and the message's own routing
+// key if it has one.
 //
 // # Subscriptions
 //
-// Each has a channel of its own, whose prefetch is the credit. A delivery can be settled on that channel alone, so once
-// the channel is lost settling gives errs.Unavailable and does nothing, and RabbitMQ delivers the message again. The
-// subscription meanwhile waits for its link and consumes on a new channel; it ends only with Close, with Run, or with
+// Each subscription has a channel of its own, whose prefetch is the credit. A delivery can be settled only on that channel,
+// so once the channel is lost, settling does nothing and returns errs.Unavailable, and RabbitMQ delivers the message again.
+// Meanwhile the subscription waits for its link and consumes on a new channel; it ends only with Close, with Run, or with
 // its queue.
 //
-// RabbitMQ counts a delivery that ends with its channel as it counts one that is given back, be it that Receive gave it or
-// that it waited behind others within the credit. A connection has room for the server's channel_max, less a few channels for
-// all else; where that is not enough there are more connections.
+// RabbitMQ counts a delivery that ends with its channel like one that is returned, whether Receive returned it or it waited
+// behind others within the credit. A connection has room for the server's channel_max, less a few channels for everything
+// else; if that is not enough, more connections are opened.
 package amqp

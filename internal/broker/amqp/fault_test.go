@@ -40,7 +40,7 @@ func TestBrokerStartsWithoutRabbitMQ(t *testing.T) {
 	}
 }
 
-// TestCut ends both connections in each way that a network or a server does, and wants all to go on by itself.
+// TestCut ends both connections in each way that a network or a server can, and expects everything to recover by itself.
 func TestCut(t *testing.T) {
 	t.Parallel()
 	const connection, closeMethod = 10, 50
@@ -63,13 +63,13 @@ func TestCut(t *testing.T) {
 			sub := brokertest.Subscribe(t, b, queue, 1)
 			generation := b.Generation()
 			cut(t, p, b)
-			brokertest.Eventually(t, "the generation tells of the cut", func() bool { return b.Generation() > generation })
+			brokertest.Eventually(t, "the generation changes after the cut", func() bool { return b.Generation() > generation })
 			wantSoon(t, b, queue, sub)
 		})
 	}
 }
 
-// TestSilentServer lets the other end vanish, without a word and with its connections open. Only its silence tells.
+// TestSilentServer lets the other end vanish without closing its connections. Only its silence shows that it is gone.
 func TestSilentServer(t *testing.T) {
 	t.Parallel()
 	p, b, queue := throughProxy(t)
@@ -80,13 +80,13 @@ func TestSilentServer(t *testing.T) {
 	wantUnavailable(t, "Publish", b.Publish(brief, broker.Address{Queue: queue}, message()))
 	_, err := b.Ready(brief, queue)
 	wantUnavailable(t, "Ready", err)
-	brokertest.Eventually(t, "Ping tells of the silence", func() bool { return b.Ping(t.Context()) != nil })
+	brokertest.Eventually(t, "Ping reports the silence", func() bool { return b.Ping(t.Context()) != nil })
 	cure()
 	wantSoon(t, b, queue, sub)
 }
 
-// TestStandstill holds all that is sent, so that small publications are written and not confirmed, and large ones are
-// stuck in the socket. Every caller must come back in its own time.
+// TestStandstill holds back everything that is sent, so that small publications are written but not confirmed and large ones
+// are stuck in the socket. Every caller must return in its own time.
 func TestStandstill(t *testing.T) {
 	t.Parallel()
 	p, b, queue := throughProxy(t)
@@ -128,7 +128,7 @@ func TestStandstill(t *testing.T) {
 	wantSoon(t, b, queue, sub)
 }
 
-// TestStuckWriteIsGivenUp wants the client to leave a server by itself that reads nothing for longer than writeTimeout.
+// TestStuckWriteIsGivenUp expects the client to drop, by itself, a server that reads nothing for longer than writeTimeout.
 func TestStuckWriteIsGivenUp(t *testing.T) {
 	t.Parallel()
 	p, b, queue := throughProxy(t)
@@ -145,7 +145,7 @@ func TestStuckWriteIsGivenUp(t *testing.T) {
 	}
 }
 
-// TestSlowLink wants all to work over a link with a long way and a narrow one, and without the loss of a connection.
+// TestSlowLink expects everything to work over a slow link of high latency, without the loss of a connection.
 func TestSlowLink(t *testing.T) {
 	t.Parallel()
 	p, b, queue := throughProxy(t)
@@ -179,9 +179,9 @@ func TestBlockedPublishers(t *testing.T) {
 	to := broker.Address{Queue: queue}
 	reason := "low on memory"
 	const connection, blocked, unblocked = 10, 60, 61
-	tells := func() bool { return errors.Is(b.Ping(t.Context()), errBlocked) }
+	isBlocked := func() bool { return errors.Is(b.Ping(t.Context()), errBlocked) }
 	p.inject(0, connection, blocked, append([]byte{byte(len(reason))}, reason...)...)
-	brokertest.Eventually(t, "Ping tells that publishers are blocked", tells)
+	brokertest.Eventually(t, "Ping reports that publishers are blocked", isBlocked)
 	began := time.Now()
 	if err := b.Publish(t.Context(), to, message()); !errors.Is(err, errBlocked) {
 		t.Errorf("Publish: %v, want errBlocked", err)
@@ -195,15 +195,15 @@ func TestBlockedPublishers(t *testing.T) {
 	brokertest.Eventually(t, "Ping is well again", func() bool { return b.Ping(t.Context()) == nil })
 	wantSoon(t, b, queue, sub)
 
-	// The block was of the connection that is lost, and does not outlive it.
+	// The block belonged to the connection that is lost, and does not outlive it.
 	p.inject(0, connection, blocked, 0)
-	brokertest.Eventually(t, "Ping tells that publishers are blocked", tells)
+	brokertest.Eventually(t, "Ping reports that publishers are blocked", isBlocked)
 	p.cut()
 	wantSoon(t, b, queue, sub)
 }
 
-// TestChannelLost makes RabbitMQ close the publishing channel alone, in the midst of publishing. What it has not
-// confirmed then is unknown, and was not refused.
+// TestChannelLost makes RabbitMQ close only the publishing channel, while publications are under way. The outcome of what it
+// has not confirmed then is unknown; it was not refused.
 func TestChannelLost(t *testing.T) {
 	t.Parallel()
 	_, b, queue := throughProxy(t)
@@ -228,7 +228,8 @@ func TestChannelLost(t *testing.T) {
 	wantSoon(t, b, queue, sub)
 }
 
-// TestSubscriptionChannelLost makes RabbitMQ close a subscription's channel, with an ack of a delivery that never was.
+// TestSubscriptionChannelLost makes RabbitMQ close a subscription's channel, by acknowledging a delivery that does not
+// exist.
 func TestSubscriptionChannelLost(t *testing.T) {
 	t.Parallel()
 	_, b, queue := throughProxy(t)
@@ -266,9 +267,9 @@ func TestPasswordIsNotLogged(t *testing.T) {
 	}
 	brokertest.Serve(t, b)
 	brokertest.Eventually(t, "the refusal is logged", func() bool { return logs.Len() >= 2 })
-	for _, entry := range logs.All() {
-		if text := fmt.Sprint(entry.Message, entry.ContextMap()); strings.Contains(text, "s3cret") {
-			t.Errorf("the log tells the password: %s", text)
+	for _, line := range logs.All() {
+		if text := fmt.Sprint(line.Message, line.ContextMap()); strings.Contains(text, "s3cret") {
+			t.Errorf("the log contains the password: %s", text)
 		}
 	}
 }

@@ -14,37 +14,38 @@ import (
 
 const (
 	dialTimeout = 5 * time.Second
-	// The library gives a silent server up after one and a half heartbeats. With the longest back-off behind it, the link is
-	// back within 15 s of the server.
+	// The library gives up on a silent server after one and a half heartbeats. Even with the longest back-off after that,
+	// the link is back within 15 s of the server.
 	heartbeat = 8 * time.Second
-	// closeTimeout bounds the goodbye to a server that may not hear it.
+	// closeTimeout bounds how long closing waits for a server that may not answer.
 	closeTimeout = time.Second
 
 	minBackoff = 100 * time.Millisecond
 	maxBackoff = 3 * time.Second
 )
 
-// link holds one connection, and makes it anew when it is lost.
+// link maintains one connection and reconnects when it is lost.
 type link struct {
 	linkConfig
-	subscriptions int // that have a place here; the Broker's mu guards it
+	subscriptions int // that have a place here; guarded by the Broker's mu
 
 	mu      sync.Mutex
 	conn    *amqp091.Connection // nil while there is none
 	changed chan struct{}       // closed when conn changes
 }
 
-// linkConfig is what a link is made of.
+// linkConfig has the parameters of a link.
 type linkConfig struct {
 	url        string
 	logger     *zap.Logger
 	life       context.Context // the Broker's
-	channelMax uint16          // of the client; the server has one of its own
+	channelMax uint16          // the client's limit; the server has its own
 }
 
 func newLink(c linkConfig) *link { return &link{linkConfig: c, changed: make(chan struct{})} }
 
-// run keeps the link until ctx ends. Each connection is given to serve; when serve returns, it is closed.
+// run keeps the link connected until ctx ends. It passes each connection to serve; when serve returns, the connection is
+// closed.
 func (l *link) run(ctx context.Context, serve func(*amqp091.Connection) error) {
 	backoff := loop.Backoff{Min: minBackoff, Max: maxBackoff}
 	for first := true; ctx.Err() == nil; first = false {
@@ -52,11 +53,11 @@ func (l *link) run(ctx context.Context, serve func(*amqp091.Connection) error) {
 		if ctx.Err() != nil {
 			return
 		}
-		// A connection that fails again and again soon after its handshake is backed off from as well.
+		// Back off as well from a connection that fails again and again soon after its handshake.
 		if lived > maxBackoff {
 			backoff.Reset()
 		}
-		// An outage is told once, and each loss of a connection that was up.
+		// An outage is logged once, and so is each loss of a connection that was up.
 		if first || lived > 0 {
 			l.logger.Warn("no connection to RabbitMQ, trying for ever", zap.Error(err))
 		}
@@ -64,7 +65,7 @@ func (l *link) run(ctx context.Context, serve func(*amqp091.Connection) error) {
 	}
 }
 
-// connect holds one connection from its dial to its end, and gives how long it lived.
+// connect maintains one connection from dialing to its end, and returns how long it lived.
 func (l *link) connect(ctx context.Context, serve func(*amqp091.Connection) error) (time.Duration, error) {
 	conn, wire, err := l.dial(ctx)
 	if err != nil {
@@ -95,7 +96,7 @@ func (l *link) dial(ctx context.Context) (*amqp091.Connection, *socket, error) {
 				return nil, err
 			}
 			wire = newSocket(raw)
-			// For the handshake; the library lifts it afterwards.
+			// The deadline is for the handshake; the library clears it afterwards.
 			return wire, wire.SetDeadline(time.Now().Add(dialTimeout))
 		},
 	})
@@ -105,7 +106,7 @@ func (l *link) dial(ctx context.Context) (*amqp091.Connection, *socket, error) {
 	return conn, wire, err
 }
 
-// hangUp closes a connection, at the latest after closeTimeout.
+// hangUp closes a connection, after closeTimeout at the latest.
 func hangUp(conn *amqp091.Connection, wire *socket) {
 	cut := time.AfterFunc(closeTimeout, func() { _ = wire.Close() })
 	defer cut.Stop()
@@ -120,7 +121,7 @@ func (l *link) set(conn *amqp091.Connection) {
 	l.changed = make(chan struct{})
 }
 
-// live gives the connection, nil where there is none that works, and a channel that is closed when that changes.
+// live returns the connection, or nil if there is no working one, and a channel that is closed when that changes.
 func (l *link) live() (*amqp091.Connection, <-chan struct{}) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -135,7 +136,7 @@ func (l *link) up() bool {
 	return conn != nil
 }
 
-// wait gives the connection as soon as there is one.
+// wait blocks until there is a connection and returns it.
 func (l *link) wait(ctx context.Context) (*amqp091.Connection, error) {
 	for {
 		conn, changed := l.live()
@@ -152,12 +153,12 @@ func (l *link) wait(ctx context.Context) (*amqp091.Connection, error) {
 	}
 }
 
-// awaitClose serves a connection that others use.
+// awaitClose serves a connection that other goroutines use: it only waits for its end.
 func awaitClose(conn *amqp091.Connection) error {
 	return closeReason(<-conn.NotifyClose(make(chan *amqp091.Error, 1)))
 }
 
-// closeReason is the error of what NotifyClose told: nothing, where the end was orderly.
+// closeReason returns the error that NotifyClose reported, or ErrClosed after an orderly close.
 func closeReason(reason *amqp091.Error) error {
 	if reason == nil {
 		return amqp091.ErrClosed

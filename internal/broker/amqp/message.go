@@ -12,22 +12,25 @@ import (
 const (
 	// maxShort is AMQP's limit for a queue name, a routing key, a message id and a table's key, in bytes.
 	maxShort = 255
-	// maxAttributes and maxHeaders bound a message's attributes and headers, in bytes with fieldCost for each and the prefix
-	// of each header. Together they must fit in one frame, of 128 KiB by default: a longer one costs the connection.
+	// maxAttributes and maxHeaders bound a message's attributes and headers in bytes, including fieldCost for each and the
+	// prefix of each header. Together they must fit in one frame, which has 128 KiB by default: a larger one costs the
+	// connection.
 	maxAttributes = 96 << 10
 	maxHeaders    = 16 << 10
-	// maxFields bounds how many there may be: the library takes a table with more than 8,192 for an attack, and every
-	// connection that such a message came over would be lost.
+	// maxFields bounds the number of attributes and of headers: the library treats a table with more than 8,192 fields as an
+	// attack and drops every connection that such a message comes over.
 	maxFields = 8000
 	// fieldCost is what AMQP adds to a key and a value: two lengths and a type.
 	fieldCost = 6
-	// attributesHeader is the header that holds the attributes, apart from those that RabbitMQ and its plugins set.
+	// attributesHeader is the header that contains the attributes, separate from the headers that RabbitMQ and its plugins
+	// set.
 	attributesHeader = "attributes"
-	// headerPrefix keeps the service's own headers apart from all others.
+	// headerPrefix distinguishes the service's own headers from all others.
 	headerPrefix = "plinth-"
 )
 
-// isTrace says whether a header carries the trace. Those have W3C's names on the wire, so that others can follow it.
+// isTrace reports whether a header carries the trace. Trace headers have their W3C names on the wire, so that other programs
+// can follow the trace.
 func isTrace(header string) bool { return header == "traceparent" || header == "tracestate" }
 
 func checkMessage(m broker.Message) error {
@@ -57,7 +60,7 @@ func checkTable(what string, table map[string]string, prefix string, maxSize int
 	return nil
 }
 
-// wireHeaders gives a message's headers and attributes as they go over the wire.
+// wireHeaders returns a message's headers and attributes in their wire format.
 func wireHeaders(m broker.Message) amqp091.Table {
 	if len(m.Attributes) == 0 && len(m.Headers) == 0 {
 		return nil
@@ -79,7 +82,7 @@ func wireHeaders(m broker.Message) amqp091.Table {
 	return headers
 }
 
-// received gives the message of a delivery.
+// received returns the message of a delivery.
 func received(d *amqp091.Delivery) broker.Message {
 	m := broker.Message{ID: d.MessageId, Body: d.Body}
 	for key, value := range d.Headers {
@@ -105,9 +108,9 @@ func put(table *map[string]string, key, value string) {
 	(*table)[key] = value
 }
 
-// attempt reads the count that quorum queues keep. Before RabbitMQ 4.3 x-delivery-count is of all deliveries that were given
-// back, be it by a reject or by the end of their channel; since then it leaves some out that x-acquired-count has. Classic
-// queues say only whether there was a delivery before.
+// attempt returns the attempt of a delivery, from the count that quorum queues maintain. Before RabbitMQ 4.3,
+// x-delivery-count counts all deliveries that were returned, whether by a reject or by the end of their channel; since then
+// it omits some that x-acquired-count includes. Classic queues indicate only whether there was a delivery before.
 func attempt(d *amqp091.Delivery) int {
 	for _, count := range []string{"x-acquired-count", "x-delivery-count"} {
 		if n, ok := d.Headers[count].(int64); ok {

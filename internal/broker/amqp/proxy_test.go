@@ -16,13 +16,13 @@ import (
 	"github.com/rs/zerolog"
 )
 
-// proxy is a way to RabbitMQ that a test can break.
+// proxy is a connection to RabbitMQ that a test can break.
 type proxy struct {
 	*toxiproxy.Proxy
 	t *testing.T
 }
 
-// newProxy makes a proxy that takes connections, and the URL that leads through it.
+// newProxy returns a running proxy and the URL that leads through it.
 func newProxy(t *testing.T, target string) (*proxy, string) {
 	t.Helper()
 	u, err := url.Parse(target)
@@ -34,7 +34,7 @@ func newProxy(t *testing.T, target string) (*proxy, string) {
 	p := &proxy{toxiproxy.NewProxy(server, t.Name(), "127.0.0.1:0", u.Host), t}
 	p.start()
 	t.Cleanup(func() {
-		p.Toxics.ResetToxics(context.Background()) // They would keep goroutines.
+		p.Toxics.ResetToxics(context.Background()) // Toxics would leak goroutines.
 		p.Stop()
 	})
 	u.Host = p.Listen
@@ -48,13 +48,13 @@ func (p *proxy) start() {
 	}
 }
 
-// cut ends every connection, and takes new ones.
+// cut closes every connection and accepts new ones.
 func (p *proxy) cut() {
 	p.Stop()
 	p.start()
 }
 
-// poison puts a toxic on both ways, of the connections that are open and of those to come, until cure takes it away.
+// poison adds a toxic in both directions, to open connections and to later ones, until cure removes it.
 func (p *proxy) poison(toxic string, attributes map[string]any) (cure func()) {
 	p.t.Helper()
 	ways := []string{"upstream", "downstream"}
@@ -87,13 +87,13 @@ func (p *proxy) remove(name string) {
 	}
 }
 
-// hold lets nothing through: what is on its way waits, and writers get stuck. The cure sends on what was held.
+// hold lets nothing through: what is on its way waits, and writers get stuck. The cure sends what was held.
 func (p *proxy) hold() (cure func()) { return p.poison("bandwidth", map[string]any{"rate": 0}) }
 
-// silence swallows all, and keeps connections open as one does whose other end has vanished. The cure ends them.
+// silence discards all data and leaves connections open, as if the other end had vanished. The cure closes them.
 func (p *proxy) silence() (cure func()) { return p.poison("timeout", map[string]any{"timeout": 0}) }
 
-// inject sends the client a method of the server's, on a channel of each connection; nothing else may be on its way.
+// inject sends the client a method as if from the server, on a channel of each connection; nothing else may be on its way.
 func (p *proxy) inject(channel, class, method uint16, arguments ...byte) {
 	p.t.Helper()
 	frame := []byte{1}
@@ -118,8 +118,8 @@ func (i *injectToxic) Pipe(stub *toxics.ToxicStub) {
 	new(toxics.NoopToxic).Pipe(stub)
 }
 
-// withholdConfirms keeps back the confirms that RabbitMQ sends on a channel; nothing may be on its way yet. The cure sends
-// them on.
+// withholdConfirms holds back the confirms that RabbitMQ sends on a channel; nothing may be on its way yet. The cure sends
+// them.
 func (p *proxy) withholdConfirms(channel uint16) (cure func()) {
 	p.t.Helper()
 	toxics.Register("withhold", new(withholdToxic))
@@ -130,7 +130,7 @@ func (p *proxy) withholdConfirms(channel uint16) (cure func()) {
 	}
 }
 
-// withholdToxic keeps the basic.ack frames of a channel until it is taken away.
+// withholdToxic holds back the basic.ack frames of a channel until it is removed.
 type withholdToxic struct {
 	Channel uint16 `json:"channel"`
 }
@@ -167,7 +167,7 @@ func (w *withholdToxic) Pipe(stub *toxics.ToxicStub) {
 	}
 }
 
-// next gives the first frame, nil where it is not whole yet: type, channel, size, payload and an end of one byte.
+// next returns the first frame, or nil if it is incomplete: type, channel, size, payload and an end of one byte.
 func (w *withholdToxic) next(unread []byte) []byte {
 	const head, end = 7, 1
 	if len(unread) < head {

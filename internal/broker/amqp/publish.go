@@ -7,43 +7,45 @@ import (
 	"plinth/internal/broker"
 )
 
-// Generation implements broker.Broker: it counts the connections for publishing, since a server that lost what was declared
-// lost them too.
+// Generation implements broker.Broker. It counts the connections for publishing, since a server that lost what was declared
+// also lost its connections.
 func (b *Broker) Generation() uint64 { return b.publisher.generation.Load() }
 
-// Publish implements broker.Broker. Of the message, the id has at most 255 bytes; an attribute's key 255 and all attributes
-// together 96 KiB, with 6 bytes added for each, and 8,000 of them; a header's key 248 and all headers together 16 KiB, with
-// 13 bytes added for each. More is errs.InvalidArgument.
+// Publish implements broker.Broker. A message id may have at most 255 bytes. An attribute's key may have 255 bytes; all
+// attributes together may have 96 KiB, counting 6 extra bytes for each, and there may be 8,000 of them. A header's key may
+// have 248 bytes; all headers together may have 16 KiB, counting 13 extra bytes for each, and there may be 8,000 of them as
+// well. Publish returns errs.InvalidArgument for anything larger.
 func (b *Broker) Publish(ctx context.Context, to broker.Address, m broker.Message) error {
 	return b.PublishBatch(ctx, []broker.Publication{{To: to, Message: m}})[0]
 }
 
-// PublishBatch implements broker.Broker. The messages have the limits that Publish has.
+// PublishBatch implements broker.Broker. The messages have the same limits as in Publish.
 func (b *Broker) PublishBatch(ctx context.Context, publications []broker.Publication) []error {
-	told := make([]error, len(publications))
+	results := make([]error, len(publications))
 	err := ctx.Err()
 	if err == nil && b.publisher.blocked() {
 		err = errBlocked
 	}
 	ctx, cancel := bounded(ctx)
 	defer cancel()
-	batch := newBatch(ctx, publications, told)
-	if err == nil && len(batch.entries) > 0 {
-		err = b.publish(ctx, batch, told)
+	batch := newBatch(ctx, publications, results)
+	if err == nil && len(batch.items) > 0 {
+		err = b.publish(ctx, batch, results)
 	}
-	for i := range told {
-		if errors.Is(told[i], errUntold) {
-			told[i] = err
+	for i := range results {
+		if errors.Is(results[i], errPending) {
+			results[i] = err
 		}
 	}
-	return told
+	return results
 }
 
-// errUntold stands for the outcome of a publication that has none yet.
-var errUntold = errors.New("untold")
+// errPending marks a publication that has no outcome yet.
+var errPending = errors.New("pending")
 
-// publish hands a batch to the publisher and waits until every outcome is told. Its error is for those that are not.
-func (b *Broker) publish(ctx context.Context, batch *batch, told []error) error {
+// publish passes a batch to the publisher and waits for all outcomes. Its error applies to the publications that have none
+// yet.
+func (b *Broker) publish(ctx context.Context, batch *batch, results []error) error {
 	select {
 	case b.publisher.batches <- batch:
 	case <-ctx.Done():
@@ -51,10 +53,10 @@ func (b *Broker) publish(ctx context.Context, batch *batch, told []error) error 
 	case <-b.life.Done():
 		return context.Cause(b.life)
 	}
-	for range batch.entries {
+	for range batch.items {
 		select {
 		case o := <-batch.outcomes:
-			told[o.index] = o.err
+			results[o.index] = o.err
 		case <-ctx.Done():
 			return expired(ctx, "RabbitMQ did not confirm the message in time")
 		}
@@ -64,13 +66,13 @@ func (b *Broker) publish(ctx context.Context, batch *batch, told []error) error 
 
 // batch is what one caller publishes at the same time.
 type batch struct {
-	ctx      context.Context // the caller's: what is not written when it ends is not published
-	entries  []entry
-	outcomes chan outcome // with a place for each entry, since the caller may leave
+	ctx      context.Context // the caller's: what is not written before it ends is not published
+	items    []item
+	outcomes chan outcome // with room for each item, since the caller may leave
 }
 
-// entry is one publication of a batch.
-type entry struct {
+// item is one publication of a batch.
+type item struct {
 	index         int // in the caller's batch
 	exchange, key string
 	message       broker.Message
@@ -81,23 +83,23 @@ type outcome struct {
 	err   error
 }
 
-// newBatch makes a batch of the publications that are within the limits, and tells the outcome of the others.
-func newBatch(ctx context.Context, publications []broker.Publication, told []error) *batch {
-	b := &batch{ctx: ctx, entries: make([]entry, 0, len(publications)), outcomes: make(chan outcome, len(publications))}
+// newBatch returns a batch of the publications that are within the limits, and sets the results of the others.
+func newBatch(ctx context.Context, publications []broker.Publication, results []error) *batch {
+	b := &batch{ctx: ctx, items: make([]item, 0, len(publications)), outcomes: make(chan outcome, len(publications))}
 	for i, p := range publications {
-		e, err := newEntry(i, p)
+		e, err := newItem(i, p)
 		if err != nil {
-			told[i] = err
+			results[i] = err
 			continue
 		}
-		told[i] = errUntold
-		b.entries = append(b.entries, e)
+		results[i] = errPending
+		b.items = append(b.items, e)
 	}
 	return b
 }
 
-func newEntry(index int, p broker.Publication) (entry, error) {
-	e := entry{index: index, key: p.To.Queue, message: p.Message}
+func newItem(index int, p broker.Publication) (item, error) {
+	e := item{index: index, key: p.To.Queue, message: p.Message}
 	var err error
 	if p.To.Queue != "" || p.To.Topic == "" {
 		err = checkQueue(p.To.Queue)

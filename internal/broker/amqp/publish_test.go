@@ -17,7 +17,7 @@ import (
 	"plinth/internal/errs"
 )
 
-// TestAbandonedPublications has more callers leave than the window holds. Those that were written keep their places
+// TestAbandonedPublications has more callers leave than the window holds. Publications that were written keep their places
 // until they are confirmed, the others are not published, and then all places are free again.
 func TestAbandonedPublications(t *testing.T) {
 	t.Parallel()
@@ -48,8 +48,9 @@ func TestAbandonedPublications(t *testing.T) {
 	brokertest.WantReady(t, b, queue, window+more)
 }
 
-// TestReturnsAreTold publishes one message to two queues at once, over and over: only the one that exists may say yes.
-func TestReturnsAreTold(t *testing.T) {
+// TestReturnsAreReported publishes one message to two queues at once, over and over: only the publication to the queue that
+// exists may succeed.
+func TestReturnsAreReported(t *testing.T) {
 	t.Parallel()
 	_, b, queue := throughProxy(t)
 	missing := "brokertest-" + uuid.NewString()
@@ -71,7 +72,7 @@ func TestReturnsAreTold(t *testing.T) {
 	callers.Wait()
 	brokertest.WantReady(t, b, queue, window)
 	if b.publisher.session.Load().returned != [window]bool{} {
-		t.Error("returns are kept after they were told")
+		t.Error("returns are kept after they were reported")
 	}
 }
 
@@ -178,7 +179,7 @@ func TestLimits(t *testing.T) {
 	}
 }
 
-// fields gives n empty attributes or headers, each with a key of two bytes.
+// fields returns n empty attributes or headers, each with a key of two bytes.
 func fields(n int) map[string]string {
 	table := map[string]string{}
 	for i := range n {

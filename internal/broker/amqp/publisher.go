@@ -14,22 +14,23 @@ import (
 )
 
 const (
-	// window is how many publications may be unconfirmed on one channel.
+	// window is the maximum number of unconfirmed publications on one channel.
 	window = 256
-	// confirmPatience is how long a channel may owe a confirm. It is longer than callLimit: the caller has left by then.
+	// confirmPatience is how long a confirm may be outstanding before it is overdue. It is longer than callLimit, so the
+	// caller has left by then.
 	confirmPatience = 6 * time.Second
-	// patiencePeriod is how often the channel is checked for that.
+	// patiencePeriod is how often the channel is checked for overdue confirms.
 	patiencePeriod = time.Second
 )
 
 var errLost = errs.New(errs.Unavailable, "the connection to RabbitMQ was lost before it confirmed the message")
 
-// publisher writes batches to the connection of the moment.
+// publisher writes batches to the current connection.
 type publisher struct {
 	logger     *zap.Logger
 	batches    chan *batch
-	check      *time.Ticker            // of what is overdue
-	session    atomic.Pointer[session] // the latest, nil before the first; serve alone changes it
+	check      *time.Ticker            // for overdue confirms
+	session    atomic.Pointer[session] // the latest, nil before the first; only serve changes it
 	generation atomic.Uint64
 }
 
@@ -37,13 +38,13 @@ func newPublisher(logger *zap.Logger) *publisher {
 	return &publisher{logger: logger, batches: make(chan *batch), check: time.NewTicker(patiencePeriod)}
 }
 
-// blocked says whether RabbitMQ blocks publishers now, as far as it has told.
+// blocked reports whether RabbitMQ currently blocks publishers, as far as it has announced it.
 func (p *publisher) blocked() bool {
 	s := p.session.Load()
 	return s != nil && s.blocked.Load()
 }
 
-// serve publishes over one connection, until that or its channel is lost.
+// serve publishes over one connection until the connection or its channel is lost.
 func (p *publisher) serve(conn *amqp091.Connection) error {
 	s, err := newSession(conn, new(atomic.Bool))
 	if err != nil {
@@ -68,10 +69,10 @@ func (p *publisher) serve(conn *amqp091.Connection) error {
 	return err
 }
 
-// renew goes on over a new channel where RabbitMQ owes the confirm of a publication for too long: its channel may never
-// confirm another one to that queue. While it blocks publishers it owes none.
+// renew switches to a new channel if a confirm is overdue: RabbitMQ may never confirm another publication of the old channel
+// to that queue. While RabbitMQ blocks publishers, no confirm is overdue.
 //
-// On a connection that hangs renew does too, until the heartbeat ends the connection.
+// On a hanging connection renew hangs too, until the heartbeat ends the connection.
 func (p *publisher) renew() error {
 	s := p.session.Load()
 	overdue := s.overdue()
@@ -88,15 +89,15 @@ func (p *publisher) renew() error {
 	return nil
 }
 
-// writeBatch writes a batch, as the window has places for it. An error ends the connection; what is not written is lost
-// with it.
+// writeBatch writes a batch as places in the window become free. An error ends the connection; whatever is not written then
+// is lost with it.
 func (p *publisher) writeBatch(b *batch) error {
-	for i, e := range b.entries {
-		err := p.writeEntry(b, e)
+	for i, e := range b.items {
+		err := p.writeItem(b, e)
 		if err == nil {
 			continue
 		}
-		for _, unwritten := range b.entries[i:] {
+		for _, unwritten := range b.items[i:] {
 			b.outcomes <- outcome{unwritten.index, errLost}
 		}
 		return err
@@ -104,7 +105,7 @@ func (p *publisher) writeBatch(b *batch) error {
 	return nil
 }
 
-func (p *publisher) writeEntry(b *batch, e entry) error {
+func (p *publisher) writeItem(b *batch, e item) error {
 	s, place, err := p.place()
 	if err != nil {
 		return err
@@ -116,7 +117,8 @@ func (p *publisher) writeEntry(b *batch, e entry) error {
 	return s.write(b, e, place)
 }
 
-// place takes a place of the window. Where none becomes free, because confirms do not come, a new channel brings a new window.
+// place takes a place in the window. If none becomes free because no confirms arrive, it switches to a new channel, which
+// has a new window.
 func (p *publisher) place() (*session, int, error) {
 	for {
 		s := p.session.Load()
@@ -133,16 +135,16 @@ func (p *publisher) place() (*session, int, error) {
 	}
 }
 
-// session is the life of one channel in confirm mode.
+// session is one channel in confirm mode.
 type session struct {
 	conn    *amqp091.Connection
 	blocked *atomic.Bool // the connection's
 	channel *amqp091.Channel
 	closed  <-chan *amqp091.Error
-	places  chan int // the places of the window that are free
+	places  chan int // the free places of the window
 	returns <-chan amqp091.Return
 	began   time.Time
-	due     [window]atomic.Int64 // when the confirm becomes overdue, since began, by the place; 0 where none is owed
+	due     [window]atomic.Int64 // by place: when its confirm becomes overdue, since began; 0 if none is expected
 
 	mu       sync.Mutex
 	returned [window]bool // by the place of the publication
@@ -162,8 +164,8 @@ func newSession(conn *amqp091.Connection, blocked *atomic.Bool) (*session, error
 		channel: channel,
 		closed:  channel.NotifyClose(make(chan *amqp091.Error, 1)),
 		places:  make(chan int, window),
-		// One place for each publication that can be returned: the library gives a listener up that keeps it waiting,
-		// and an unroutable message would then look confirmed.
+		// There is room for each publication that can be returned: the library drops a listener that keeps it waiting, and
+		// an unroutable message would then look confirmed.
 		returns: channel.NotifyReturn(make(chan amqp091.Return, window)),
 		began:   time.Now(),
 	}
@@ -173,7 +175,7 @@ func newSession(conn *amqp091.Connection, blocked *atomic.Bool) (*session, error
 	return s, nil
 }
 
-// overdue counts the publications that are unconfirmed for longer than confirmPatience.
+// overdue returns the number of publications that have been unconfirmed for longer than confirmPatience.
 func (s *session) overdue() (n int) {
 	now := int64(time.Since(s.began))
 	for place := range s.due {
@@ -184,8 +186,8 @@ func (s *session) overdue() (n int) {
 	return n
 }
 
-// retire closes the channel once nothing is unconfirmed on it, and after callLimit at the latest: then every caller has
-// left. Nothing is written to it any more.
+// retire closes the channel once nothing is unconfirmed on it, or after callLimit, when every caller has left. Nothing is
+// written to the channel any more.
 func (s *session) retire() {
 	limit := time.After(callLimit)
 	for range window {
@@ -196,10 +198,10 @@ func (s *session) retire() {
 		}
 		break
 	}
-	_ = s.channel.Close() // It is of no more use, whatever the server answers.
+	_ = s.channel.Close() // The channel is not used again, whatever the server answers.
 }
 
-// watchBlocking follows what RabbitMQ tells about blocking, until the connection is closed.
+// watchBlocking records whether RabbitMQ blocks publishers, until the connection is closed.
 func (s *session) watchBlocking(blockings <-chan amqp091.Blocking, logger *zap.Logger) {
 	for b := range blockings {
 		s.blocked.Store(b.Active)
@@ -211,15 +213,16 @@ func (s *session) watchBlocking(blockings <-chan amqp091.Blocking, logger *zap.L
 	}
 }
 
-// write writes one publication and leaves it to settle.
-func (s *session) write(b *batch, e entry, place int) error {
+// write writes one publication; settle then waits for its outcome in the background.
+func (s *session) write(b *batch, e item, place int) error {
 	s.due[place].Store(int64(time.Since(s.began) + confirmPatience))
 	const mandatory, immediate = true, false
 	confirmation, err := s.channel.PublishWithDeferredConfirm(e.exchange, e.key, mandatory, immediate, amqp091.Publishing{
 		Headers:      wireHeaders(e.message),
 		DeliveryMode: amqp091.Persistent,
 		MessageId:    e.message.ID,
-		// A return names no delivery tag, and an id may be on its way more than once: to other queues, or again.
+		// A return carries no delivery tag, and a message id may be in flight more than once: to other queues, or published
+		// again.
 		CorrelationId: strconv.Itoa(place),
 		Body:          e.message.Body,
 	})
@@ -230,26 +233,26 @@ func (s *session) write(b *batch, e entry, place int) error {
 	return nil
 }
 
-// settle waits for the confirm, gives the place in the window back and tells the outcome.
+// settle waits for the confirm, frees the place in the window and sends the outcome.
 func (s *session) settle(confirmation *amqp091.DeferredConfirmation, place, index int, outcomes chan<- outcome) {
 	<-confirmation.Done()
-	told := outcome{index: index}
+	result := outcome{index: index}
 	switch {
 	case s.wasReturned(place):
-		told.err = broker.ErrNoQueue
+		result.err = broker.ErrNoQueue
 	case confirmation.Acked():
 	case s.channel.IsClosed():
-		told.err = errLost // The library counts what a lost channel left unconfirmed as refused.
+		result.err = errLost // The library reports what a lost channel left unconfirmed as refused.
 	default:
-		told.err = broker.ErrFull
+		result.err = broker.ErrFull
 	}
 	s.due[place].Store(0)
 	s.places <- place
-	outcomes <- told
+	outcomes <- result
 }
 
-// wasReturned says whether a confirmed publication was returned before. RabbitMQ sends the return first and the library
-// passes both on in that order, so the return is among those that have come by now.
+// wasReturned reports whether a confirmed publication had been returned. RabbitMQ sends the return first and the library
+// delivers both in that order, so the return has arrived by now.
 func (s *session) wasReturned(place int) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -257,7 +260,7 @@ func (s *session) wasReturned(place int) bool {
 		select {
 		case r, open := <-s.returns:
 			if open {
-				returned, _ := strconv.Atoi(r.CorrelationId) // It is a place: this channel wrote it.
+				returned, _ := strconv.Atoi(r.CorrelationId) // It is always a place, since write set it.
 				s.returned[returned] = true
 				continue
 			}

@@ -12,14 +12,14 @@ import (
 	"plinth/internal/errs"
 )
 
-// Declare implements broker.Broker. A name has 1 to 255 bytes, here and in all other methods, and any other is
+// Declare implements broker.Broker. A queue name has 1 to 255 bytes; here and in all other methods, any other name is
 // errs.InvalidArgument.
 func (b *Broker) Declare(ctx context.Context, queue broker.Queue) error {
 	return b.onConnection(ctx, queue.Name, func(conn *amqp091.Connection) error {
 		version, _ := conn.Properties["version"].(string)
 		err := declare(conn, queue, version)
 		if isReply(err, amqp091.PreconditionFailed) && hasDeliveryLimit(version) {
-			// It may have been declared on RabbitMQ 3, without the argument, and the arguments of a queue are fixed.
+			// The queue may have been declared on RabbitMQ 3, without the argument; the arguments of a queue are fixed.
 			if err = declare(conn, queue, ""); err == nil {
 				b.logger.Warn("the queue was declared before RabbitMQ 4 and drops messages after 20 deliveries: "+
 					"set its delivery-limit by a policy", zap.String("queue", queue.Name))
@@ -33,8 +33,8 @@ func (b *Broker) Declare(ctx context.Context, queue broker.Queue) error {
 	})
 }
 
-// Delete implements broker.Broker. RabbitMQ tells subscriptions a moment later: where the queue is declared again before
-// that, they may go on with the new one.
+// Delete implements broker.Broker. RabbitMQ notifies subscriptions a moment later: if the queue is declared again before
+// that, they may continue with the new one.
 func (b *Broker) Delete(ctx context.Context, queue string) error {
 	return b.call(ctx, queue, func(channel *amqp091.Channel) error {
 		const ifUnused, ifEmpty, noWait = false, false, false
@@ -52,7 +52,7 @@ func (b *Broker) Purge(ctx context.Context, queue string) (int64, error) {
 		return err
 	})
 	if err != nil {
-		return 0, err // The call may have been left behind, and count later.
+		return 0, err // The call may still be running, and set purged later.
 	}
 	return int64(purged), nil
 }
@@ -77,8 +77,8 @@ func (b *Broker) call(ctx context.Context, queue string, op func(*amqp091.Channe
 	return b.onConnection(ctx, queue, func(conn *amqp091.Connection) error { return onChannel(conn, op) })
 }
 
-// onConnection runs op on the consuming connection, which RabbitMQ answers on also when it blocks publishers. The library's
-// calls know no context, so one that RabbitMQ does not answer is left behind until the connection ends.
+// onConnection runs op on the consuming connection, on which RabbitMQ also answers while it blocks publishers. The library's
+// calls take no context, so a call that RabbitMQ does not answer stays behind until the connection ends.
 func (b *Broker) onConnection(ctx context.Context, queue string, op func(*amqp091.Connection) error) error {
 	if ctx.Err() != nil {
 		return expired(ctx, "RabbitMQ did not answer in time")
@@ -102,7 +102,7 @@ func (b *Broker) onConnection(ctx context.Context, queue string, op func(*amqp09
 	}
 }
 
-// checkQueue keeps names out that the library could not write: that would cost the connection.
+// checkQueue refuses names that the library could not write, since trying to would cost the connection.
 func checkQueue(name string) error {
 	if name == "" || len(name) > maxShort {
 		return errs.New(errs.InvalidArgument, "a queue name has 1 to %d bytes", maxShort)
@@ -110,7 +110,7 @@ func checkQueue(name string) error {
 	return nil
 }
 
-// onChannel runs op on a channel of its own: an error that RabbitMQ answers closes the channel.
+// onChannel runs op on a channel of its own, since an error reply of RabbitMQ closes the channel.
 func onChannel(conn *amqp091.Connection, op func(*amqp091.Channel) error) error {
 	channel, err := conn.Channel()
 	if err != nil {
@@ -128,7 +128,7 @@ func declare(conn *amqp091.Connection, queue broker.Queue, version string) error
 	})
 }
 
-// queueArguments are those of a queue, on a server of that version.
+// queueArguments returns the arguments of a queue on a server of that version.
 func queueArguments(queue broker.Queue, version string) amqp091.Table {
 	arguments := amqp091.Table{"x-queue-type": "quorum"}
 	if hasDeliveryLimit(version) {
@@ -144,9 +144,9 @@ func queueArguments(queue broker.Queue, version string) amqp091.Table {
 	return arguments
 }
 
-// hasDeliveryLimit says whether a server of that version drops a message from a quorum queue after 20 deliveries unless
-// the queue's x-delivery-limit is -1. RabbitMQ does since version 4; older ones refuse the negative number. What becomes
-// of a message that fails again and again is for the consumer to say, so no limit may drop it here.
+// hasDeliveryLimit reports whether a server of that version drops a message from a quorum queue after 20 deliveries unless
+// the queue's x-delivery-limit is -1. RabbitMQ does so since version 4; older versions refuse the negative number. The
+// consumer decides what happens to a message that fails again and again, so no limit may drop it here.
 func hasDeliveryLimit(version string) bool {
 	major, _, _ := strings.Cut(version, ".")
 	n, err := strconv.Atoi(major)

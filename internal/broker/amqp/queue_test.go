@@ -55,7 +55,7 @@ func TestAttempt(t *testing.T) {
 	}
 }
 
-// TestForeignQueue uses a queue that somebody else declared, with arguments of their own.
+// TestForeignQueue uses a queue that another client declared, with other arguments.
 func TestForeignQueue(t *testing.T) {
 	t.Parallel()
 	_, b, _ := throughProxy(t)
@@ -86,7 +86,7 @@ func TestForeignQueue(t *testing.T) {
 	}
 }
 
-// TestThousandSubscriptions gives each of 1,000 subscriptions a message to hold, and cuts them all.
+// TestThousandSubscriptions has 1,000 subscriptions hold a message each, and cuts them all.
 func TestThousandSubscriptions(t *testing.T) {
 	t.Parallel()
 	const subscriptions = 1000

@@ -9,25 +9,25 @@ import (
 
 const (
 	// writeTimeout is how long a server may read nothing while the client has something to write. It is shorter than
-	// callLimit, so that the call that is stuck learns why.
+	// callLimit, so that a stuck call learns the reason.
 	writeTimeout = 4 * time.Second
-	// maxHeld is how much a socket holds back, in bytes.
+	// maxHeld is the maximum number of bytes that a socket buffers.
 	maxHeld = 64 << 10
 )
 
-// socket is a network connection with two abilities that the AMQP library wants in its own.
+// socket is a network connection with two features that the AMQP library lacks.
 //
-// A write that is stuck fails: the library holds its locks while it writes, so that it could not even close.
+// A stuck write fails. The library holds its locks while it writes, so it could not even close the connection otherwise.
 //
-// What is written at about the same time is sent together: the library sends each publication and each ack by a system call
-// of its own, which costs more than all else about a small one, on both sides. A write that fails afterwards closes the
-// connection, which the library's reader learns.
+// Data that is written at about the same time is sent together. The library sends each publication and each ack with a
+// system call of its own, which costs more than everything else about a small message, on both sides. If a buffered write
+// fails later, the connection is closed, which the library's reader notices.
 type socket struct {
 	net.Conn
 
 	mu   sync.Mutex
 	held []byte
-	err  error // of the first write that failed: a frame may be torn, nothing may follow it
+	err  error // of the first failed write: a frame may be incomplete, so nothing may follow it
 }
 
 func newSocket(conn net.Conn) *socket { return &socket{Conn: conn} }
@@ -48,8 +48,8 @@ func (s *socket) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// flushSoon sends what is held back, after those who are about to write had their turn: callers come in flocks, and one
-// confirm or delivery lets many of them go on.
+// flushSoon sends the buffered data after the goroutines that are about to write have had their turn: callers come in
+// groups, and one confirm or delivery lets many of them continue.
 func (s *socket) flushSoon() {
 	runtime.Gosched()
 	s.mu.Lock()

@@ -21,7 +21,7 @@ func (c *brokenConn) Write([]byte) (int, error)        { return 0, errBroken }
 func (c *brokenConn) SetWriteDeadline(time.Time) error { return nil }
 func (c *brokenConn) Close() error                     { close(c.closed); return nil }
 
-// TestLateWriteErrorClosesConnection wants the end of a connection to be seen though nobody waits for the write that failed.
+// TestLateWriteErrorClosesConnection expects the end of a connection to be noticed though nobody waits for the failed write.
 func TestLateWriteErrorClosesConnection(t *testing.T) {
 	t.Parallel()
 	conn := &brokenConn{closed: make(chan struct{})}
@@ -39,7 +39,7 @@ func TestLateWriteErrorClosesConnection(t *testing.T) {
 	}
 }
 
-// slowConn takes a moment for each write, and keeps all of them.
+// slowConn takes a moment for each write and records all of them.
 type slowConn struct {
 	net.Conn
 	written bytes.Buffer

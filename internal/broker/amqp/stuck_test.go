@@ -15,8 +15,8 @@ import (
 // publishingChannel is the number of the first channel of the connection for publishing.
 const publishingChannel = 1
 
-// TestChannelWithoutConfirms has a channel that confirms nothing any more. Publishing must go on over another, and what
-// is in flight on the first one must not be failed by that.
+// TestChannelWithoutConfirms has a channel that confirms nothing any more. Publishing must continue over another channel,
+// which must not fail what is in flight on the first one.
 func TestChannelWithoutConfirms(t *testing.T) {
 	t.Parallel()
 	p, b, queue := throughProxy(t)
@@ -54,8 +54,8 @@ func TestChannelWithoutConfirms(t *testing.T) {
 	}
 }
 
-// TestWindowWithoutConfirms fills the window with publications that are never confirmed: the one that waits for a place
-// then must be written all the same, within its callLimit.
+// TestWindowWithoutConfirms fills the window with publications that are never confirmed. A publication that waits for a
+// place then must still be written, within its callLimit.
 func TestWindowWithoutConfirms(t *testing.T) {
 	t.Parallel()
 	p, b, queue := throughProxy(t)
@@ -92,7 +92,7 @@ func TestWindowWithoutConfirms(t *testing.T) {
 	}
 }
 
-// TestNothingIsOverdueInAnAlarm wants no new channel while RabbitMQ reads nothing: it could not be opened.
+// TestNothingIsOverdueInAnAlarm expects no new channel while RabbitMQ reads nothing: it could not be opened.
 func TestNothingIsOverdueInAnAlarm(t *testing.T) {
 	t.Parallel()
 	p := newPublisher(zap.NewNop())

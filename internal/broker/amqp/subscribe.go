@@ -15,7 +15,7 @@ import (
 	"plinth/internal/loop"
 )
 
-// cancelTimeout bounds the goodbye of a subscription. A busy RabbitMQ takes its time.
+// cancelTimeout bounds how long Close waits for a subscription to be cancelled. A busy RabbitMQ takes its time.
 const cancelTimeout = 3 * time.Second
 
 // consumerTag names the one consumer of a channel.
@@ -26,7 +26,7 @@ var (
 	errStale  = errs.New(errs.Unavailable, "the delivery was lost with its connection or subscription, and comes again")
 )
 
-// Subscribe implements broker.Broker. Credit is at least 1; above 65,535 it counts as that.
+// Subscribe implements broker.Broker. Credit must be at least 1; more than 65,535 is treated as 65,535.
 func (b *Broker) Subscribe(ctx context.Context, queue string, credit int) (broker.Subscription, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
@@ -60,18 +60,18 @@ func (b *Broker) Subscribe(ctx context.Context, queue string, credit int) (broke
 	}
 }
 
-// subscription consumes from a queue, on one channel after the other.
+// subscription consumes from a queue, on one channel after another.
 type subscription struct {
 	queue      string
 	credit     int
 	broker     *Broker
-	link       *link // for the goroutine of run alone
+	link       *link // used only by the goroutine of run
 	logger     *zap.Logger
-	life       context.Context // its cause tells why the subscription has ended
+	life       context.Context // its cause is why the subscription has ended
 	end        context.CancelCauseFunc
 	deliveries chan broker.Delivery
 	started    chan struct{} // closed when the first channel consumes
-	stopped    chan struct{} // closed when the last channel is
+	stopped    chan struct{} // closed when the last channel is closed
 }
 
 // Receive implements broker.Subscription.
@@ -89,8 +89,8 @@ func (s *subscription) Receive(ctx context.Context) (broker.Delivery, error) {
 	}
 }
 
-// Close implements broker.Subscription. From now on nothing can be settled. It waits until the queue gives the subscription no
-// more, for a moment at most: what it gave comes back, but it counts as a delivery.
+// Close implements broker.Subscription. From then on nothing can be settled. It waits, for a short time at most, until the
+// queue sends the subscription nothing more: whatever the queue still sends comes back, but counts as a delivery.
 func (s *subscription) Close() {
 	s.end(errClosed)
 	select {
@@ -132,7 +132,7 @@ func (s *subscription) run() {
 	}
 }
 
-// hasStarted is for the goroutine of run alone.
+// hasStarted reports whether a channel has begun to consume. Only the goroutine of run may call it.
 func (s *subscription) hasStarted() bool {
 	select {
 	case <-s.started:
@@ -142,7 +142,7 @@ func (s *subscription) hasStarted() bool {
 	}
 }
 
-// consume receives over one channel, until that is lost or the subscription ends. Its error is never nil, but where the
+// consume receives over one channel until the channel is lost or the subscription ends. Its error is nil only if the
 // subscription has ended.
 func (s *subscription) consume(conn *amqp091.Connection) error {
 	return onChannel(conn, func(channel *amqp091.Channel) error {
@@ -160,15 +160,16 @@ func (s *subscription) consume(conn *amqp091.Connection) error {
 			close(s.started)
 		}
 		err = s.forward(channel, deliveries, closed, cancelled)
-		// A quorum queue hears of a channel's end only after the channel was told that it is closed, and may give it messages until
-		// then: each would come back with an attempt that nobody saw. It answers to this itself.
-		_ = channel.Cancel(consumerTag, noWait) // What it does not answer to, the end of the channel ends.
+		// A quorum queue learns of a channel's end only after the client has seen the channel closed, and may
+		// deliver messages to it until then: each would come back with an attempt that nobody saw. The queue itself answers
+		// the cancellation.
+		_ = channel.Cancel(consumerTag, noWait) // If it fails, closing the channel ends the consumer.
 		return err
 	})
 }
 
-// forward hands the deliveries of a channel to Receive, one at a time: the others wait in the library, which holds no
-// more than the prefetch.
+// forward passes the deliveries of a channel to Receive, one at a time. The others wait in the library, which holds no more
+// than the prefetch.
 func (s *subscription) forward(channel *amqp091.Channel, deliveries <-chan amqp091.Delivery,
 	closed <-chan *amqp091.Error, cancelled <-chan string) error {
 	var next broker.Delivery
@@ -203,8 +204,8 @@ func (s *subscription) delivery(channel *amqp091.Channel, d *amqp091.Delivery) b
 	}
 }
 
-// settler settles one delivery on the channel that it came over, and never on another: tags are counted by channel, and
-// the same tag there is another message.
+// settler settles one delivery on the channel that it came over, and never on another: tags are counted per channel, so the
+// same tag there would be another message.
 type settler struct {
 	life    context.Context // the subscription's
 	channel *amqp091.Channel
@@ -212,13 +213,14 @@ type settler struct {
 	settled atomic.Bool
 }
 
-// Ack implements broker.Settler. RabbitMQ answers nothing: a nil error says that the ack is on its way. It waits for no
-// more than a write to the socket, which takes a few seconds at most.
+// Ack implements broker.Settler. RabbitMQ sends no answer: a nil error means only that the ack is on its way. Ack waits for
+// nothing but a write to the socket, which takes a few seconds at most.
 func (s *settler) Ack(context.Context) error {
 	return s.settle(func() error { return s.channel.Ack(s.tag, false) })
 }
 
-// Nack implements broker.Settler, as Ack does. It is AMQP's reject: its nack is not counted since RabbitMQ 4.3.
+// Nack implements broker.Settler, with the same guarantees as Ack. It uses AMQP's reject: since RabbitMQ 4.3, AMQP's nack is
+// not counted as an attempt.
 func (s *settler) Nack(context.Context) error {
 	const requeue = true
 	return s.settle(func() error { return s.channel.Reject(s.tag, requeue) })

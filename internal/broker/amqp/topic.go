@@ -11,12 +11,12 @@ import (
 	"plinth/internal/errs"
 )
 
-// topicExchange is the one exchange that all topics share. A topic is the first word of the routing keys on the wire, and
-// its dots are slashes there, so that no topic's words are taken for another's routing key.
+// topicExchange is the one exchange that all topics share. A topic is the first word of the routing keys on the wire, with
+// slashes in place of its dots, so that the words of a topic are not confused with those of a routing key.
 const topicExchange = "plinth.topics"
 
-// Bind implements broker.Broker. A topic has no "/", "*" or "#" in it, and together with a pattern or a routing key at most
-// 254 bytes; any other is errs.InvalidArgument.
+// Bind implements broker.Broker. A topic contains no "/", "*" or "#", and has at most 254 bytes together with a pattern or a
+// routing key; any other is errs.InvalidArgument.
 func (b *Broker) Bind(ctx context.Context, queue string, binding broker.Binding) error {
 	key, err := topicKey(binding.Topic, binding.Pattern)
 	if err != nil {
@@ -51,7 +51,7 @@ func declareTopics(channel *amqp091.Channel) error {
 	return channel.ExchangeDeclare(topicExchange, amqp091.ExchangeTopic, durable, autoDelete, internal, noWait, nil)
 }
 
-// topicKey gives the routing key on the wire, or the pattern for it, of a routing key or a pattern of the topic.
+// topicKey returns the wire form of a routing key or a pattern of the topic.
 func topicKey(topic, key string) (string, error) {
 	if topic == "" || strings.ContainsAny(topic, "/*#") {
 		return "", errs.New(errs.InvalidArgument, `a topic has at least 1 byte, and no "/", "*" or "#"`)

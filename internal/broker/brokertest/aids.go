@@ -17,20 +17,20 @@ import (
 )
 
 const (
-	// Patience bounds everything that must happen: a case fails, and never hangs, when it has not.
+	// Patience bounds everything that must happen. If it does not happen by then, a case fails and never hangs.
 	Patience = 20 * time.Second
-	// quiet is how long a case watches that something does not happen.
+	// quiet is how long a case watches to see that something does not happen.
 	quiet = 300 * time.Millisecond
 )
 
-// Patient gives a context that ends with the test, or with Patience.
+// Patient returns a context that ends with the test, or after Patience.
 func Patient(t testing.TB) context.Context {
 	ctx, cancel := context.WithTimeout(t.Context(), Patience)
 	t.Cleanup(cancel)
 	return ctx
 }
 
-// Eventually polls until it is so.
+// Eventually polls until so returns true.
 func Eventually(t testing.TB, what string, so func() bool) {
 	t.Helper()
 	if !poll(t, so) {
@@ -38,7 +38,7 @@ func Eventually(t testing.TB, what string, so func() bool) {
 	}
 }
 
-// Serve runs a broker until the test is over or stop is called, which waits for the end of Run.
+// Serve runs a broker until the test ends or stop is called. stop waits for the end of Run.
 func Serve(t testing.TB, b broker.Broker) (stop func()) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
@@ -62,7 +62,7 @@ func Serve(t testing.TB, b broker.Broker) (stop func()) {
 	return stop
 }
 
-// QueueName makes a name that nobody else uses; the queue of that name is deleted when the test is over.
+// QueueName returns a unique name; the queue of that name is deleted when the test ends.
 func QueueName(t testing.TB, b broker.Broker) string {
 	t.Helper()
 	name := "brokertest." + uuid.NewString()
@@ -74,7 +74,7 @@ func QueueName(t testing.TB, b broker.Broker) string {
 	return name
 }
 
-// Declare makes a queue, under a name of its own where it has none, and gives the name.
+// Declare declares a queue, with a unique name if it has none, and returns the name.
 func Declare(t testing.TB, b broker.Broker, queue broker.Queue) string {
 	t.Helper()
 	if queue.Name == "" {
@@ -86,8 +86,8 @@ func Declare(t testing.TB, b broker.Broker, queue broker.Queue) string {
 	return queue.Name
 }
 
-// insist calls again while the broker is away, which is not what the case is about: a disk that is busy with others may take
-// longer than a call may.
+// insist repeats the call while the broker is unavailable, which is not what the case is about: a busy disk may take longer
+// than a call may.
 func insist(call func(context.Context) error) error {
 	ctx, cancel := context.WithTimeout(context.Background(), Patience)
 	defer cancel()
@@ -100,10 +100,10 @@ func insist(call func(context.Context) error) error {
 	}
 }
 
-// TopicName makes a name that nobody else uses.
+// TopicName returns a unique name.
 func TopicName() string { return "brokertest." + uuid.NewString() }
 
-// Bind ties a queue to a topic.
+// Bind binds a queue to a topic.
 func Bind(t testing.TB, b broker.Broker, queue, topic, pattern string) {
 	t.Helper()
 	binding := broker.Binding{Topic: topic, Pattern: pattern}
@@ -112,7 +112,7 @@ func Bind(t testing.TB, b broker.Broker, queue, topic, pattern string) {
 	}
 }
 
-// Message makes a message with an id of its own.
+// Message returns a message with an id of its own.
 func Message(body string) broker.Message {
 	return broker.Message{ID: uuid.Must(uuid.NewV7()).String(), Body: []byte(body)}
 }
@@ -137,7 +137,7 @@ func PublishTo(t testing.TB, b broker.Broker, to broker.Address, bodies ...strin
 	return sent
 }
 
-// Subscribe subscribes until the test is over.
+// Subscribe subscribes until the test ends.
 func Subscribe(t testing.TB, b broker.Broker, queue string, credit int) broker.Subscription {
 	t.Helper()
 	sub, err := b.Subscribe(Patient(t), queue, credit)
@@ -148,7 +148,7 @@ func Subscribe(t testing.TB, b broker.Broker, queue string, credit int) broker.S
 	return sub
 }
 
-// Receive wants a delivery.
+// Receive expects a delivery.
 func Receive(t testing.TB, sub broker.Subscription) broker.Delivery {
 	t.Helper()
 	d, err := sub.Receive(Patient(t))
@@ -158,7 +158,7 @@ func Receive(t testing.TB, sub broker.Subscription) broker.Delivery {
 	return d
 }
 
-// ReceiveNothing wants no delivery, as long as it watches.
+// ReceiveNothing expects that no delivery comes while it watches.
 func ReceiveNothing(t testing.TB, sub broker.Subscription) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), quiet)
@@ -172,7 +172,7 @@ func ReceiveNothing(t testing.TB, sub broker.Subscription) {
 	}
 }
 
-// Ack wants a delivery acknowledged.
+// Ack acknowledges a delivery and expects that to succeed.
 func Ack(t testing.TB, d broker.Delivery) {
 	t.Helper()
 	if err := d.Ack(Patient(t)); err != nil {
@@ -180,7 +180,7 @@ func Ack(t testing.TB, d broker.Delivery) {
 	}
 }
 
-// Nack wants a delivery given back.
+// Nack returns a delivery to the queue and expects that to succeed.
 func Nack(t testing.TB, d broker.Delivery) {
 	t.Helper()
 	if err := d.Nack(Patient(t)); err != nil {
@@ -188,7 +188,7 @@ func Nack(t testing.TB, d broker.Delivery) {
 	}
 }
 
-// WantReady waits until so many messages wait in the queue: brokers may count a moment late.
+// WantReady waits until that many messages wait in the queue, since brokers may count a moment late.
 func WantReady(t testing.TB, b broker.Broker, queue string, want int64) {
 	t.Helper()
 	var last int64
@@ -205,7 +205,7 @@ func WantReady(t testing.TB, b broker.Broker, queue string, want int64) {
 	}
 }
 
-// poll asks until it hears yes, and says whether it did within Patience.
+// poll calls yes until it returns true, and reports whether it did within Patience.
 func poll(t testing.TB, yes func() bool) bool {
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
@@ -222,7 +222,7 @@ func poll(t testing.TB, yes func() bool) bool {
 	return true
 }
 
-// wantMessage wants all of a message as it was published.
+// wantMessage expects a message exactly as it was published.
 func wantMessage(t testing.TB, got, want broker.Message) {
 	t.Helper()
 	if got.ID != want.ID {
@@ -239,7 +239,7 @@ func wantMessage(t testing.TB, got, want broker.Message) {
 	}
 }
 
-// Take handles what a subscription of its own gets, one message after the other, until the test is over, and counts it.
+// Take subscribes, handles the messages one after another until the test ends, and counts them.
 func Take(t testing.TB, b broker.Broker, queue string, credit int, handling time.Duration) *atomic.Int64 {
 	t.Helper()
 	sub := Subscribe(t, b, queue, credit)

@@ -46,7 +46,7 @@ func testRoundTrip(t *testing.T, open Open) {
 	}
 }
 
-// testHeaders gives attributes and headers the same keys, and names that mean something to those who carry them.
+// testHeaders uses the same keys for attributes and headers, and names that mean something to the programs that carry them.
 func testHeaders(t *testing.T, open Open) {
 	c := start(t, open)
 	queue := Declare(t, c, broker.Queue{})
@@ -172,8 +172,8 @@ func testClose(t *testing.T, open Open) {
 	WantReady(t, c, queue, 0)
 }
 
-// testClosed publishes to a queue whose subscription has just ended. What went to that subscription would come again, with an
-// attempt that nobody saw.
+// testClosed publishes to a queue whose subscription has just ended. A message that went to that subscription would come
+// again, with an attempt that nobody saw.
 func testClosed(t *testing.T, open Open) {
 	const rounds = 100
 	c, other := start(t, open), start(t, open)
@@ -267,13 +267,13 @@ func testManyPublishers(t *testing.T, open Open) {
 	WantReady(t, c, queue, 0)
 }
 
-// tally counts how often each message came.
+// tally counts how often each message was received.
 type tally struct {
 	mu  sync.Mutex
 	ids map[string]int
 }
 
-// add counts a message, and gives how many different ones have come.
+// add counts a message and returns how many different ones were received.
 func (s *tally) add(id string) int {
 	s.mu.Lock()
 	defer s.mu.Unlock()

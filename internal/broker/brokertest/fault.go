@@ -37,7 +37,7 @@ func testCancel(t *testing.T, open Open) {
 	}
 }
 
-// receiveError gives the error of a Receive that must end by itself.
+// receiveError returns the error of a Receive that must end by itself.
 func receiveError(t *testing.T, sub broker.Subscription, ctx context.Context) error {
 	t.Helper()
 	got := make(chan error, 1)
@@ -54,8 +54,8 @@ func receiveError(t *testing.T, sub broker.Subscription, ctx context.Context) er
 	}
 }
 
-// testCutUnderLoad cuts a client that publishes and receives, and wants three things: each Publish ends, with nil or
-// errs.Unavailable; publishing works again; and the subscription, untouched, gets everything that was confirmed.
+// testCutUnderLoad cuts a client that publishes and receives, and expects three things: each Publish ends, with nil or
+// errs.Unavailable; publishing works again; and the existing subscription receives everything that was confirmed.
 func testCutUnderLoad(t *testing.T, open Open) {
 	const publishers, cuts, perCut = 16, 3, 300
 	c := start(t, open)
@@ -112,7 +112,7 @@ func testCutUnderLoad(t *testing.T, open Open) {
 	receiverGroup.Wait()
 }
 
-// publishOnce says whether the message was confirmed. Publish is given no deadline: its own limit must do.
+// publishOnce reports whether the message was confirmed. Publish gets no deadline: its own limit must suffice.
 func publishOnce(t *testing.T, c client, queue string, m broker.Message) bool {
 	began := time.Now()
 	err := c.Publish(context.Background(), broker.Address{Queue: queue}, m)
@@ -171,7 +171,7 @@ func testStaleDelivery(t *testing.T, open Open) {
 		t.Fatalf("Nack: %v", err)
 	}
 
-	// Had the stale ack ended the message, or the subscription, the nack could not bring it back.
+	// If the stale ack had ended the message or the subscription, the nack could not bring the message back.
 	third := Receive(t, sub)
 	wantMessage(t, third.Message, sent[0])
 	_ = stale.Nack(Patient(t))
@@ -183,7 +183,7 @@ func testStaleDelivery(t *testing.T, open Open) {
 	}
 }
 
-// testAttempts cuts deliveries short in each way there is. A message whose handling kills the process must be seen to do so.
+// testAttempts cuts deliveries short in every possible way. It must be visible that handling a message kills the process.
 func testAttempts(t *testing.T, open Open) {
 	c, dying, other := start(t, open), start(t, open), start(t, open)
 	queue := Declare(t, other, broker.Queue{})

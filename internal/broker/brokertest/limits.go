@@ -35,7 +35,7 @@ func testDeclareOtherwise(t *testing.T, open Open) {
 	}
 }
 
-// testTTL publishes a message later, at a time that another queue of a shorter TTL tells.
+// testTTL publishes a message later, at a time that another queue with a shorter TTL determines.
 func testTTL(t *testing.T, open Open) {
 	const ttl = 4 * time.Second
 	c := start(t, open)
@@ -85,10 +85,10 @@ func testTTLOutstanding(t *testing.T, open Open) {
 	}
 }
 
-// overshoot is by how much one publisher may pass a MaxLength.
+// overshoot is by how many messages one publisher may exceed a MaxLength.
 const overshoot = 5
 
-// fill publishes to an address until it is full, and gives the ids of what was kept.
+// fill publishes to an address until it is full, and returns the ids of the stored messages.
 func fill(t *testing.T, c client, to broker.Address, atMost int) []string {
 	t.Helper()
 	var kept []string
@@ -138,7 +138,7 @@ func testMaxLength(t *testing.T, open Open) {
 	wantRoom(t, c, queue)
 }
 
-// wantRoom wants a queue that was full to take messages again soon.
+// wantRoom expects a queue that was full to accept messages again soon.
 func wantRoom(t *testing.T, c client, queue string) {
 	t.Helper()
 	Eventually(t, "there is room", func() bool {

@@ -9,8 +9,8 @@ import (
 	"plinth/internal/broker"
 )
 
-// testFair has two subscriptions with the same credit: neither may take nearly all, be it that messages come one by one
-// and are handled at once, or that many wait and are handled one by one.
+// testFair has two subscriptions with the same credit. Neither may take nearly all messages, whether they come one by one
+// and are handled at once, or many wait and are handled one by one.
 func testFair(t *testing.T, open Open) {
 	for _, where := range []string{"of one client", "of two clients"} {
 		for _, how := range []string{"one after the other", "at once"} {

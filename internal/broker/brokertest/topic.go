@@ -47,7 +47,8 @@ func testPatterns(t *testing.T, open Open) {
 	}
 }
 
-// testTopicsApart has a topic whose name is another's with one of its routing keys, and one that is named as a queue is.
+// testTopicsApart has a topic whose name is another topic's name plus one of its routing keys, and a topic that is named
+// like a queue.
 func testTopicsApart(t *testing.T, open Open) {
 	c := start(t, open)
 	short := TopicName()

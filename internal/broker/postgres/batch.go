@@ -7,7 +7,7 @@ const (
 	maxBatchBytes = 4 << 20
 )
 
-// batcher lets many callers share one statement: while one batch is at work, the next one gathers.
+// batcher lets many callers share one statement: while one batch is being processed, the next one is collected.
 type batcher[T sizer] struct {
 	calls chan []call[T] // never more than a batch's worth at once
 	// work answers every call of its batch.
@@ -25,7 +25,7 @@ func newBatcher[T sizer](work func(context.Context, []call[T])) *batcher[T] {
 	return &batcher[T]{calls: make(chan []call[T]), work: work}
 }
 
-// do hands over values, in order, and waits for the answer to each.
+// do submits values, in order, and waits for the answer to each.
 func (b *batcher[T]) do(ctx context.Context, ended <-chan struct{}, values ...T) []error {
 	answers := make([]error, len(values))
 	calls := make([]call[T], len(values))
@@ -63,7 +63,7 @@ func (c call[T]) answer(ctx context.Context) error {
 	}
 }
 
-// worth gives the first calls that fill a batch, at least one.
+// worth returns the first calls that fill a batch, at least one.
 func worth[T sizer](calls []call[T]) []call[T] {
 	size := 0
 	for i, c := range calls {
@@ -77,7 +77,7 @@ func worth[T sizer](calls []call[T]) []call[T] {
 
 func full(calls, size int) bool { return calls >= maxBatch || size >= maxBatchBytes }
 
-// run works until ctx ends. A call that was taken is always answered.
+// run processes batches until ctx ends. A call that was accepted is always answered.
 func (b *batcher[T]) run(ctx context.Context) {
 	for {
 		select {
@@ -91,7 +91,7 @@ func (b *batcher[T]) run(ctx context.Context) {
 	}
 }
 
-// gather adds the calls that wait already to the first ones. A batch has less than twice its limits.
+// gather adds the calls that are already waiting to the first ones. A batch has less than twice its limits.
 func (b *batcher[T]) gather(batch []call[T]) []call[T] {
 	size := sizeOf(batch)
 	for !full(len(batch), size) {

@@ -20,15 +20,15 @@ const (
 
 	lease        = 15 * time.Second // renewed at a third of it
 	pollInterval = time.Second
-	// expireInterval is how often messages are deleted that have expired, by one process: nobody claims or counts them before.
+	// expireInterval is how often one process deletes expired messages: nobody claims or counts them before that either.
 	expireInterval = 5 * time.Second
 
-	minBackoff = 100 * time.Millisecond // of what the database could not do
+	minBackoff = 100 * time.Millisecond // for retries after database errors
 	maxBackoff = time.Second
 	callLimit  = 5 * time.Second // of a call, and of every statement in the background
 )
 
-// Broker implements broker.Broker on PostgreSQL. Its tables are part of the schema that pg.Migrate makes.
+// Broker implements broker.Broker on PostgreSQL. Its tables are part of the schema that pg.Migrate creates.
 type Broker struct {
 	id       string // of this process, to the others
 	db       *pg.System
@@ -47,8 +47,8 @@ type Broker struct {
 	lines map[int64]*line // by queue
 }
 
-// New returns a Broker on connections of its own, since calls that wait for it hold others. It comes before the Run of the
-// Notifier. It works for all tenants: which queue is whose says its name.
+// New returns a Broker on connections of its own, since calls that wait for the Broker hold other connections. It must be
+// called before the Notifier's Run. The Broker serves all tenants: a queue's name determines its tenant.
 func New(db *pg.System, notifier *pg.Notifier, logger *zap.Logger) *Broker {
 	b := &Broker{
 		id:       uuid.NewString(),
@@ -68,7 +68,7 @@ func New(db *pg.System, notifier *pg.Notifier, logger *zap.Logger) *Broker {
 	return b
 }
 
-// Run implements broker.Broker. It may be called once, and the Notifier runs for as long.
+// Run implements broker.Broker. It may be called once, and the Notifier must run for as long.
 func (b *Broker) Run(ctx context.Context) error {
 	var serving sync.WaitGroup
 	serving.Go(func() { b.publishes.run(ctx) })
@@ -90,7 +90,7 @@ func (b *Broker) Run(ctx context.Context) error {
 	}
 }
 
-// hear takes in a notification; an empty one says that the connection which listens is there, or there again.
+// hear handles a notification. An empty one means that the listening connection is established, or established again.
 func (b *Broker) hear(payload string) {
 	if payload == "" {
 		select {
@@ -115,7 +115,7 @@ func (b *Broker) Ping(ctx context.Context) error {
 	}
 }
 
-// Subscribe implements broker.Broker. It waits for the listening connection too, which all deliveries depend on.
+// Subscribe implements broker.Broker. It also waits for the listening connection, which all deliveries depend on.
 func (b *Broker) Subscribe(ctx context.Context, queue string, credit int) (broker.Subscription, error) {
 	select {
 	case <-b.listening:
@@ -169,7 +169,7 @@ func (b *Broker) subscribe(queue int64, credit int) (broker.Subscription, error)
 	return s, nil
 }
 
-// endSubscriptions ends them all and waits until they have given back what they hold.
+// endSubscriptions ends all subscriptions and waits until they have returned what they hold.
 func (b *Broker) endSubscriptions() {
 	b.mu.Lock()
 	close(b.ended)
@@ -183,8 +183,8 @@ func (b *Broker) endSubscriptions() {
 	}
 }
 
-// forget takes a subscription that has ended out of its line. What it was woken for is for the next one, also that the queue is
-// deleted.
+// forget removes a subscription that has ended from its line. It passes the wake-ups of that subscription on to the next
+// one, including the one for a deleted queue.
 func (b *Broker) forget(s *subscription) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -205,7 +205,7 @@ func (b *Broker) subscriptions() (all []*subscription) {
 	return all
 }
 
-// every runs f at an interval until ctx ends. A run that has begun is finished.
+// every runs f at an interval until ctx ends. A run that has begun is completed.
 func every(ctx context.Context, interval time.Duration, f func(ctx context.Context)) {
 	loop.Every(ctx, interval, func(ctx context.Context) {
 		ctx, cancel := bounded(context.WithoutCancel(ctx))
@@ -214,12 +214,12 @@ func every(ctx context.Context, interval time.Duration, f func(ctx context.Conte
 	})
 }
 
-// bounded gives a context that ends after callLimit at the latest.
+// bounded returns a context that ends after callLimit at the latest.
 func bounded(ctx context.Context) (context.Context, context.CancelFunc) {
 	return context.WithTimeout(ctx, callLimit)
 }
 
-// away says of a call that ran out of time that the broker is away. All other errors are left as they are.
+// away turns the error of a call that ran out of time into Unavailable. It returns all other errors unchanged.
 func away(err error) error {
 	if errs.Is(err, errs.DeadlineExceeded) {
 		return errs.Wrap(err, errs.Unavailable, "the message broker is not available")

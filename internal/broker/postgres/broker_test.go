@@ -73,8 +73,8 @@ func TestPublishWakesSubscriptions(t *testing.T) {
 	}
 }
 
-// A notification may be lost: here there never is one.
-func TestPollFindsWhatNoNotificationTold(t *testing.T) {
+// A notification may be lost; here none is ever sent.
+func TestPollFindsWhatWasNotNotified(t *testing.T) {
 	t.Parallel()
 	databaseURL := pgtest.New(t)
 	b, _ := start(t, databaseURL, lease)
@@ -134,7 +134,7 @@ func TestDeleteLeavesNoMessageBehind(t *testing.T) {
 
 func TestAwayDatabaseIsUnavailableInTime(t *testing.T) {
 	t.Parallel()
-	silent, err := net.Listen("tcp", "127.0.0.1:0") // It takes connections and never says a word.
+	silent, err := net.Listen("tcp", "127.0.0.1:0") // It accepts connections and never answers.
 	if err != nil {
 		t.Fatal(err)
 	}

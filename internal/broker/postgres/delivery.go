@@ -9,21 +9,21 @@ import (
 	"plinth/internal/loop"
 )
 
-// delivery is one claim of one message. It is the Settler of the broker.Delivery made of it.
+// delivery is one claim of one message. It is the Settler of the broker.Delivery created from it.
 type delivery struct {
 	sub      *subscription
 	queue    int64
 	seq      int64
 	lease    string
 	message  broker.Message
-	attempt  int  // that it is once it is received
+	attempt  int  // the attempt that it is once it is received
 	received bool // guarded by sub.mu until the delivery is dropped
 	settled  atomic.Bool
 }
 
 func (*delivery) size() int { return 0 }
 
-// Ack implements broker.Settler. errs.Aborted says that the delivery was not outstanding any more.
+// Ack implements broker.Settler. It returns errs.Aborted if the delivery was no longer outstanding.
 func (d *delivery) Ack(ctx context.Context) error {
 	if d.settled.Swap(true) {
 		return nil
@@ -49,7 +49,7 @@ func (d *delivery) Nack(ctx context.Context) error {
 	return nil
 }
 
-// release gives the credit back. Where settling failed nobody renews the lease any more, and the message comes again.
+// release frees the credit. If settling failed, nobody renews the lease any more, and the message is delivered again.
 func (d *delivery) release() {
 	d.sub.mu.Lock()
 	defer d.sub.mu.Unlock()

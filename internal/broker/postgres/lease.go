@@ -7,11 +7,11 @@ import (
 	"time"
 )
 
-// notify wakes the subscriptions of a queue, in this process and all others, once what it is about is committed.
+// notify wakes the subscriptions of a queue in all processes, once the change it is about is committed.
 func (b *Broker) notify(queue int64) { b.notifier.Notify(channel, strconv.FormatInt(queue, 10)) }
 
-// wake takes in a notification. One that names no queue is about all of them; one that names a process beside the queue is a
-// hint of that one to the others.
+// wake handles a notification. One that names no queue is about all queues; one that names a process as well is a hint from
+// that process to the others.
 func (b *Broker) wake(payload string) {
 	queue, from, isHint := strings.Cut(payload, " ")
 	id, _ := strconv.ParseInt(queue, 10, 64)
@@ -27,8 +27,8 @@ func (b *Broker) wake(payload string) {
 	}
 }
 
-// poll finds what no notification told: leases that ran out, notifications that were lost, and that the queue of subscriptions
-// without credit is deleted.
+// poll finds what no notification announced: leases that ran out, lost notifications, and the deletion of a queue whose
+// subscriptions have no credit.
 func (b *Broker) poll(ctx context.Context) {
 	watched := b.queues()
 	if len(watched) == 0 {
@@ -36,7 +36,7 @@ func (b *Broker) poll(ctx context.Context) {
 	}
 	queues, err := queuesToWake(ctx, b.db, watched)
 	if err != nil {
-		return // Listen logs it, and the next poll comes.
+		return // Listen logs it, and the next poll tries again.
 	}
 	for _, queue := range queues {
 		b.wakeNext(queue, true)
@@ -54,18 +54,18 @@ func (b *Broker) renewHeld(ctx context.Context) {
 	}
 }
 
-// surrender gives back all that is outstanding: the connection it came over is lost.
+// surrender returns everything that is outstanding, because the connection it came over is lost.
 func (b *Broker) surrender() {
 	var held []*delivery
 	for _, s := range b.subscriptions() {
 		held = append(held, s.drop()...)
 	}
-	b.giveBack(held)
+	b.returnAll(held)
 }
 
-// giveBack makes deliveries ready again. It tries for a while: the pool may hold connections that broke together with
-// the one that was noticed. Where the database stays away the leases run out instead.
-func (b *Broker) giveBack(deliveries []*delivery) {
+// returnAll makes deliveries ready again. It retries for a while: the pool may contain connections that broke together with
+// the one that was noticed. If the database stays unreachable, the leases run out instead.
+func (b *Broker) returnAll(deliveries []*delivery) {
 	if len(deliveries) == 0 {
 		return
 	}

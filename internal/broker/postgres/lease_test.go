@@ -21,7 +21,7 @@ import (
 
 const killedLease = time.Second
 
-// holdAndHang is the process that gets killed: it leases two messages, receives one, says so, and never ends.
+// holdAndHang is run by the process that gets killed: it leases two messages, receives one, reports that, and never ends.
 func holdAndHang() {
 	ctx := context.Background()
 	databaseURL := os.Getenv("HOLD_URL")

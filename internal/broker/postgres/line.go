@@ -7,17 +7,19 @@ import (
 	"plinth/internal/loop"
 )
 
-// line has this process's subscriptions of one queue, the one that is woken next first.
+// line has this process's subscriptions of one queue. The next one to wake is the first.
 //
-// One is woken for each notification, and wakes the next where it got all that it asked for: there may be more. So they take
-// turns, and a thousand that wait for the same message do not ask a thousand times for it.
+// Each notification wakes one subscription, which wakes the next one if it got all that it asked for, since there may be
+// more. So they take turns, and a thousand subscriptions that wait for the same message do not run a thousand queries for
+// it.
 type line struct {
 	subs []*subscription // guarded by the Broker's mu
 	turn turn
 }
 
-// next takes who is to be woken: the first that has credit. Who has none claims by itself as soon as it has. anybody takes the
-// first of all where none has credit, to look whether the queue is still there.
+// next returns the subscription to wake, the first that has credit, and moves it to the end. One without credit claims by
+// itself as soon as it has some. If none has credit and anybody is set, next returns the first of all, to check whether the
+// queue still exists.
 func (l *line) next(anybody bool) *subscription {
 	n := slices.IndexFunc(l.subs, func(s *subscription) bool { return s.free() > 0 })
 	if n < 0 && anybody && len(l.subs) > 0 {

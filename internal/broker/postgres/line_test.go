@@ -53,7 +53,7 @@ func TestOneIsWoken(t *testing.T) {
 	b.wake("7")
 }
 
-// A queue's end is told to all its subscriptions, whatever credit they have.
+// All subscriptions of a queue learn of its deletion, whatever credit they have.
 func TestDeleteEndsAll(t *testing.T) {
 	t.Parallel()
 	b, _ := start(t, pgtest.New(t), lease)

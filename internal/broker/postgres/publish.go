@@ -23,8 +23,8 @@ type publication struct {
 
 func (p publication) size() int { return len(p.headers) + len(p.attributes) + len(p.body) }
 
-// Publish implements broker.Broker. An id that is not a UUID as RFC 9562 writes it, and text that is not valid UTF-8,
-// are refused with errs.InvalidArgument.
+// Publish implements broker.Broker. It returns errs.InvalidArgument for an id that is not a UUID in the form of RFC 9562,
+// and for text that is not valid UTF-8.
 func (b *Broker) Publish(ctx context.Context, to broker.Address, m broker.Message) error {
 	return b.PublishBatch(ctx, []broker.Publication{{To: to, Message: m}})[0]
 }
@@ -50,7 +50,8 @@ func (b *Broker) PublishBatch(ctx context.Context, batch []broker.Publication) [
 	return outcomes
 }
 
-// newPublication refuses what the database would refuse, together with everything else in the same statement.
+// newPublication refuses what the database would refuse: the database would refuse everything else in the same statement
+// with it.
 func newPublication(p broker.Publication) (publication, error) {
 	if id, err := uuid.Parse(p.ID); err != nil || id.String() != p.ID {
 		return publication{}, errs.New(errs.InvalidArgument, "the message id is not a UUID")
@@ -76,7 +77,7 @@ func newPublication(p broker.Publication) (publication, error) {
 	}, err
 }
 
-// object makes JSON of strings.
+// object returns strings as a JSON object.
 func object(what string, values map[string]string) (string, error) {
 	for key, value := range values {
 		if !utf8.ValidString(key) || !utf8.ValidString(value) {

@@ -14,7 +14,7 @@ const (
 	expireBatch = 1_000
 )
 
-// Declare implements broker.Broker. What stands before the first dot of the name is its tenant.
+// Declare implements broker.Broker. The part of the name before the first dot is the queue's tenant.
 func (b *Broker) Declare(ctx context.Context, queue broker.Queue) error {
 	ctx, cancel := bounded(ctx)
 	defer cancel()
@@ -24,7 +24,7 @@ func (b *Broker) Declare(ctx context.Context, queue broker.Queue) error {
 	}
 	there, err := selectQueue(ctx, b.db, queue.Name)
 	if errors.Is(err, broker.ErrNoQueue) {
-		return nil // It was there, and somebody deleted it since.
+		return nil // The queue existed, and somebody has deleted it since.
 	}
 	if err == nil && there != queue {
 		return errs.New(errs.FailedPrecondition,
@@ -48,7 +48,8 @@ func (b *Broker) Unbind(ctx context.Context, queue string, binding broker.Bindin
 	return away(deleteBinding(ctx, b.db, queue, binding))
 }
 
-// Delete implements broker.Broker. It purges the queue first, which may be more than one transaction should do.
+// Delete implements broker.Broker. It purges the queue first, since deleting all messages may be too much for one
+// transaction.
 func (b *Broker) Delete(ctx context.Context, queue string) error {
 	if _, err := b.Purge(ctx, queue); err != nil && !errors.Is(err, broker.ErrNoQueue) {
 		return err
@@ -65,8 +66,8 @@ func (b *Broker) Delete(ctx context.Context, queue string) error {
 	return away(err)
 }
 
-// Purge implements broker.Broker. It works in batches, each with the limit of one call, and leaves what is published
-// after it began. An error means that some of the messages may be gone.
+// Purge implements broker.Broker. It works in batches, each within the limit of one call, and leaves messages that are
+// published after it began. An error means that some of the messages may be gone.
 func (b *Broker) Purge(ctx context.Context, queue string) (int64, error) {
 	id, last, err := b.findLast(ctx, queue)
 	var after, total int64
@@ -88,7 +89,7 @@ func (b *Broker) findLast(ctx context.Context, queue string) (id, last int64, er
 	return id, last, away(err)
 }
 
-// purge deletes one batch. More says that there may be another after seq.
+// purge deletes one batch. more means that there may be another batch after seq.
 func (b *Broker) purge(ctx context.Context, queue, after, last int64) (seq, waiting int64, more bool, err error) {
 	ctx, cancel := bounded(ctx)
 	defer cancel()
@@ -104,10 +105,10 @@ func (b *Broker) Ready(ctx context.Context, queue string) (int64, error) {
 	return n, away(err)
 }
 
-// Generation implements broker.Broker. It never changes: a database that comes back has all that was committed.
+// Generation implements broker.Broker. It never changes: a database that comes back has everything that was committed.
 func (*Broker) Generation() uint64 { return 1 }
 
-// expire deletes the messages of all queues whose time is over.
+// expire deletes the expired messages of all queues.
 func (b *Broker) expire(ctx context.Context) error {
 	for {
 		n, err := b.deleteExpired(ctx)

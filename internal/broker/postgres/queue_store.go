@@ -10,7 +10,7 @@ import (
 	"plinth/internal/pg"
 )
 
-// insertQueue makes a queue, and leaves one of that name as it is.
+// insertQueue creates a queue, and leaves an existing one of that name as it is.
 func insertQueue(ctx context.Context, db pg.Querier, q broker.Queue) error {
 	_, err := db.Exec(ctx, `
 		INSERT INTO broker_queues (name, message_ttl, max_length) VALUES ($1, $2::interval, $3) ON CONFLICT DO NOTHING`,
@@ -30,8 +30,7 @@ func findQueue(ctx context.Context, db pg.Querier, name string) (id int64, err e
 	return id, noQueue(err)
 }
 
-// insertBinding tries the regular expression, so that one that the database refuses never stands in the way of
-// publishers.
+// insertBinding tries the regular expression, so that one that the database refuses never gets in the way of publishers.
 func insertBinding(ctx context.Context, db pg.Querier, queue string, b broker.Binding, matches string) (err error) {
 	var id int64
 	err = db.QueryRow(ctx, `
@@ -60,15 +59,15 @@ func countReady(ctx context.Context, db pg.Querier, queue string) (n int64, err 
 	return n, noQueue(err)
 }
 
-// lastMessage gives the place of the newest message of a queue, or 0 in an empty one.
+// lastMessage returns the seq of the newest message of a queue, or 0 for an empty queue.
 func lastMessage(ctx context.Context, db pg.Querier, queue int64) (seq int64, err error) {
 	err = db.QueryRow(ctx, `SELECT coalesce(max(seq), 0) FROM broker_messages WHERE queue_id = $1`, queue).Scan(&seq)
 	return seq, err
 }
 
-// purgeMessages deletes up to limit messages of a queue that are not outstanding, after one place and up to another. It
-// gives the place of the last one, and how many of them were not expired. Locked rows are skipped: they are being claimed
-// or settled.
+// purgeMessages deletes up to limit messages of a queue that are not outstanding, with a seq above after and up to last. It
+// returns the seq of the last one deleted, and how many of them were not expired. Locked rows are skipped: they are being
+// claimed or settled.
 func purgeMessages(ctx context.Context, db pg.Querier, queue, after, last int64, limit int) (seq int64, deleted int,
 	waiting int64, err error,
 ) {
@@ -88,8 +87,8 @@ func purgeMessages(ctx context.Context, db pg.Querier, queue, after, last int64,
 	return seq, deleted, waiting, err
 }
 
-// deleteQueue takes the queue's row first: it waits for the publishers that share a lock on it, and then sees all their
-// messages.
+// deleteQueue deletes the queue's row first: that waits for the publishers that share a lock on it, and afterwards all their
+// messages are visible.
 func deleteQueue(ctx context.Context, db *pg.System, name string) (id int64, err error) {
 	err = db.InTx(ctx, func(tx *pg.Tx) error {
 		if err := tx.QueryRow(ctx, `DELETE FROM broker_queues WHERE name = $1 RETURNING id`, name).Scan(&id); err != nil {
@@ -105,8 +104,8 @@ func deleteQueue(ctx context.Context, db *pg.System, name string) (id int64, err
 	return id, err
 }
 
-// deleteExpired deletes up to limit messages whose time is over, outstanding ones left out, and counts them. The first
-// comparison is the index's own.
+// deleteExpired deletes up to limit expired messages that are not outstanding, and returns how many. The first comparison
+// matches the condition of the index.
 func deleteExpired(ctx context.Context, db pg.Querier, limit int) (int64, error) {
 	tag, err := db.Exec(ctx, `
 		WITH doomed AS (

@@ -38,7 +38,7 @@ func TestExpiredMessagesAreDeleted(t *testing.T) {
 	}
 }
 
-// bodies gives what the database holds.
+// bodies returns the bodies of the messages in the database.
 func bodies(t *testing.T, b *Broker) (all []string) {
 	t.Helper()
 	err := b.db.QueryRow(patient(t), `

@@ -10,26 +10,26 @@ import (
 	"plinth/internal/pg"
 )
 
-// Statements that wait for row locks take them in the order of the key, and the others skip locked rows, so that none
-// deadlock. relaxed makes a statement's commit not wait for the disk.
+// Statements that wait for row locks take them in key order, and the others skip locked rows, so that none deadlock. relaxed
+// makes a statement's commit not wait for the disk.
 const relaxed = `(SELECT set_config('synchronous_commit', 'off', true)) AS relaxed`
 
-// waits holds for a row m of broker_messages that is neither leased nor expired.
+// waits is the condition that a row m of broker_messages is neither leased nor expired.
 const waits = `m.available_at <= now() AND m.expires_at > now()`
 
-// placed says that a publication of a batch has a copy for a queue, and whether the queue had room for it.
+// placed means that a publication of a batch has a copy for a queue; kept reports whether the queue had room for it.
 type placed struct {
 	n     int // its place in the batch
 	queue int64
 	kept  bool
 }
 
-// insertMessages stores a copy of each message for each queue that its address leads to, in order. It locks the queues
-// against deletion first, and counts the messages of a queue only where the queue has a limit, and only up to it.
+// insertMessages stores a copy of each message, in order, for each queue that its address leads to. It first locks the
+// queues against deletion. It counts the messages of a queue only if the queue has a limit, and only up to that limit.
 //
-// Bindings are the outer loop, which OFFSET 0 makes sure of: the database keeps only a few regular expressions compiled.
-// The arrays come through subqueries so that the database does not plan for their length: it would do so anew each time,
-// which takes longer than the rest.
+// Bindings are the outer loop, which OFFSET 0 enforces: the database caches only a few compiled regular expressions. The
+// arrays come through subqueries so that the database does not plan for their length: it would plan anew each time, which
+// takes longer than everything else.
 func insertMessages(ctx context.Context, db pg.Querier, batch []call[publication]) ([]placed, error) {
 	c := columnsOf(batch)
 	rows, err := db.Query(ctx, `
@@ -79,7 +79,7 @@ func insertMessages(ctx context.Context, db pg.Querier, batch []call[publication
 	})
 }
 
-// columns is a batch of publications, turned on its side.
+// columns is a batch of publications with one slice for each column.
 type columns struct {
 	queues, topics, paths    []string
 	ids, headers, attributes []string
@@ -96,8 +96,8 @@ func columnsOf(batch []call[publication]) (c columns) {
 	return c
 }
 
-// claimMessages leases up to limit ready messages of a queue, oldest first. A first attempt is counted here, a later one
-// by countAttempt. It looks whether the queue exists even where the limit is 0.
+// claimMessages leases up to limit ready messages of a queue, oldest first. It counts a first attempt; countAttempt counts
+// the later ones. It checks that the queue exists even if the limit is 0.
 func claimMessages(
 	ctx context.Context, db pg.Querier, queue int64, limit int, lease string, duration time.Duration,
 ) ([]*delivery, error) {
@@ -126,7 +126,7 @@ func claimMessages(
 	var claimed []*delivery
 	for rows.Next() {
 		exists = true
-		var seq *int64 // null in the one row of a queue with nothing to claim, like all the rest of it
+		var seq *int64 // null, like all other columns, in the one row of a queue with nothing to claim
 		var id *string
 		var attempt *int
 		d := &delivery{queue: queue, lease: lease}
@@ -147,7 +147,7 @@ func claimMessages(
 	return claimed, nil
 }
 
-// countAttempt counts a delivery, and says whether it is still leased.
+// countAttempt counts a delivery, and reports whether it is still leased.
 func countAttempt(ctx context.Context, db pg.Querier, d *delivery) (leased bool, err error) {
 	tag, err := db.Exec(ctx, `
 		UPDATE broker_messages SET attempt = $4 FROM `+relaxed+`
@@ -155,7 +155,7 @@ func countAttempt(ctx context.Context, db pg.Querier, d *delivery) (leased bool,
 	return tag.RowsAffected() == 1, err
 }
 
-// deleteMessages deletes those of the messages that are still leased by these very deliveries, and says which.
+// deleteMessages deletes those messages that are still leased by these very deliveries, and returns which they are.
 func deleteMessages(ctx context.Context, db pg.Querier, deliveries []*delivery) (deleted map[int64]bool, err error) {
 	queues, seqs, leases := keys(deliveries)
 	rows, err := db.Query(ctx, `
@@ -181,7 +181,7 @@ func deleteMessages(ctx context.Context, db pg.Querier, deliveries []*delivery) 
 	return deleted, err
 }
 
-// renewLeases skips rows that are locked: they are being settled.
+// renewLeases renews the leases of deliveries. It skips locked rows: they are being settled.
 func renewLeases(ctx context.Context, db pg.Querier, deliveries []*delivery, duration time.Duration) error {
 	queues, seqs, leases := keys(deliveries)
 	_, err := db.Exec(ctx, `
@@ -197,8 +197,8 @@ func renewLeases(ctx context.Context, db pg.Querier, deliveries []*delivery, dur
 	return err
 }
 
-// returnMessages makes those that are still leased by these very deliveries ready again. The attempt of one that nobody
-// received is taken back.
+// returnMessages makes the messages that are still leased by these very deliveries ready again. It undoes the attempt of a
+// message that nobody received.
 func returnMessages(ctx context.Context, db pg.Querier, deliveries []*delivery) error {
 	queues, seqs, leases := keys(deliveries)
 	attempts := make([]int32, len(deliveries))
@@ -223,8 +223,8 @@ func returnMessages(ctx context.Context, db pg.Querier, deliveries []*delivery) 
 	return err
 }
 
-// returnLease makes the messages of one claim, of which nobody received any, ready again. An attempt of 1 is most likely
-// what the claim itself counted.
+// returnLease makes the messages of one claim, none of which was received, ready again. An attempt of 1 is most likely the
+// one that the claim itself counted.
 func returnLease(ctx context.Context, db pg.Querier, queue int64, lease string) error {
 	_, err := db.Exec(ctx, `
 		UPDATE broker_messages SET lease = NULL, available_at = now(), attempt = CASE attempt WHEN 1 THEN 0 ELSE attempt END
@@ -232,7 +232,7 @@ func returnLease(ctx context.Context, db pg.Querier, queue int64, lease string) 
 	return err
 }
 
-// queuesToWake gives those of the queues that have something ready, or that are deleted.
+// queuesToWake returns those of the queues that have a ready message or are deleted.
 func queuesToWake(ctx context.Context, db pg.Querier, queues []int64) ([]int64, error) {
 	rows, err := db.Query(ctx, `
 		SELECT DISTINCT w.id FROM unnest($1::bigint[]) AS w (id)

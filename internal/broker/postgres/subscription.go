@@ -15,7 +15,7 @@ import (
 	"plinth/internal/loop"
 )
 
-// subscription claims what its credit allows and buffers it for Receive.
+// subscription claims as many messages as its credit allows and buffers them for Receive.
 type subscription struct {
 	b      *Broker
 	line   *line
@@ -26,14 +26,14 @@ type subscription struct {
 	freed   chan struct{} // there is credit again
 	arrived chan struct{} // something is in the buffer
 	over    chan struct{} // err is set: the subscription has ended
-	stopped chan struct{} // and what it held is given back
+	stopped chan struct{} // closed when run has returned what it held
 
 	mu     sync.Mutex
 	err    error
 	held   map[*delivery]struct{} // all that is outstanding, the buffer included
 	buffer []*delivery
 
-	// doubt is the lease of a claim that failed on this side and may have succeeded in the database.
+	// doubt is the lease of a claim that failed in this process but may have succeeded in the database.
 	doubt string
 }
 
@@ -65,7 +65,7 @@ func (s *subscription) Receive(ctx context.Context) (broker.Delivery, error) {
 				retry = time.After(backoff.Next())
 			case s.take(d) && leased:
 				return broker.Delivery{Message: d.message, Attempt: d.attempt, Settler: d}, nil
-			default: // It came to somebody else while it waited here.
+			default: // Somebody else got it while it waited here.
 				d.release()
 				continue
 			}
@@ -80,7 +80,7 @@ func (s *subscription) Receive(ctx context.Context) (broker.Delivery, error) {
 	}
 }
 
-// first gives the delivery that is next, or nothing where the buffer is empty.
+// first returns the next delivery, or nil if the buffer is empty.
 func (s *subscription) first() (*delivery, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -90,8 +90,9 @@ func (s *subscription) first() (*delivery, error) {
 	return s.buffer[0], nil
 }
 
-// count makes sure that a delivery counts before anybody may die of it. The claim has counted all that are a first
-// attempt; those that come again are counted one by one, so that they count no other's death as theirs.
+// count ensures that a delivery is counted before handling it can kill the process. The claim has counted the first
+// attempts; later attempts are counted here one by one, so that they do not count the death caused by another message as
+// theirs.
 func (s *subscription) count(ctx context.Context, d *delivery) (leased bool, err error) {
 	if d.attempt == 1 {
 		return true, nil
@@ -101,7 +102,7 @@ func (s *subscription) count(ctx context.Context, d *delivery) (leased bool, err
 	return countAttempt(ctx, s.b.db, d)
 }
 
-// take takes the first delivery out of the buffer, unless it was dropped meanwhile.
+// take removes the first delivery from the buffer, unless it was dropped in the meantime.
 func (s *subscription) take(d *delivery) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -113,14 +114,14 @@ func (s *subscription) take(d *delivery) bool {
 	return true
 }
 
-// Close implements broker.Subscription. It returns when everything is given back, or after seconds
-// where the database is away.
+// Close implements broker.Subscription. It returns when everything is returned to the queue, or after seconds if the
+// database is unreachable.
 func (s *subscription) Close() {
 	s.end(errs.New(errs.Unavailable, "the subscription is closed"))
 	<-s.stopped
 }
 
-// end makes Receive give err from now on. The first end counts.
+// end makes Receive return err from now on. Only the first call has an effect.
 func (s *subscription) end(err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -130,7 +131,7 @@ func (s *subscription) end(err error) {
 	}
 }
 
-// run claims until the subscription ends. A claim is never cut short, for its messages would stay leased to nobody.
+// run claims until the subscription ends. A claim is never cut short, since its messages would stay leased to nobody.
 func (s *subscription) run() {
 	defer close(s.stopped)
 	defer s.b.forget(s)
@@ -159,7 +160,7 @@ func (s *subscription) run() {
 		woken = false
 		select {
 		case <-s.over:
-			s.b.giveBack(s.drop())
+			s.b.returnAll(s.drop())
 			_ = s.resolveDoubt()
 			return
 		case <-s.woken:
@@ -171,7 +172,7 @@ func (s *subscription) run() {
 	}
 }
 
-// claim asks for what the credit allows, and says how much that was and how much there was.
+// claim asks for what the credit allows, and returns how many messages it asked for and got.
 func (s *subscription) claim() (asked, got int, err error) {
 	if err := s.resolveDoubt(); err != nil {
 		return 0, 0, err
@@ -201,7 +202,7 @@ func (s *subscription) claim() (asked, got int, err error) {
 	return asked, len(claimed), nil
 }
 
-// resolveDoubt gives back what a failed claim may have leased.
+// resolveDoubt returns what a failed claim may have leased.
 func (s *subscription) resolveDoubt() error {
 	if s.doubt == "" {
 		return nil
@@ -228,7 +229,7 @@ func (s *subscription) outstanding() []*delivery {
 	return slices.Collect(maps.Keys(s.held))
 }
 
-// drop forgets all that is outstanding, for somebody to give it back.
+// drop removes and returns everything that is outstanding. The caller makes it ready again.
 func (s *subscription) drop() []*delivery {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -5,7 +5,7 @@ import (
 	"strings"
 )
 
-// pathOf turns a routing key into what the expression of matches is for: each word with a dot before it.
+// pathOf converts a routing key into the form that the expressions of matches apply to: each word with a dot before it.
 func pathOf(routingKey string) string {
 	if routingKey == "" {
 		return ""
@@ -13,7 +13,7 @@ func pathOf(routingKey string) string {
 	return "." + routingKey
 }
 
-// matches turns the pattern of a binding into a regular expression of PostgreSQL.
+// matches converts the pattern of a binding into a regular expression of PostgreSQL.
 func matches(pattern string) string {
 	if pattern == "" {
 		return "^$"

@@ -13,10 +13,11 @@ const (
 	sharedFor = 3 * hintEvery
 )
 
-// turn is what makes the processes with subscriptions of one queue take turns. All hear of a message at about the same time,
-// but one may always hear first. So a process that finds nothing, when it subscribes or is woken, hints to the others that it
-// is there; and one that heard such a hint lately lets the others go first after a claim of its own. It may take a second until
-// they know of each other. Nobody waits where nobody else is, and nobody waits whom its own credit limits.
+// turn makes the processes that subscribe to one queue take turns. All of them hear of a message at about the same time, but
+// one may always be first. So a process that finds nothing, when it subscribes or is woken, sends the others a hint that it
+// exists; and a process that has received such a hint lately lets the others go first after a claim of its own. It may take
+// a second until they know of each other. A process does not wait if there is no other, or if its own credit limited the
+// claim.
 type turn struct {
 	mu     sync.Mutex
 	served bool      // the last claim got something, and its credit allowed for more
@@ -24,8 +25,8 @@ type turn struct {
 	heard  time.Time // when it last heard a hint of another
 }
 
-// took takes in how a claim ended, and says whether to hint that it got nothing. woken says that it was the first of its
-// subscription, or came of a wake.
+// took records how a claim ended, and reports whether to send a hint that it got nothing. woken means that the claim was the
+// first of its subscription, or followed a wake-up.
 func (t *turn) took(woken bool, asked, got int) (hint bool) {
 	if asked == 0 {
 		return false
@@ -40,8 +41,8 @@ func (t *turn) took(woken bool, asked, got int) (hint bool) {
 	return true
 }
 
-// hear takes in the hint of another process, and says whether to answer it: the first for a while is, for the other may not
-// know of this one.
+// hear records the hint of another process, and reports whether to answer it. Only the first hint for a while is answered,
+// since the other process may not know of this one.
 func (t *turn) hear() (answer bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -52,14 +53,14 @@ func (t *turn) hear() (answer bool) {
 
 func (t *turn) isShared() bool { return time.Since(t.heard) < sharedFor }
 
-// yields says whether to let others go first.
+// yields reports whether to let others go first.
 func (t *turn) yields() bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return t.served && t.isShared()
 }
 
-// yield lets others go first, if that is due.
+// yield lets others go first, if it is their turn.
 func (s *subscription) yield() {
 	if !s.line.turn.yields() {
 		return
@@ -70,12 +71,12 @@ func (s *subscription) yield() {
 	}
 }
 
-// hint tells the other processes that this one has subscriptions of a queue.
+// hint notifies the other processes that this one has subscriptions of a queue.
 func (b *Broker) hint(queue int64) {
 	b.notifier.Notify(channel, strconv.FormatInt(queue, 10)+" "+b.id)
 }
 
-// hearHint takes in the hint of another process, and answers it where that is due.
+// hearHint handles the hint of another process, and answers it if necessary.
 func (b *Broker) hearHint(queue int64) {
 	b.mu.Lock()
 	l := b.lines[queue]

@@ -43,7 +43,7 @@ func TestFarSubscriptionGetsItsPart(t *testing.T) {
 	}
 }
 
-// fromAfar gives the URL of a database by a way that takes a millisecond in each direction.
+// fromAfar returns a URL through which the database is a millisecond away in each direction.
 func fromAfar(t *testing.T, databaseURL string) string {
 	t.Helper()
 	u, err := url.Parse(databaseURL)
@@ -56,7 +56,7 @@ func fromAfar(t *testing.T, databaseURL string) string {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		p.Toxics.ResetToxics(context.Background()) // They would keep goroutines.
+		p.Toxics.ResetToxics(context.Background()) // Toxics would leak goroutines.
 		p.Stop()
 	})
 	for _, way := range []string{"upstream", "downstream"} {

@@ -136,7 +136,7 @@ func eventually(t testing.TB, what string, is func(context.Context) bool, server
 	}
 }
 
-// freePort returns a port that nobody listens on, and that no system gives to whoever asks for any port.
+// freePort returns a port that nobody listens on, and that the system does not assign when a program asks for any port.
 func freePort() string {
 	for {
 		port := strconv.Itoa(10_000 + rand.N(20_000))
