@@ -54,6 +54,7 @@ func run(program string) error {
 	if err := both.Wait(); err != nil {
 		return err
 	}
+	var err error
 	for fault := range ourFaults {
 		if !bareFaults[fault] {
 			err = errors.Join(err, errors.New("only ours fails: "+fault))
