@@ -68,7 +68,7 @@ type Destination struct {
 // ToQueue returns the destination of one queue.
 func ToQueue(queue QueueName) Destination { return Destination{queue: queue} }
 
-// ToTopic returns the destination of a topic and routing key. A topic is like a queue's name but has at most 64 letters.
+// ToTopic returns the destination of a topic and routing key. A topic is like a queue's name but has at most 64 characters.
 // A routing key is empty, or consists of words of letters, digits, '_' and '-' with dots between them, 120 bytes at most.
 // Errors: InvalidArgument.
 func ToTopic(topic, key string) (Destination, error) {
