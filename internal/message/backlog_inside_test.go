@@ -44,7 +44,7 @@ func TestChooseBacklogs(t *testing.T) {
 	}
 }
 
-// A round that sees more than it may look at goes on behind what it saw, whatever was due in it.
+// After a round that reached its limit, the next one continues after what it saw, whatever was due.
 func TestRoundsGoOn(t *testing.T) {
 	var seen []backlog
 	for i := range maxBacklogs {

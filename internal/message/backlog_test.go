@@ -11,14 +11,14 @@ import (
 	"plinth/internal/message"
 )
 
-// fillOf has many messages of a tenant wait for a queue.
+// fillOf inserts many waiting messages of a tenant for a queue.
 func (f fixture) fillOf(t *testing.T, tenant, queue string, n int) {
 	t.Helper()
 	f.exec(t, `INSERT INTO message_waiting (tenant, id, queue, due_at, body)
 		SELECT $1, gen_random_uuid(), $2, now() - interval '1 hour', 'x' FROM generate_series(1, $3)`, tenant, queue, n)
 }
 
-// What a tenant has waiting, however much and however long, takes no more than its share of a batch.
+// A tenant's waiting messages, however many and however old, take no more than its share of a batch.
 func TestRelayIsFair(t *testing.T) {
 	t.Parallel()
 	f := newTroubled(t)
@@ -53,7 +53,7 @@ func TestRelayIsFair(t *testing.T) {
 	}
 }
 
-// A queue that takes nothing is tried seldom and with little, and holds up nobody.
+// A queue that accepts nothing is tried rarely and with few messages, and does not hold up others.
 func TestBacklogThatCannotBeSentIsLeftAlone(t *testing.T) {
 	t.Parallel()
 	f := newTroubled(t)

@@ -59,7 +59,7 @@ func (s *Service) ListDeadLetters(ctx context.Context, queue QueueName, filter F
 	return list.Page(size, token)
 }
 
-// GetDeadLetter returns a dead letter. Errors: InvalidArgument for an id that is no UUID; NotFound.
+// GetDeadLetter returns a dead letter. Errors: InvalidArgument for an id that is not a UUID; NotFound.
 func (s *Service) GetDeadLetter(ctx context.Context, id string) (DeadLetter, error) {
 	id, err := parseID(id)
 	if err != nil {

@@ -23,7 +23,7 @@ func (f fixture) count(t *testing.T, sql string, args ...any) (n int) {
 	return n
 }
 
-// letters makes n dead letters of a queue, three for each moment, and gives their ids with the latest failure first.
+// letters inserts n dead letters of a queue, three for each time, and returns their ids, the latest failure first.
 func (f fixture) letters(t *testing.T, q message.QueueName, n int) (ids []string) {
 	t.Helper()
 	return f.lettersOf(t, auth.DefaultTenant, q, n)
@@ -49,7 +49,7 @@ func (f fixture) lettersOf(t *testing.T, tenant string, q message.QueueName, n i
 	return ids
 }
 
-// letter makes one dead letter.
+// letter inserts one dead letter.
 func (f fixture) letter(t *testing.T, q message.QueueName, reason string, failed time.Time, size int) (id string) {
 	t.Helper()
 	id = uuid.NewString()
@@ -60,7 +60,7 @@ func (f fixture) letter(t *testing.T, q message.QueueName, reason string, failed
 	return id
 }
 
-// list gives the ids of all pages.
+// list returns the ids of all pages.
 func (f fixture) list(t *testing.T, q message.QueueName, filter message.Filter, size int) (ids []string, pages []int) {
 	t.Helper()
 	token := ""

@@ -13,7 +13,7 @@ import (
 	"plinth/internal/pg/pgtest"
 )
 
-// full creates a queue in which much waits, with dead letters and keys, and has no statement delete more than 1,000 rows of them.
+// full creates a queue with many waiting messages, dead letters and keys, and makes statements that delete over 1,000 rows fail.
 func (f fixture) full(t *testing.T, s string, n int) message.QueueName {
 	t.Helper()
 	q := f.queue(t, s)
@@ -32,15 +32,15 @@ func (f fixture) full(t *testing.T, s string, n int) message.QueueName {
 	return q
 }
 
-// beside counts what stands beside the row of a queue.
+// beside counts the rows that refer to a queue.
 func (f fixture) beside(t *testing.T, q message.QueueName) int {
 	t.Helper()
 	return f.count(t, `SELECT (SELECT count(*) FROM message_waiting WHERE queue = $1) + (SELECT count(*) FROM dead_letters WHERE queue = $1)
 		+ (SELECT count(*) FROM message_keys WHERE destination = $1)`, q.String())
 }
 
-// A large queue is gone at once, and what stood beside it goes in small steps, however often a process ends among them. Until
-// then its name is not free, and nothing of it is seen.
+// A large queue is gone at once, and its other rows are removed in small steps, even if processes end between them. Until
+// then its name is not free, and nothing of it is visible.
 func TestDeleteLargeQueue(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t, false)
@@ -116,7 +116,7 @@ func TestDeleteComesTooLate(t *testing.T) {
 	f.holds(t, q, 3, 0)
 }
 
-// What a tenant's quota counts is what is left while a queue goes.
+// While a queue is being removed, the tenant's quota counts what is left of it.
 func TestUsageOfAQueueThatGoes(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t, false)
@@ -131,7 +131,7 @@ func TestUsageOfAQueueThatGoes(t *testing.T) {
 	})
 }
 
-// What a deleted tenant has on the broker is gone before RemoveTenant is done, whoever began to remove it.
+// When RemoveTenant reports done, nothing of the tenant is left on the broker, whichever process began to remove it.
 func TestRemoveTenant(t *testing.T) {
 	t.Parallel()
 	f, b := withWatched(t)
@@ -164,7 +164,7 @@ func TestRemoveTenant(t *testing.T) {
 	}
 }
 
-// A tenant's own quota holds for what the service does for it, too.
+// A tenant's own quota also applies to what the service does for it.
 func TestQuotaOfWhatTheServiceDoes(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t, false)

@@ -11,26 +11,27 @@ import (
 	"plinth/internal/broker"
 )
 
-// waiting is a row of message_waiting: a message that goes to the broker later.
+// envelope is a message on its way to the broker, with its tenant, its destination, its due time and its past attempts.
+// It is sent at once, or stored as a row of message_waiting until it is due.
 type envelope struct {
 	tenant        string
 	id            string
 	to            Destination
 	due           time.Duration // from now
-	dueAt         time.Time     // in place of due, unless it is zero
-	attempts      int           // that failed so far
-	reason        string        // of the last one
-	firstFailedAt time.Time     // zero where none failed
+	dueAt         time.Time     // used instead of due unless it is zero
+	attempts      int           // how many failed so far
+	reason        string        // of the last failure
+	firstFailedAt time.Time     // zero if none failed
 	headers       map[string]string
 	attributes    map[string]string
 	body          []byte
 
-	// Of one that a relay has claimed:
-	place    string // of its row
+	// Set if a relay has claimed the message:
+	place    string // ctid of its row
 	failures int    // of its backlog
 }
 
-// publication is the message as the broker carries it, with its tenant and its past in the headers.
+// publication returns the message for the broker, with its tenant and its past attempts in the headers.
 func (e *envelope) publication() broker.Publication {
 	headers := make(map[string]string, len(e.headers)+4)
 	maps.Copy(headers, e.headers)

@@ -10,7 +10,7 @@ import (
 	"plinth/internal/message"
 )
 
-// away takes the tables of queues away until back is called. The broker's stay.
+// away makes the tables of queues unavailable until back is called. The broker's stay.
 func (f fixture) away(t *testing.T) (back func()) {
 	t.Helper()
 	rename := func(from, to string) {
@@ -21,7 +21,7 @@ func (f fixture) away(t *testing.T) (back func()) {
 	return func() { t.Helper(); rename("away", "queues") }
 }
 
-// TestFailureWhilePostgresIsAway has a worker keep a message that it cannot move.
+// TestFailureWhilePostgresIsAway checks that a worker keeps a message that it cannot move.
 func TestFailureWhilePostgresIsAway(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t, false)
@@ -51,7 +51,7 @@ func TestFailureWhilePostgresIsAway(t *testing.T) {
 	f.gone(t, q)
 }
 
-// TestStopWhilePostgresIsAway gives the message back that cannot be moved.
+// TestStopWhilePostgresIsAway checks that a message which cannot be moved is given back.
 func TestStopWhilePostgresIsAway(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t, false)
@@ -95,7 +95,7 @@ func TestNackWhilePostgresIsAway(t *testing.T) {
 	f.gone(t, q)
 }
 
-// TestWhatIsCounted looks at what a process tells of its deliveries.
+// TestWhatIsCounted checks the counts that a process reports of its deliveries.
 func TestWhatIsCounted(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t, false)
@@ -128,8 +128,8 @@ func TestWhatIsCounted(t *testing.T) {
 	}
 }
 
-// TestSuspectsAreHandledAlone has two messages end with the same processes, as far as anybody can tell: the one that did it must
-// not have the other with it again.
+// TestSuspectsAreHandledAlone has two messages that may both have ended the same processes: the one that did it must not
+// make the other fail with it again.
 func TestSuspectsAreHandledAlone(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t, false)

@@ -15,7 +15,7 @@ import (
 // watched is a broker whose changes of queues can be watched and made to fail.
 type watched struct {
 	broker.Broker
-	before func() // each of them
+	before func() // called before each of them
 	fail   error  // is returned by all of them
 	late   error  // likewise, after they were done
 }
@@ -81,7 +81,7 @@ func (f fixture) bindTo(t *testing.T, q message.QueueName, topics ...string) err
 	return err
 }
 
-// leads reports whether a topic leads to a queue on the broker.
+// leads reports whether a topic is bound to a queue on the broker.
 func (f fixture) leads(t *testing.T, topic string) bool {
 	t.Helper()
 	return f.reaches(t, broker.Address{Topic: "default." + topic})
@@ -98,8 +98,8 @@ func (f fixture) reaches(t *testing.T, to broker.Address) bool {
 
 func onBroker(queue string) broker.Address { return broker.Address{Queue: "default." + queue} }
 
-// No connection is held while the broker is called, and what it is to do is written down: a process that dies there leaves it to
-// another one.
+// No connection is held while the broker is called, and the change is recorded as an intent: if a process dies there, another
+// one continues.
 func TestBrokerIsCalledOutsideOfTransactions(t *testing.T) {
 	t.Parallel()
 	f, b := withWatched(t)
@@ -212,7 +212,7 @@ func TestDeleteQueueWithoutBroker(t *testing.T) {
 	nothing(t, f.subscribe(t, q, 10, long))
 }
 
-// Who has seen a queue before it was deleted may declare it afterwards. That is looked for once more.
+// A process that read a queue before it was deleted may declare it afterwards. A second look removes it.
 func TestQueueThatIsDeclaredTooLateIsRemoved(t *testing.T) {
 	t.Parallel()
 	f, _ := withWatched(t)

@@ -49,7 +49,7 @@ func newFixture(t *testing.T, autoCreate bool) fixture {
 	return f
 }
 
-// process returns the service of one more process. It is for the test to run it.
+// process returns the service of another process. The test has to run it.
 func (f fixture) process(t *testing.T, limits message.Limits) *message.Service {
 	t.Helper()
 	notifier := f.notifier(t)
@@ -119,7 +119,7 @@ func name(t *testing.T, s string) message.QueueName {
 	return q
 }
 
-// within is the patience of a test: no passing run waits for it. It acts for the default tenant.
+// within returns a context that bounds a test: no passing run waits for its end. It acts for the default tenant.
 func within(t *testing.T) context.Context {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
@@ -164,7 +164,7 @@ func next(t *testing.T, sub *message.Subscription) []message.Message {
 	return batch
 }
 
-// one waits for exactly one message.
+// one blocks until there is a message, and fails unless it is exactly one.
 func one(t *testing.T, sub *message.Subscription) message.Message {
 	t.Helper()
 	batch := next(t, sub)
@@ -174,7 +174,7 @@ func one(t *testing.T, sub *message.Subscription) message.Message {
 	return batch[0]
 }
 
-// nothing says that no message comes for a while.
+// nothing fails if a message comes within a short time.
 func nothing(t *testing.T, sub *message.Subscription) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)

@@ -2,20 +2,20 @@ package message
 
 import "context"
 
-// What the tests outside of the package may do that nobody else may.
+// This file exports to the tests of the external test package.
 
 // Sweep is one round of what Work does each minute.
 func (s *Service) Sweep(ctx context.Context) error { return s.sweep(ctx) }
 
-// StepAll is what the workers do with the operations that run.
+// StepAll does what the workers do with running operations.
 func (s *Service) StepAll(ctx context.Context) (progress bool, err error) { return s.stepAll(ctx) }
 
-// ClearLate does what a process does that took a deleted queue in hand and comes to it when others are done.
+// ClearLate acts like a process that claimed a deleted queue and continues after others have finished.
 func (s *Service) ClearLate(ctx context.Context, queue QueueName) (done bool, err error) {
 	return s.clear(ctx, newIntent(queue))
 }
 
-// Count counts as if so much had gone through a queue.
+// Count adds traffic to the counters of a queue.
 func (s *Service) Count(tenant string, queue QueueName, published, delivered, acknowledged int64) {
 	c := s.rates.of(tenantQueue{tenant, queue})
 	c.published.Add(published)

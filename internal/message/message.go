@@ -13,11 +13,11 @@ import (
 	"plinth/internal/errs"
 )
 
-// MaxBytes is the most that a message's payload and attributes may have together. It leaves room for the rest of a reply
-// within the 4 MiB that gRPC clients take.
+// MaxBytes is the maximum size of a message's payload and attributes together. It leaves room for the rest of a reply
+// within the 4 MiB that gRPC clients accept.
 const MaxBytes = 3 << 20
 
-// maxPageBytes ends a page of a list early, so that a reply stays within the same.
+// maxPageBytes is the size at which a page of a list ends early, so that a reply stays within the same 4 MiB.
 const maxPageBytes = 2 << 20
 
 var (
@@ -28,10 +28,10 @@ var (
 
 const maxRoutingKey = 120
 
-// QueueName is the valid name of a queue: 1 to 128 letters, digits, '.', '_' and '-', the first one a letter or digit.
+// QueueName is a valid name of a queue: 1 to 128 letters, digits, '.', '_' and '-', the first one a letter or digit.
 type QueueName struct{ name string }
 
-// ParseQueueName checks a name. Errors: InvalidArgument.
+// ParseQueueName returns name as a QueueName. Errors: InvalidArgument.
 func ParseQueueName(name string) (QueueName, error) {
 	if !queueName.MatchString(name) {
 		return QueueName{}, errs.New(errs.InvalidArgument, "queue: %.128q is not a queue name: "+
@@ -42,16 +42,16 @@ func ParseQueueName(name string) (QueueName, error) {
 
 func (q QueueName) String() string { return q.name }
 
-// onBroker is the name of a tenant's queue on the broker, which all tenants share.
+// onBroker returns the name of a tenant's queue on the broker, which all tenants share.
 func (q QueueName) onBroker(tenant string) string { return tenant + "." + q.name }
 
-// tenantQueue is the queue of one tenant. Others may have queues of the same name.
+// tenantQueue is the queue of one tenant. Other tenants may have queues of the same name.
 type tenantQueue struct {
 	tenant string
 	queue  QueueName
 }
 
-// MarshalLogObject gives the fields of a log line.
+// MarshalLogObject adds the tenant and the queue to a log line.
 func (q tenantQueue) MarshalLogObject(line zapcore.ObjectEncoder) error {
 	line.AddString("tenant", q.tenant)
 	line.AddString("queue", q.queue.name)
@@ -62,14 +62,15 @@ func (q tenantQueue) MarshalLogObject(line zapcore.ObjectEncoder) error {
 // routing key.
 type Destination struct {
 	queue             QueueName
-	topic, routingKey string // where there is no queue
+	topic, routingKey string // set if queue is not
 }
 
-// ToQueue is the destination of one queue.
+// ToQueue returns the destination of one queue.
 func ToQueue(queue QueueName) Destination { return Destination{queue: queue} }
 
-// ToTopic checks a topic, which is like a queue's name of up to 64 letters, and a routing key: words of letters, digits,
-// '_' and '-' with dots between them, 120 bytes at most, or nothing. Errors: InvalidArgument.
+// ToTopic returns the destination of a topic and routing key. A topic is like a queue's name but has at most 64 characters.
+// A routing key is empty, or consists of words of letters, digits, '_' and '-' with dots between them, 120 bytes at most.
+// Errors: InvalidArgument.
 func ToTopic(topic, key string) (Destination, error) {
 	if !topicName.MatchString(topic) {
 		return Destination{}, errs.New(errs.InvalidArgument, "topic: %.64q is not a topic: "+
@@ -82,7 +83,7 @@ func ToTopic(topic, key string) (Destination, error) {
 	return Destination{topic: topic, routingKey: key}, nil
 }
 
-// onBroker is a tenant's address on the broker, which all tenants share.
+// onBroker returns a tenant's address on the broker, which all tenants share.
 func (d Destination) onBroker(tenant string) broker.Address {
 	if d.topic == "" {
 		return broker.Address{Queue: d.queue.onBroker(tenant)}
@@ -90,7 +91,8 @@ func (d Destination) onBroker(tenant string) broker.Address {
 	return broker.Address{Topic: topicOnBroker(tenant, d.topic), RoutingKey: d.routingKey}
 }
 
-// topicOnBroker needs no more than a dot: a tenant's name has none.
+// topicOnBroker returns the name of a tenant's topic on the broker. A dot is enough to separate the two, since a tenant's
+// name contains none.
 func topicOnBroker(tenant, topic string) string { return tenant + "." + topic }
 
 // Message is one delivery of a message.
@@ -100,12 +102,13 @@ type Message struct {
 	Attributes map[string]string
 	Attempt    int // 1 for the first delivery
 
-	firstFailedAt time.Time         // zero where no failure is known
-	reason        string            // of the last failure that is known
-	headers       map[string]string // the trace, for what follows from the message
+	firstFailedAt time.Time         // zero if no failure is known
+	reason        string            // of the last known failure
+	headers       map[string]string // the trace headers, for what the handler does
 }
 
-// PublishedAt is when the message was published, to the millisecond: its id holds it. Zero for an id that is no UUIDv7.
+// PublishedAt returns when the message was published, to the millisecond, as its id records it. It returns the zero time
+// for an id that is not a UUIDv7.
 func (m Message) PublishedAt() time.Time {
 	id, err := uuid.Parse(m.ID)
 	if err != nil || id.Version() != 7 {
@@ -122,19 +125,19 @@ func (m Message) size() int {
 	return n
 }
 
-// Headers that carry a message's tenant and past through the broker. All others are the trace's.
+// Headers that carry a message's tenant and its earlier attempts through the broker. All others belong to the trace.
 const (
 	tenantHeader        = "tenant"
-	attemptsHeader      = "attempts" // that failed before it came to the queue
+	attemptsHeader      = "attempts" // how many failed before it came to the queue
 	firstFailedAtHeader = "first-failed-at"
 	reasonHeader        = "reason"
 )
 
 func fromBroker(d broker.Delivery) Message {
 	m := Message{ID: d.ID, Body: d.Body, Attributes: d.Attributes, Attempt: d.Attempt}
-	_, named := d.Headers[tenantHeader] // source has compared it.
+	_, named := d.Headers[tenantHeader] // The source has checked it.
 	if len(d.Headers) == 0 || len(d.Headers) == 1 && named {
-		return m // As with most messages, and parsing nothing would cost as much as an ack.
+		return m // True of most messages. Parsing the headers would cost as much as an ack.
 	}
 	m.headers = maps.Clone(d.Headers)
 	if before, err := strconv.Atoi(m.headers[attemptsHeader]); err == nil {

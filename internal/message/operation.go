@@ -16,16 +16,16 @@ import (
 
 // Sizes of operations.
 const (
-	atOnce       = 1000     // dead letters that are done before the answer
-	chunkLetters = 200      // that are done in one statement
+	atOnce       = 1000     // most dead letters of an operation that is finished before the call returns
+	chunkLetters = 200      // dead letters in one statement
 	chunkBytes   = 16 << 20 // of payload in one statement, roughly
-	horizon      = 60       // seconds that a redrive with a limit is ahead of its messages
+	horizon      = 60       // how many seconds a redrive with a limit may be ahead of its messages
 )
 
-// operationPoll finds operations that no notification told of.
+// operationPoll is how often operations are looked for without a notification.
 const operationPoll = 5 * time.Second
 
-// OperationKind is what an operation does.
+// OperationKind is the kind of an operation: Redrive or Purge.
 type OperationKind string
 
 // Redrive sends dead letters back to their queue; Purge removes them.
@@ -34,46 +34,46 @@ const (
 	Purge   OperationKind = "purge"
 )
 
-// OperationState is how far an operation is.
+// OperationState is the progress of an operation.
 type OperationState string
 
-// Planned is a dry run whose token was not used; Running is in the hands of the workers.
+// Planned is a dry run whose token was not used; Running means that the workers carry it out.
 const (
 	Planned OperationState = "planned"
 	Running OperationState = "running"
 	Done    OperationState = "done"
 )
 
-// Operation is a redrive or purge of the dead letters of a queue, kept with who started it.
+// Operation is a redrive or purge of the dead letters of a queue, recorded with who started it.
 type Operation struct {
 	ID           string // UUIDv7; the token of a dry run
 	Kind         OperationKind
 	Queue        QueueName
 	State        OperationState
 	Principal    string
-	MaxPerSecond int       // of a redrive; 0 is no limit
+	MaxPerSecond int       // of a redrive; 0 means no limit
 	Total        int64     // dead letters that were chosen
-	Done         int64     // of these
-	Skipped      int64     // those that were gone when their turn came
+	Done         int64     // how many of these are redriven or purged
+	Skipped      int64     // how many were gone when their turn came
 	CreatedAt    time.Time // when it was started, or planned
 	EndedAt      time.Time // zero until it is done
 
-	nextDueAt time.Time // earliest moment for the next message; zero before the first
+	nextDueAt time.Time // earliest due time of the next message; zero before the first
 }
 
-// Choice says which dead letters of a queue an operation is about: exactly one of IDs, Filter and Token.
+// Choice selects the dead letters of a queue for an operation. Exactly one of IDs, Filter and Token must be set.
 type Choice struct {
 	IDs    []string // UUIDs
-	Filter *Filter  // an empty one chooses all of the queue
-	Token  string   // of a dry run: exactly what that counted
-	// DryRun fixes what is chosen and counts it, and changes nothing. The operation's id is the token for it.
+	Filter *Filter  // an empty filter selects all dead letters of the queue
+	Token  string   // of a dry run: selects exactly what the dry run counted
+	// DryRun pins and counts the selected dead letters, and changes nothing. The operation's id is the token for them.
 	DryRun bool
 }
 
-// Skipped counts dead letters that were asked for and not chosen.
+// Skipped counts the dead letters that were asked for and not selected.
 type Skipped struct {
 	NotFound    int64 // gone, or of another queue
-	InOperation int64 // another operation that runs has them
+	InOperation int64 // part of another running operation
 }
 
 func (c Choice) check() error {
@@ -92,22 +92,23 @@ func (c Choice) check() error {
 	return nil
 }
 
-// RedriveDeadLetters sends dead letters back to their queue with their attempts reset, no more than maxPerSecond of
-// them a second (0 is no limit, or that of the dry run). Up to 1,000 are done when it returns, all or none of them;
-// more are done by the workers. A dead letter is never redriven twice, whoever asks at the same time.
+// RedriveDeadLetters sends dead letters back to their queue with their attempts reset, at most maxPerSecond of them per
+// second. 0 means no limit, or the limit of the dry run. Up to 1,000 dead letters are redriven when it returns, all or
+// none of them; larger redrives are carried out by the workers. A dead letter is never redriven twice, even by concurrent
+// calls.
 //
-// Errors: InvalidArgument unless the choice is one; NotFound for an unknown queue, and for a token that is not known,
-// is older than an hour or was made for another queue or a purge; FailedPrecondition for a token that was used.
+// Errors: InvalidArgument unless the choice is valid; NotFound for an unknown queue, and for a token that is unknown, is
+// older than an hour or was made for another queue or a purge; FailedPrecondition for a token that was used.
 func (s *Service) RedriveDeadLetters(ctx context.Context, queue QueueName, which Choice, maxPerSecond int) (Operation, Skipped, error) {
 	return s.operate(ctx, Operation{Kind: Redrive, Queue: queue, MaxPerSecond: maxPerSecond}, which)
 }
 
-// PurgeDeadLetters removes dead letters for good. It chooses, counts and fails as RedriveDeadLetters does.
+// PurgeDeadLetters removes dead letters for good. It selects, counts and fails as RedriveDeadLetters does.
 func (s *Service) PurgeDeadLetters(ctx context.Context, queue QueueName, which Choice) (Operation, Skipped, error) {
 	return s.operate(ctx, Operation{Kind: Purge, Queue: queue}, which)
 }
 
-// operate plans an operation unless it has a token of one that is planned, and starts it unless it is a dry run.
+// operate plans an operation unless the choice has the token of a planned one, and starts it unless it is a dry run.
 func (s *Service) operate(ctx context.Context, op Operation, which Choice) (_ Operation, skipped Skipped, err error) {
 	if err := which.check(); err != nil {
 		return Operation{}, Skipped{}, err
@@ -138,8 +139,7 @@ func (s *Service) operate(ctx context.Context, op Operation, which Choice) (_ Op
 	return op, skipped, err
 }
 
-// plan pins an operation to the dead letters that it is about. Whatever becomes of others, it will touch no more than
-// these.
+// plan pins an operation to the selected dead letters. It will touch no others, whatever happens to the queue meanwhile.
 func plan(ctx context.Context, tx *pg.Tx, op Operation, which Choice) (Operation, Skipped, error) {
 	id, err := uuid.NewV7()
 	if err != nil {
@@ -165,9 +165,9 @@ func plan(ctx context.Context, tx *pg.Tx, op Operation, which Choice) (Operation
 	return op, Skipped{NotFound: int64(len(ids)) - op.Total - busy, InOperation: busy}, err
 }
 
-// step takes an operation that tx has locked one chunk further. What it moves, what it counts and what is left to do
-// commit together, so that a crash undoes all of it or nothing. The queue's row is locked for the sake of what goes
-// back to it: when the queue is gone, its dead letters are going too, and are skipped.
+// step carries out the next chunk of an operation that tx has locked. The moved messages, the counts and the remaining
+// items commit together, so that a crash undoes all of it or nothing. The row of the queue is locked because messages go
+// back to the queue. If the queue is gone, its dead letters are being removed too, and are skipped.
 func (s *Service) step(ctx context.Context, tx *pg.Tx, op Operation) (Operation, error) {
 	letters := chunkLetters
 	if _, _, err := lockPolicy(ctx, tx, op.Queue); errs.Is(err, errs.NotFound) {
@@ -185,7 +185,8 @@ func (s *Service) step(ctx context.Context, tx *pg.Tx, op Operation) (Operation,
 	return redriveChunk(ctx, tx, op, letters)
 }
 
-// newOperations returns what works at the operations that run. Several workers share them: each chunk is the work of one.
+// newOperations returns the loop that carries out running operations. Several workers share them: each chunk is done by
+// one.
 func (s *Service) newOperations() *pg.Due {
 	return s.notifier.NewDue(pg.DueConfig{
 		What: "redrives and purges", Channel: channel, Payload: newOperations, Poll: operationPoll, Lanes: 1, Log: s.log,
@@ -201,12 +202,12 @@ func (s *Service) newOperations() *pg.Due {
 	})
 }
 
-// stepAll takes every operation that runs, of all tenants, one chunk further, so that a large one does not hold up the
-// others. progress is false when there was nothing to do.
+// stepAll carries out one chunk of every running operation of all tenants, so that a large one does not hold up the
+// others. progress is false if there was nothing to do.
 func (s *Service) stepAll(ctx context.Context) (progress bool, err error) {
 	found, err := selectRunning(ctx, s.system)
 	for _, r := range found {
-		ctx := auth.AsService(ctx, r.tenant) // One step is for one tenant, and sees no more.
+		ctx := auth.AsService(ctx, r.tenant) // A step acts for one tenant and sees only its rows.
 		failed := s.db.InTx(ctx, func(tx *pg.Tx) error {
 			op, claimed, err := claimOperation(ctx, tx, r.id)
 			if err != nil || !claimed {
@@ -221,7 +222,7 @@ func (s *Service) stepAll(ctx context.Context) (progress bool, err error) {
 	return progress, err
 }
 
-// GetDeadLetterOperation returns a redrive or purge. Errors: InvalidArgument for an id that is no UUID; NotFound.
+// GetDeadLetterOperation returns a redrive or purge. Errors: InvalidArgument for an id that is not a UUID; NotFound.
 func (s *Service) GetDeadLetterOperation(ctx context.Context, id string) (Operation, error) {
 	id, err := parseID(id)
 	if err != nil {
@@ -230,8 +231,8 @@ func (s *Service) GetDeadLetterOperation(ctx context.Context, id string) (Operat
 	return selectOperation(ctx, s.db, id)
 }
 
-// ListDeadLetterOperations lists the redrives and purges of a queue, the latest first, in pages as resource.List has them. Errors:
-// NotFound for an unknown queue; InvalidArgument for a token that is not of this list.
+// ListDeadLetterOperations lists the redrives and purges of a queue, the latest first, in pages as resource.List
+// describes them. Errors: NotFound for an unknown queue; InvalidArgument for a token that is not of this list.
 func (s *Service) ListDeadLetterOperations(ctx context.Context, queue QueueName, size int, token string) (
 	operations []Operation, next string, err error,
 ) {

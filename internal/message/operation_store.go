@@ -28,7 +28,7 @@ func scanOperation(row pgx.Row, more ...any) (o Operation, err error) {
 	return o, err
 }
 
-// insertOperation makes the row of an operation that is about nothing yet.
+// insertOperation inserts the row of an operation that has no dead letters yet.
 func insertOperation(ctx context.Context, db *pg.Tx, o Operation) error {
 	_, err := db.Exec(ctx, `
 		INSERT INTO dead_letter_operations (tenant, id, kind, queue, state, principal, max_per_second, total)
@@ -36,9 +36,9 @@ func insertOperation(ctx context.Context, db *pg.Tx, o Operation) error {
 	return err
 }
 
-// pin fixes what an operation is about: the dead letters of its queue that match the filter, and have one of the ids
-// where ids is not nil; those left out that another operation which runs has, which are busy. The longest dead come
-// first.
+// pin fixes the dead letters of an operation: those of its queue that match the filter, and have one of the ids if ids is
+// not nil. Dead letters of another running operation are left out and counted as busy. The order is that of their last
+// failure, the oldest first.
 func pin(ctx context.Context, db *pg.Tx, o Operation, ids []string, filter Filter) (_ Operation, busy int64, err error) {
 	o, err = scanOperation(db.QueryRow(ctx, `
 		WITH asked AS MATERIALIZED (
@@ -58,7 +58,8 @@ func pin(ctx context.Context, db *pg.Tx, o Operation, ids []string, filter Filte
 	return o, busy, err
 }
 
-// startOperation sets one that is planned to run, once, and takes over who starts it and how fast.
+// startOperation sets a planned operation to running, which works once, and records who starts it and how fast it is to
+// be.
 func startOperation(ctx context.Context, db *pg.Tx, o Operation) (Operation, error) {
 	errUnknown := errs.New(errs.NotFound, "token: not one of a dry run of this %s and queue, or older than an hour", o.Kind)
 	if uuid.Validate(o.ID) != nil {
@@ -83,9 +84,9 @@ func startOperation(ctx context.Context, db *pg.Tx, o Operation) (Operation, err
 	}
 }
 
-// What a chunk is made of. Its items follow the ones before, and its size is known before any body is read. Rows are
-// found by their keys alone: right after many dead letters were made, the planner knows nothing of them, and takes
-// joins that never end.
+// The parts of a statement that carries out a chunk. Its items follow those of earlier chunks, and its size is determined
+// before any body is read. Rows are found by their keys alone: right after many dead letters were inserted, the planner has
+// no statistics of them and chooses joins that take very long.
 const (
 	takeChunk = `
 		WITH sized AS (
@@ -125,18 +126,18 @@ const (
 		RETURNING ` + operationColumns
 )
 
-// purgeChunk removes the next dead letters of an operation, so many at most.
+// purgeChunk removes the next dead letters of an operation, at most as many as letters.
 func purgeChunk(ctx context.Context, db *pg.Tx, o Operation, letters int) (Operation, error) {
 	return scanOperation(db.QueryRow(ctx, takeChunk+deleteTaken+countChunk, chunkArguments(ctx, o, letters)...))
 }
 
-// skipChunk leaves the next dead letters of an operation to those who remove them.
+// skipChunk counts the next dead letters of an operation as skipped, and leaves them to be removed with their queue.
 func skipChunk(ctx context.Context, db *pg.Tx, o Operation, letters int) (Operation, error) {
 	return scanOperation(db.QueryRow(ctx, takeChunk+skipTaken+countChunk, chunkArguments(ctx, o, letters)...))
 }
 
-// redriveChunk moves the next dead letters of an operation, so many at most, to where messages wait for their time,
-// each one due a little after the one before. One whose message waits there already joins it.
+// redriveChunk moves the next dead letters of an operation, at most as many as letters, to the waiting table, each one
+// due a little after the one before. If the message of a dead letter is waiting there already, the two become one.
 func redriveChunk(ctx context.Context, db *pg.Tx, o Operation, letters int) (Operation, error) {
 	return scanOperation(db.QueryRow(ctx, takeChunk+deleteTaken+redriveGone+countChunk, chunkArguments(ctx, o, letters)...))
 }
@@ -149,12 +150,12 @@ func chunkArguments(ctx context.Context, o Operation, letters int) []any {
 	return []any{auth.TenantOf(ctx), o.ID, o.Queue.name, letters, chunkBytes, spacing, unlessZero(o.nextDueAt), o.Done + o.Skipped}
 }
 
-// ready is the condition for operations that have something to do now. A redrive with a limit is never far ahead of its
-// messages, so that what is still to come is seen as such.
+// ready is the condition for operations that have something to do now. A redrive with a limit never gets far ahead of its
+// messages, so that its progress shows what is still to come.
 const ready = `state = 'running' AND (next_due_at IS NULL OR next_due_at < now() + interval '1 minute')`
 
-// selectOperationsLate returns for how long the operation that has had something to do for the longest has waited; a time in
-// the past where none has.
+// selectOperationsLate returns for how long the operation that has been ready for the longest has waited. The result is
+// negative if none is ready.
 func selectOperationsLate(ctx context.Context, system *pg.System) (late time.Duration, err error) {
 	err = system.QueryRow(ctx, `
 		SELECT coalesce(now() - min(coalesce(next_due_at - interval '1 minute', created_at)), '-1 hour')
@@ -162,10 +163,10 @@ func selectOperationsLate(ctx context.Context, system *pg.System) (late time.Dur
 	return late, err
 }
 
-// running is an operation of some tenant that has something to do.
+// running identifies an operation of some tenant that is ready.
 type running struct{ tenant, id string }
 
-// selectRunning gives the operations of all tenants that have something to do now.
+// selectRunning returns the operations of all tenants that are ready.
 func selectRunning(ctx context.Context, system *pg.System) ([]running, error) {
 	rows, err := system.Query(ctx, `SELECT tenant, id::text FROM dead_letter_operations WHERE `+ready+` ORDER BY created_at`)
 	if err != nil {
@@ -177,7 +178,7 @@ func selectRunning(ctx context.Context, system *pg.System) ([]running, error) {
 	})
 }
 
-// claimOperation takes an operation for the transaction, unless it is done, or another worker is at it.
+// claimOperation locks an operation for the transaction. claimed is false if it is done or another worker has locked it.
 func claimOperation(ctx context.Context, db *pg.Tx, id string) (o Operation, claimed bool, err error) {
 	o, err = scanOperation(db.QueryRow(ctx, `SELECT `+operationColumns+` FROM dead_letter_operations
 		WHERE tenant = $1 AND id = $2::uuid AND `+ready+` FOR UPDATE SKIP LOCKED`, auth.TenantOf(ctx), id))

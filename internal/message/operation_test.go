@@ -24,7 +24,7 @@ func (f fixture) left(t *testing.T, q message.QueueName) (letters, waiting int) 
 	return letters, waiting
 }
 
-// holds says what a queue must have left.
+// holds checks how many dead letters and waiting messages a queue has left.
 func (f fixture) holds(t *testing.T, q message.QueueName, wantLetters, wantWaiting int) {
 	t.Helper()
 	if letters, waiting := f.left(t, q); letters != wantLetters || waiting != wantWaiting {
@@ -41,7 +41,7 @@ func (f fixture) redrive(t *testing.T, q message.QueueName, which message.Choice
 	return op, skipped
 }
 
-// work does what the workers do, until there is nothing more to do now.
+// work does what the workers do, until nothing is ready.
 func (f fixture) work(t *testing.T) {
 	t.Helper()
 	for {
@@ -304,7 +304,7 @@ func TestRedriveIsAllOrNone(t *testing.T) {
 	f.holds(t, q, 0, 1000)
 }
 
-// spacing gives the first and last moment that messages of a queue are due, relative to now, and the least time between two.
+// spacing returns when the first and last messages of a queue are due, relative to now, and the least time between two.
 func (f fixture) spacing(t *testing.T, q message.QueueName) (first, last, least time.Duration) {
 	t.Helper()
 	err := f.db.QueryRow(within(t), `

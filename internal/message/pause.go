@@ -12,7 +12,7 @@ import (
 // pausePoll is how often the queues are read without a notification.
 const pausePoll = 5 * time.Second
 
-// queueSet is a set of queues of all tenants, such as those that are paused, as it was read last.
+// queueSet is a set of queues of all tenants, such as those that are paused, as of the last read.
 type queueSet struct {
 	load     func(ctx context.Context, system *pg.System) ([]tenantQueue, error)
 	mu       sync.Mutex
@@ -29,14 +29,14 @@ func newQueueSet(load func(ctx context.Context, system *pg.System) ([]tenantQueu
 	return p
 }
 
-// of says whether a queue is in the set. The answer holds until the context ends.
+// of reports whether a queue is in the set. The answer is valid until the returned context ends.
 func (p *queueSet) of(queue tenantQueue) (in bool, until context.Context) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.queues[queue], p.until
 }
 
-// read takes over what the table says. Of reads at the same time the one that began last counts.
+// read loads the set from the table. Of concurrent reads, the one that began last wins.
 func (p *queueSet) read(ctx context.Context, system *pg.System) error {
 	p.mu.Lock()
 	p.reads++
@@ -64,8 +64,8 @@ func (p *queueSet) read(ctx context.Context, system *pg.System) error {
 	return nil
 }
 
-// watchQueues reads which queues are paused, and which of the handlers' are there, whenever a notification says that this may
-// have changed, and slowly besides.
+// watchQueues reads which queues are paused, and which queues of the handlers exist, after each notification that this
+// may have changed, and every pausePoll.
 func (s *Service) watchQueues(ctx context.Context) {
 	for {
 		timer := time.NewTimer(pausePoll)
@@ -76,7 +76,7 @@ func (s *Service) watchQueues(ctx context.Context) {
 			return
 		}
 		timer.Stop()
-		// A database that is away is in the log of others, and the next time comes.
+		// Others log that the database is away, and the next read follows soon.
 		_ = s.pauses.read(ctx, s.system)
 		if present := s.present.Load(); present != nil {
 			_ = present.read(ctx, s.system)

@@ -8,14 +8,14 @@ import (
 	"plinth/internal/pg"
 )
 
-// selectPaused returns the queues of all tenants that are paused, and those that the broker has yet to remove: nothing is
-// delivered of either.
+// selectPaused returns the queues of all tenants that are paused, and those that the broker still has to remove. Nothing
+// is delivered from either.
 func selectPaused(ctx context.Context, system *pg.System) ([]tenantQueue, error) {
 	return collectQueues(system.Query(ctx, `SELECT tenant, name FROM queues WHERE paused
 		UNION SELECT tenant, queue FROM queue_intents WHERE remove`))
 }
 
-// selectNamed gives the queues of all tenants that have one of the names.
+// selectNamed returns the queues of all tenants that have one of the names.
 func selectNamed(ctx context.Context, system *pg.System, names []string) ([]tenantQueue, error) {
 	return collectQueues(system.Query(ctx, `SELECT tenant, name FROM queues WHERE name = ANY ($1)`, names))
 }

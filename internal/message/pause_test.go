@@ -23,7 +23,7 @@ func (f fixture) resume(t *testing.T, q message.QueueName) {
 	}
 }
 
-// depth waits until so many messages wait in a queue.
+// depth blocks until a queue has the given number of messages.
 func (f fixture) depth(t *testing.T, q message.QueueName, want int64) {
 	t.Helper()
 	var got int64
@@ -85,7 +85,7 @@ func TestPause(t *testing.T) {
 	}
 }
 
-// taken takes one message in the background. Where none comes within the test, it gives none.
+// taken takes one message in the background, if one comes within the test.
 func taken(t *testing.T, sub *message.Subscription) <-chan message.Message {
 	got := make(chan message.Message, 1)
 	ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
@@ -155,7 +155,7 @@ func TestWorkerPauses(t *testing.T) {
 	<-entered
 }
 
-// TestPauseThatNobodyTold pauses a queue without a notification.
+// TestPauseThatNobodyTold checks a pause without a notification.
 func TestPauseThatNobodyTold(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t, false)

@@ -17,48 +17,50 @@ import (
 	"plinth/internal/ratelimit"
 )
 
-// MaxDelay is how far ahead a message can be delivered.
+// MaxDelay is the longest time by which the delivery of a message can be delayed.
 const MaxDelay = 365 * 24 * time.Hour
 
-// Limits of what goes beside a message's payload, in bytes: what every broker takes, so that a message that waits is not
-// refused when its time has come.
+// Limits of a message's attributes and idempotency key, in bytes. Every broker accepts what is within them, so that a waiting
+// message is not refused when it is due.
 const (
 	maxAttributeKey  = 255
-	maxAttributes    = 96 << 10 // all together, with attributeCost for each
+	maxAttributes    = 96 << 10 // of all together, plus attributeCost for each
 	attributeCost    = 6
 	maxIdempotentKey = 255
 )
 
-// Publication is a message on its way in. The trace that it belongs to is that of the context it is published with.
+// Publication is a message to publish. It belongs to the trace of the context that it is published with.
 type Publication struct {
 	To Destination
-	// Body has up to MaxBytes, Attributes included.
+	// Body and Attributes together have at most MaxBytes.
 	Body []byte
-	// Attributes are valid UTF-8, with keys of up to 255 bytes and 96 KiB all together, 6 bytes added for each.
+	// Attributes must be valid UTF-8. A key has at most 255 bytes, and all attributes together at most 96 KiB, with 6
+	// bytes added for each.
 	Attributes map[string]string
-	// IdempotencyKey makes publishing again harmless: for 24 hours, a message with the same key to the same queue or topic
-	// is not published but answered with the first one's id. Up to 255 bytes; empty is none.
+	// IdempotencyKey makes it safe to publish a message again: for 24 hours, a message with the same key to the same
+	// queue or topic is not published, and the id of the first one is returned. At most 255 bytes; empty means no key.
 	IdempotencyKey string
-	// Delay is the time to wait before the message is delivered, up to MaxDelay.
+	// Delay is how long to wait before the message is delivered, at most MaxDelay.
 	Delay time.Duration
-	// DeliverAt is when to deliver the message, in place of Delay: up to MaxDelay ahead; what is past means at once.
+	// DeliverAt is when to deliver the message, as an alternative to Delay: at most MaxDelay ahead. A time in the past
+	// means at once.
 	DeliverAt time.Time
 }
 
-// Receipt is the answer to a message that is held durably.
+// Receipt is the result of publishing a message that is now held durably.
 type Receipt struct {
 	ID string // UUIDv7
-	// Duplicate says that the idempotency key was used before. The id is that of the message published then.
+	// Duplicate reports whether the idempotency key was used before. Then ID is that of the message published first.
 	Duplicate bool
 }
 
-// Publish puts a message in a queue, or in every queue that its topic leads to. It returns once the broker holds the
-// message durably; with a delay or an idempotency key once the message is committed, to go to the broker when it is due.
+// Publish puts a message in a queue, or in every queue that its topic leads to. It returns when the broker holds the
+// message durably. With a delay or an idempotency key, it returns when the message is committed; the message is sent to
+// the broker when it is due.
 //
-// Errors: InvalidArgument; NotFound for an unknown queue, and for a topic that no queue is bound to with a pattern that
-// matches; ResourceExhausted for a message over MaxBytes, for a queue at its MaxLength, and where a quota of the tenant is used
-// up; Unavailable when the fate of the
-// message is unknown.
+// Errors: InvalidArgument; NotFound for an unknown queue, and for a topic that no queue is bound to with a matching
+// pattern; ResourceExhausted for a message over MaxBytes, for a queue at its MaxLength, and if a quota of the tenant is
+// used up; Unavailable if it is unknown whether the message was published.
 func (s *Service) Publish(ctx context.Context, p Publication) (Receipt, error) {
 	m, err := newOutgoing(ctx, p)
 	if err == nil {
@@ -75,8 +77,8 @@ func (s *Service) Publish(ctx context.Context, p Publication) (Receipt, error) {
 	return m.receipt(), err
 }
 
-// limitRate takes n messages out of what the tenant may publish in a second. What the service publishes itself, in a
-// transaction, is not limited.
+// limitRate takes n messages from what the tenant may publish per second. Messages that the service itself publishes in a
+// transaction are not limited.
 func (s *Service) limitRate(ctx context.Context, n int) error {
 	most := s.quotas.perSecond.Limit(ctx)
 	if most == 0 || s.limiter == nil {
@@ -93,8 +95,8 @@ func (s *Service) limitRate(ctx context.Context, n int) error {
 		"try again in %v", most, d.RetryAfter.Round(time.Millisecond)).Because("RATE_LIMITED").After(d.RetryAfter)
 }
 
-// PublishTx publishes a message when tx, which InTx gave, is committed, and not at all where it is rolled back. Errors are
-// those of Publish; one of the database's makes tx unusable.
+// PublishTx publishes a message when tx is committed, and not at all if it is rolled back. tx must be from InTx. Errors
+// are those of Publish; an error of the database makes tx unusable.
 func (s *Service) PublishTx(ctx context.Context, tx *pg.Tx, p Publication) (Receipt, error) {
 	m, err := newOutgoing(ctx, p)
 	if err != nil {
@@ -104,16 +106,16 @@ func (s *Service) PublishTx(ctx context.Context, tx *pg.Tx, p Publication) (Rece
 	return m.receipt(), err
 }
 
-// outgoing is a publication that was found right, and what became of it.
+// outgoing is a valid publication and its outcome.
 type outgoing struct {
 	envelope
 	key string
-	// duplicateOf is the id of the message that the key was used for before.
+	// duplicateOf is the id of the message that was published with the key before, if any.
 	duplicateOf string
 	err         error
 }
 
-// newOutgoing checks a publication and gives it an id.
+// newOutgoing checks a publication and assigns it an id.
 func newOutgoing(ctx context.Context, p Publication) (*outgoing, error) {
 	due, at, err := p.when(time.Now())
 	if err != nil {
@@ -132,7 +134,7 @@ func newOutgoing(ctx context.Context, p Publication) (*outgoing, error) {
 	}}, nil
 }
 
-// now says that the message can go to the broker without the database.
+// now reports whether the message can be sent to the broker without the database.
 func (m *outgoing) now() bool { return m.due == 0 && m.dueAt.IsZero() && m.key == "" }
 
 func (m *outgoing) receipt() Receipt {
@@ -146,7 +148,7 @@ func (m *outgoing) receipt() Receipt {
 	}
 }
 
-// when gives the time to wait, or the moment to wait for. Both are zero for a message that is to go at once.
+// when returns the delay or the due time of the message. Both are zero for a message that is to be sent at once.
 func (p Publication) when(now time.Time) (delay time.Duration, at time.Time, err error) {
 	ahead := p.DeliverAt.Sub(now)
 	switch {
@@ -203,7 +205,7 @@ func traceHeaders(ctx context.Context) map[string]string {
 	}
 }
 
-// send hands a message to the broker.
+// send publishes a message to the broker.
 func (s *Service) send(ctx context.Context, m *outgoing) error {
 	if m.to.topic != "" {
 		m.err = m.to.explain(s.sendBatch(ctx, []*envelope{&m.envelope}, s.declarer())[0])
@@ -217,7 +219,7 @@ func (s *Service) send(ctx context.Context, m *outgoing) error {
 	return m.err
 }
 
-// tell is what a publisher does about a queue that the broker does not know.
+// declarer returns the function that a publisher calls for a queue that the broker does not know.
 func (s *Service) declarer() func(context.Context, QueueName) error {
 	if s.limits.AutoCreate {
 		return s.EnsureQueue
@@ -225,7 +227,7 @@ func (s *Service) declarer() func(context.Context, QueueName) error {
 	return s.declare
 }
 
-// explain says of the broker's errors which queue or topic is meant.
+// explain returns the broker's error as one that names the queue or topic.
 func (d Destination) explain(err error) error {
 	switch {
 	case errors.Is(err, broker.ErrFull) && d.topic == "":

@@ -21,7 +21,7 @@ func (r *RPC) Publish(ctx context.Context, req *messagev1.PublishRequest) (*mess
 	return &messagev1.PublishResponse{Id: receipt.ID, Duplicate: receipt.Duplicate}, nil
 }
 
-// PublishBatch treats each message as a call of its own, down to its validation.
+// PublishBatch treats each message as a separate call, including its validation.
 func (r *RPC) PublishBatch(ctx context.Context, req *messagev1.PublishBatchRequest) (*messagev1.PublishBatchResponse, error) {
 	results := make([]*messagev1.PublishResult, len(req.GetMessages()))
 	batch, places := make([]Publication, 0, len(results)), make([]int, 0, len(results))

@@ -64,7 +64,7 @@ func TestPublishLater(t *testing.T) {
 	}
 }
 
-// TestPublishBatchTellsEachError holds each entry's error against the one that Publish answers.
+// TestPublishBatchTellsEachError compares each entry's error with that of Publish.
 func TestPublishBatchTellsEachError(t *testing.T) {
 	t.Parallel()
 	e := newEdge(t)

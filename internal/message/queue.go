@@ -20,43 +20,44 @@ type Queue struct {
 	CreatedAt time.Time
 	Policy
 	Paused bool
-	// Stats is nil unless the queue is from Service.GetQueue.
+	// Stats is nil unless the queue was returned by Service.GetQueue.
 	Stats *Stats
 }
 
-// Policy is what becomes of a queue's messages.
+// Policy determines how the messages of a queue are handled.
 type Policy struct {
-	MaxAttempts            int           // after so many failures, a message is a dead letter
+	MaxAttempts            int           // after this many failures, a message becomes a dead letter
 	MinBackoff, MaxBackoff time.Duration // of the first retry, and of any
-	MessageTTL             time.Duration // 0 is none; fixed when the queue is made
-	MaxLength              int64         // 0 is none; fixed when the queue is made
+	MessageTTL             time.Duration // 0 means none; fixed when the queue is created
+	MaxLength              int64         // 0 means none; fixed when the queue is created
 	DeadLetterRetention    time.Duration
 	Bindings               []Binding
 }
 
-// bindingCost is what a binding has in a reply beside its topic and pattern, in bytes.
+// bindingCost is the size of a binding in a reply beyond its topic and pattern, in bytes.
 const bindingCost = 32
 
-// Binding ties a queue to a topic. Pattern is words with dots between them; "*" stands for one word, "#" for any number.
+// Binding binds a queue to a topic. Pattern consists of words with dots between them; "*" stands for one word, "#" for
+// any number of words.
 type Binding struct{ Topic, Pattern string }
 
-// Stats are what is in a queue and what goes through it.
+// Stats are the contents and the traffic of a queue.
 type Stats struct {
-	Depth       int64 // messages that wait, those that are outstanding left out
-	Waiting     int64 // rows of message_waiting that go to it
+	Depth       int64 // messages in the queue, without the outstanding ones
+	Waiting     int64 // rows of message_waiting for the queue
 	DeadLetters int64
 	Rates       Rates
 }
 
-// Rates are messages a second over the last minute.
+// Rates are messages per second over the last minute.
 type Rates struct{ Published, Delivered, Acknowledged float64 }
 
-// DefaultPolicy is that of a queue that was made without one.
+// DefaultPolicy is the policy of a queue that is created without one.
 var DefaultPolicy = Policy{
 	MaxAttempts: 10, MinBackoff: time.Second, MaxBackoff: 10 * time.Minute, DeadLetterRetention: 30 * 24 * time.Hour,
 }
 
-// complete gives the fields that are not set their defaults.
+// complete returns p with the defaults in place of fields that are zero.
 func (p Policy) complete() Policy {
 	p.MaxAttempts = cmp.Or(p.MaxAttempts, DefaultPolicy.MaxAttempts)
 	p.MinBackoff = cmp.Or(p.MinBackoff, DefaultPolicy.MinBackoff)
@@ -65,7 +66,7 @@ func (p Policy) complete() Policy {
 	return p
 }
 
-// check is for what fields mean together, and for what the broker cannot keep.
+// check validates what depends on several fields, and what the broker cannot represent.
 func (p Policy) check() error {
 	if p.MaxBackoff < p.MinBackoff {
 		return errs.New(errs.InvalidArgument, "max_backoff: %v is less than min_backoff, which is %v", p.MaxBackoff, p.MinBackoff)
@@ -76,10 +77,10 @@ func (p Policy) check() error {
 	return nil
 }
 
-// CreateQueue creates a queue. Fields of the policy that are zero are those of DefaultPolicy. Errors: AlreadyExists;
-// ResourceExhausted where the tenant may have no more; InvalidArgument for a max_backoff below min_backoff, or a message_ttl that
-// is not whole milliseconds; FailedPrecondition where the broker has a queue of the name with another message_ttl or max_length;
-// Unavailable when the broker is away, and then the queue is not created.
+// CreateQueue creates a queue. Zero fields of the policy are replaced with those of DefaultPolicy. Errors: AlreadyExists;
+// ResourceExhausted if the tenant may have no more queues; InvalidArgument for a max_backoff below min_backoff, or a
+// message_ttl that is not a whole number of milliseconds; FailedPrecondition if the broker has a queue of the name with
+// another message_ttl or max_length; Unavailable if the broker is away, and then the queue is not created.
 func (s *Service) CreateQueue(ctx context.Context, name QueueName, policy Policy) (q Queue, err error) {
 	policy = policy.complete()
 	if err := policy.check(); err != nil {
@@ -108,7 +109,8 @@ func (s *Service) CreateQueue(ctx context.Context, name QueueName, policy Policy
 	return q, nil
 }
 
-// insertQueueWithinQuota makes the rows of a queue if the tenant may have one more. created is false when there is one already.
+// insertQueueWithinQuota inserts the rows of a queue if the quota of the tenant allows one more. created is false if the
+// queue exists already.
 func (s *Service) insertQueueWithinQuota(ctx context.Context, tx *pg.Tx, name QueueName, policy Policy) (created bool, err error) {
 	exists, err := lockQueue(ctx, tx, name)
 	if err != nil || exists {
@@ -128,8 +130,8 @@ func (s *Service) insertQueueWithinQuota(ctx context.Context, tx *pg.Tx, name Qu
 	return insertQueue(ctx, tx, name, policy)
 }
 
-// EnsureQueue creates a queue with the DefaultPolicy unless it is there; one that is there keeps its policy. The broker has it
-// afterwards.
+// EnsureQueue creates a queue with the DefaultPolicy if it does not exist; an existing queue keeps its policy. Afterwards
+// the queue is declared on the broker.
 func (s *Service) EnsureQueue(ctx context.Context, name QueueName) error {
 	err := s.db.InTx(ctx, func(tx *pg.Tx) error {
 		_, err := s.insertQueueWithinQuota(ctx, tx, name, DefaultPolicy)
@@ -141,7 +143,7 @@ func (s *Service) EnsureQueue(ctx context.Context, name QueueName) error {
 	return s.declare(ctx, name)
 }
 
-// GetQueue returns a queue, with its Stats. Errors: NotFound.
+// GetQueue returns a queue with its Stats. Errors: NotFound.
 func (s *Service) GetQueue(ctx context.Context, name QueueName) (Queue, error) {
 	q, err := selectQueue(ctx, s.db, name)
 	if err != nil {
@@ -159,8 +161,8 @@ func (s *Service) GetQueue(ctx context.Context, name QueueName) (Queue, error) {
 	return q, err
 }
 
-// ListQueues lists queues by name, in pages as resource.List has them and of about 2 MiB. Errors: InvalidArgument for a token
-// that is not of this list.
+// ListQueues lists queues by name, in pages as resource.List describes them, of about 2 MiB. Errors: InvalidArgument for
+// a token that is not of this list.
 func (s *Service) ListQueues(ctx context.Context, size int, token string) (queues []Queue, next string, err error) {
 	list := resource.List[Queue, QueueName]{
 		Of:       []any{"queues", auth.TenantOf(ctx)},
@@ -175,7 +177,7 @@ func (s *Service) ListQueues(ctx context.Context, size int, token string) (queue
 	return list.Page(size, token)
 }
 
-// pageLength is how many of the queues are in a page. Their bindings are what can be large.
+// pageLength returns how many of the queues fit in a page. Only their bindings can be large.
 func pageLength(queues []Queue, size int) int {
 	bytes := 0
 	for n, q := range queues {
@@ -189,10 +191,10 @@ func pageLength(queues []Queue, size int) int {
 	return len(queues)
 }
 
-// UpdateQueue changes a queue's policy, at once for all messages that are in it. change gets the policy as it is;
-// fields that it leaves zero are those of DefaultPolicy. Errors: NotFound; InvalidArgument as CreateQueue;
-// FailedPrecondition for another MessageTTL or MaxLength; Unavailable when the broker is away: the policy is changed, and the
-// broker has the bindings once it is back.
+// UpdateQueue changes a queue's policy, with immediate effect for all messages in it. change is called with the current
+// policy; fields that it sets to zero are replaced with those of DefaultPolicy. Errors: NotFound; InvalidArgument as in
+// CreateQueue; FailedPrecondition for another MessageTTL or MaxLength; Unavailable if the broker is away: then the policy
+// is changed, and the broker gets the bindings once it is back.
 func (s *Service) UpdateQueue(ctx context.Context, name QueueName, change func(*Policy)) (q Queue, err error) {
 	i := newIntent(name)
 	err = s.db.InTx(ctx, func(tx *pg.Tx) error {
@@ -245,12 +247,12 @@ func (b Binding) onBroker(tenant string) broker.Binding {
 	return broker.Binding{Topic: topicOnBroker(tenant, b.Topic), Pattern: b.Pattern}
 }
 
-// PauseQueue stops deliveries from a queue, in all processes and within a second; publishing goes on. Errors: NotFound.
+// PauseQueue stops deliveries from a queue, in all processes and within a second. Publishing goes on. Errors: NotFound.
 func (s *Service) PauseQueue(ctx context.Context, name QueueName) (Queue, error) {
 	return s.setPaused(ctx, name, true)
 }
 
-// ResumeQueue starts deliveries again. Errors: NotFound.
+// ResumeQueue resumes deliveries from a queue. Errors: NotFound.
 func (s *Service) ResumeQueue(ctx context.Context, name QueueName) (Queue, error) {
 	return s.setPaused(ctx, name, false)
 }
@@ -263,8 +265,9 @@ func (s *Service) setPaused(ctx context.Context, name QueueName, paused bool) (Q
 	return q, err
 }
 
-// PurgeQueue removes the messages that wait in a queue, and those that wait for their time to go there, and counts them.
-// Outstanding ones and dead letters stay. Errors: NotFound; Unavailable when the broker is away, and then part of them may be gone.
+// PurgeQueue removes the messages in a queue and the waiting messages for it, and returns their number. Outstanding
+// messages and dead letters stay. Errors: NotFound; Unavailable if the broker is away, and then some messages may be
+// removed.
 func (s *Service) PurgeQueue(ctx context.Context, name QueueName) (purged int64, err error) {
 	err = s.db.InTx(ctx, func(tx *pg.Tx) error {
 		exists, err := lockQueue(ctx, tx, name)
@@ -274,7 +277,7 @@ func (s *Service) PurgeQueue(ctx context.Context, name QueueName) (purged int64,
 		if !exists {
 			return errNoQueue(name)
 		}
-		// First the rows: those that a relay has in hand are waited for, and then are in the queue.
+		// The rows come first: this waits for rows that a relay has claimed, and their messages are in the queue afterwards.
 		purged, err = deleteWaitingOf(ctx, tx, name)
 		return err
 	})
@@ -288,14 +291,15 @@ func (s *Service) PurgeQueue(ctx context.Context, name QueueName) (purged int64,
 	return purged + ready, err
 }
 
-// DeleteQueue removes a queue with all its messages, those that wait for their time and dead letters among them. It is gone at
-// once; many messages go in the hands of the relays, and until then no queue of that name can be created. Errors: NotFound;
-// Unavailable when the broker is away: the queue is deleted, and the broker's goes once it is back.
+// DeleteQueue deletes a queue with all its messages, including waiting messages and dead letters. The queue is gone at
+// once. If it has many messages, the relays remove them, and until that is done no queue of that name can be created.
+// Errors: NotFound; Unavailable if the broker is away: then the queue is deleted, and the broker's is removed once it is
+// back.
 func (s *Service) DeleteQueue(ctx context.Context, name QueueName) error {
 	i := newIntent(name)
 	i.remove, i.again = true, true
 	err := s.db.InTx(ctx, func(tx *pg.Tx) error {
-		// The row first: whoever puts something beside it has it locked, and is waited for.
+		// The row of the queue comes first: whoever inserts other rows for it holds a lock on it, and this waits for them.
 		deleted, err := deleteQueue(ctx, tx, name)
 		if err != nil {
 			return err

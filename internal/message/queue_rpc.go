@@ -83,7 +83,7 @@ func (r *RPC) PurgeQueue(ctx context.Context, req *messagev1.PurgeQueueRequest) 
 	return &messagev1.PurgeQueueResponse{Purged: n}, err
 }
 
-// policyRequest are the fields of a policy, which CreateQueue and UpdateQueue both have.
+// policyRequest has the fields of a policy, which CreateQueue and UpdateQueue share.
 type policyRequest interface {
 	GetMaxAttempts() int32
 	GetMinBackoff() *durationpb.Duration
@@ -139,7 +139,7 @@ func bindingToProto(b Binding) *messagev1.Binding {
 	return &messagev1.Binding{Topic: b.Topic, Pattern: b.Pattern}
 }
 
-// unlessNone returns nil, a field that is not set, for 0.
+// unlessNone returns nil for 0, so that the field is not set.
 func unlessNone(d time.Duration) *durationpb.Duration {
 	if d == 0 {
 		return nil

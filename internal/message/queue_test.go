@@ -198,7 +198,7 @@ func TestPauseQueue(t *testing.T) {
 	}
 }
 
-// later publishes a message that waits for its time.
+// later publishes a delayed message.
 func (f fixture) later(t *testing.T, q message.QueueName, key string) {
 	t.Helper()
 	_, err := f.Publish(within(t), message.Publication{To: message.ToQueue(q), Delay: time.Hour, IdempotencyKey: key})

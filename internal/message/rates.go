@@ -14,16 +14,16 @@ import (
 
 const (
 	ratesBucket = 10 * time.Second
-	ratesLimit  = 5 * time.Second // to write them in
+	ratesLimit  = 5 * time.Second // to write the counts
 )
 
-// rates counts what goes through the queues in this process.
-type rates struct{ queues sync.Map } // tenantQueue to *counters
+// rates counts the messages that go through the queues in this process.
+type rates struct{ queues sync.Map } // from tenantQueue to *counters
 
-// counters are those of one queue since they were read last.
+// counters are the counts of one queue since they were last read.
 type counters struct{ published, delivered, acknowledged atomic.Int64 }
 
-// of gives the counters of a queue.
+// of returns the counters of a queue.
 func (r *rates) of(queue tenantQueue) *counters {
 	if c, ok := r.queues.Load(queue); ok {
 		return c.(*counters)
@@ -32,13 +32,13 @@ func (r *rates) of(queue tenantQueue) *counters {
 	return c.(*counters)
 }
 
-// count is what went through a queue in one bucket of time.
+// count is the traffic of a queue in one bucket of time.
 type count struct {
 	tenantQueue
 	published, delivered, acknowledged int64
 }
 
-// take reads the counters and sets them to zero.
+// take returns the counts and sets the counters to zero.
 func (r *rates) take() (counts []count) {
 	r.queues.Range(func(queue, of any) bool {
 		c := of.(*counters)
@@ -51,9 +51,9 @@ func (r *rates) take() (counts []count) {
 	return counts
 }
 
-// run writes the counters to the database whenever a bucket of time is over, and once more when ctx ends. All processes
-// keep to the same buckets, so that those of the last minute hold the last minute. Counts that cannot be written are
-// dropped: they would make a peak later that never was.
+// run writes the counts to the database at the end of each bucket of time, and once more when ctx ends. All processes use
+// the same buckets, so that the buckets of the last minute cover exactly that minute. Counts that cannot be written are
+// dropped: written later, they would show a peak that never was.
 func (r *rates) run(ctx context.Context, system *pg.System, log *zap.Logger) error {
 	for loop.Sleep(ctx, time.Until(time.Now().Truncate(ratesBucket).Add(ratesBucket))) {
 		r.flush(ctx, system, log)

@@ -6,8 +6,8 @@ import (
 	"plinth/internal/pg"
 )
 
-// addRates adds counts to the bucket that is just over: now is a little after its end. The queues are in order, so that
-// processes that write at the same time do not lock each other out.
+// addRates adds counts to the bucket that has just ended; it is called a little after the end. The rows are inserted in
+// order, so that processes that write at the same time do not deadlock.
 func addRates(ctx context.Context, system *pg.System, counts []count) error {
 	n := len(counts)
 	tenants, queues := make([]string, n), make([]string, n)

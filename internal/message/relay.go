@@ -17,26 +17,26 @@ import (
 )
 
 const (
-	// maxRelayLanes is how many batches of a relay are on their way at a time, fewer where connections are few: while one waits
-	// for the broker, the next one is read.
+	// maxRelayLanes is how many batches of a relay are in progress at a time, or fewer if there are few connections: while one
+	// waits for the broker, the next one is read.
 	maxRelayLanes = 3
-	// A batch has up to relayBatch messages, and no more of them once it has relayBytes.
+	// A batch has at most relayBatch messages, and gets no more once it has relayBytes.
 	relayBatch = 1024
 	relayBytes = 4 << 20
 
-	relayPoll  = time.Second           // finds what no notification told of
-	relayAgain = time.Second           // until a message is tried again that could not be sent
-	relayPace  = 5 * time.Millisecond  // before it is looked for more, where all that was due was sent
-	relayBusy  = 50 * time.Millisecond // likewise, where other relays have all that is due
+	relayPoll  = time.Second           // how often due messages are looked for without a notification
+	relayAgain = time.Second           // before a message that could not be sent is tried again
+	relayPace  = 5 * time.Millisecond  // before the next batch, if all due messages were sent
+	relayBusy  = 50 * time.Millisecond // before the next batch, if other relays have all due messages
 
-	// Of the time that a batch may take, the database has a part to itself: what the broker confirmed must be committed.
+	// sendLimit leaves a part of the time of a batch to the database, since what the broker confirmed must be committed.
 	relayLimit = 12 * time.Second
 	sendLimit  = 8 * time.Second
 )
 
-// relay sends the messages of all tenants that wait to the broker when they are due. Any number of relays share the work. A
-// message is claimed, sent and deleted in one transaction, so a relay that dies leaves it for the others; it may then be sent
-// twice.
+// relay sends the waiting messages of all tenants to the broker when they are due. Any number of relays share the work. A
+// message is claimed, sent and deleted in one transaction, so if a relay dies, the others send its messages; a message
+// may then be sent twice.
 type relay struct {
 	service *Service
 	log     *zap.Logger
@@ -56,8 +56,8 @@ func (s *Service) newRelay() *pg.Due {
 	})
 }
 
-// Relay sends the messages that wait to the broker when they are due, and has it follow the changes of queues that others could
-// not finish, until ctx ends; then it finishes what it has in hand, within seconds.
+// Relay sends waiting messages to the broker when they are due, and applies changes of queues to the broker that other
+// processes could not finish. When ctx ends, it finishes what it has begun within seconds and returns.
 func (s *Service) Relay(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return s.relay.Run(ctx) })
@@ -65,7 +65,7 @@ func (s *Service) Relay(ctx context.Context) error {
 	return group.Wait()
 }
 
-// batch claims messages, sends them and commits what became of them. An error means that they wait as before.
+// batch claims messages, sends them and commits the outcomes. After an error the messages wait as before.
 func (r *relay) batch(ctx context.Context, more func()) (next time.Duration, err error) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), relayLimit)
 	defer cancel()
@@ -81,7 +81,7 @@ func (r *relay) batch(ctx context.Context, more func()) (next time.Duration, err
 		switch {
 		case full:
 			next = 0
-			more() // For another lane, meanwhile.
+			more() // Another lane can start meanwhile.
 		case len(batch) > 0:
 			next = relayPace
 		default:
@@ -92,7 +92,8 @@ func (r *relay) batch(ctx context.Context, more func()) (next time.Duration, err
 	return next, err
 }
 
-// round chooses the backlogs of the next batch, each with its share. next is how long nothing comes due where there is none.
+// round returns the backlogs of the next batch, each with its share. next is how long nothing becomes due if there are
+// none.
 func (r *relay) round(ctx context.Context, tx *pg.Tx) (due []backlog, next time.Duration, err error) {
 	r.mu.Lock()
 	from := r.cursor
@@ -114,15 +115,15 @@ func (r *relay) send(ctx context.Context, batch []*envelope) []error {
 	return r.service.sendBatch(ctx, batch, r.service.declare)
 }
 
-// settlement is what becomes of the messages of a batch.
+// settlement is the decision on each message of a batch.
 type settlement struct {
-	gone   []*envelope // sent, or leading nowhere
+	gone   []*envelope // sent, or without a destination
 	later  []*envelope // to be sent again
-	copies []envelope  // in the place of one that is gone
+	copies []envelope  // that replace a message in gone
 }
 
-// settle deletes what was sent, and has the rest wait. A backlog of which nothing could be sent is left alone for longer each
-// time.
+// settle deletes the messages that were sent, and delays the others. A backlog of which nothing could be sent is blocked
+// for longer each time.
 func (r *relay) settle(ctx context.Context, tx *pg.Tx, batch []*envelope, outcomes []error) error {
 	if len(batch) == 0 {
 		return nil
@@ -168,7 +169,7 @@ func firstFailed(outcomes []error) int {
 	return 0
 }
 
-// unsettled decides what becomes of a message.
+// settleOne adds a message to the settlement according to its outcome.
 func (r *relay) settleOne(ctx context.Context, tx *pg.Tx, s *settlement, m *envelope, outcome error) error {
 	switch {
 	case outcome == nil:
@@ -177,7 +178,7 @@ func (r *relay) settleOne(ctx context.Context, tx *pg.Tx, s *settlement, m *enve
 		copies, err := r.fanOut(ctx, tx, *m)
 		s.gone, s.copies = append(s.gone, m), append(s.copies, copies...)
 		return err
-	case m.to.topic == "" && errors.Is(outcome, broker.ErrNoQueue): // The table knows it, and the broker was told.
+	case m.to.topic == "" && errors.Is(outcome, broker.ErrNoQueue): // The queue is in the table and was declared.
 		s.later = append(s.later, m)
 	case errs.Is(outcome, errs.NotFound):
 		r.log.Warn("message dropped: it leads nowhere any longer", zap.Inline(m), zap.Error(outcome))
@@ -192,8 +193,8 @@ func (r *relay) settleOne(ctx context.Context, tx *pg.Tx, s *settlement, m *enve
 	return nil
 }
 
-// fanOut has each queue of a topic wait for itself, since one of them is full: those that are not get the message a second
-// time, but not each time that it is tried.
+// fanOut replaces a message to a topic with one waiting message for each of its queues, because one of the queues is
+// full. The other queues get the message a second time, but not again with each attempt.
 func (r *relay) fanOut(ctx context.Context, tx *pg.Tx, m envelope) ([]envelope, error) {
 	m.due, m.dueAt = relayAgain, time.Time{}
 	bindings, err := selectBindings(ctx, tx, tenantTopic{m.tenant, m.to.topic})
@@ -205,10 +206,10 @@ func (r *relay) fanOut(ctx context.Context, tx *pg.Tx, m envelope) ([]envelope, 
 	return copies, err
 }
 
-// bury makes a dead letter of a message to a queue that the broker will never take.
+// bury makes a dead letter of a message that the broker will never accept.
 func (r *relay) bury(ctx context.Context, tx *pg.Tx, m *envelope, why error) error {
 	if m.to.topic != "" {
-		return nil // Nobody's.
+		return nil // A topic has no dead letters.
 	}
 	now := time.Now()
 	if m.firstFailedAt.IsZero() {

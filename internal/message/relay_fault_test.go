@@ -126,7 +126,7 @@ func TestRelayDeclaresWhatTheTableKnows(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	f.exec(t, `DELETE FROM queues WHERE name = 'gone'`) // Its rows have come after it went.
+	f.exec(t, `DELETE FROM queues WHERE name = 'gone'`) // As if its rows were inserted after it was deleted.
 	f.relay(t)
 	f.drained(t)
 	if d := take(t, f.raw(t, "known")); d.ID != ids[1] {
@@ -139,7 +139,7 @@ func TestRelayDeclaresWhatTheTableKnows(t *testing.T) {
 
 const manyRows = 4000 // More than a relay takes at a time, with all its lanes.
 
-// fill puts that many messages for a queue in the waiting table.
+// fill inserts manyRows waiting messages for a queue.
 func (f fixture) fill(t *testing.T, queue string) {
 	t.Helper()
 	f.exec(t, `INSERT INTO message_waiting (tenant, id, queue, due_at, body)

@@ -9,8 +9,8 @@ import (
 	"plinth/internal/pg"
 )
 
-// selectBacklogs returns up to limit backlogs of all tenants behind one, in the order of their keys, whether they are due or
-// not. Each costs one look into the index, however many messages are in it.
+// selectBacklogs returns up to limit backlogs of all tenants that come after behind, in the order of their keys, whether
+// they are due or not. Each takes one index lookup, however many messages it has.
 func selectBacklogs(ctx context.Context, tx *pg.Tx, behind backlog, limit int) ([]backlog, error) {
 	rows, err := tx.Query(ctx, `
 		WITH RECURSIVE backlogs AS (
@@ -34,12 +34,13 @@ func selectBacklogs(ctx context.Context, tx *pg.Tx, behind backlog, limit int) (
 	})
 }
 
-// claimWaiting locks messages that are due, of each backlog the earliest ones up to its share and none that another relay has,
-// and no more once they have so many bytes: backlogs take turns for those. full says that more may be due. Losing the commit
-// in a crash of the server would only have them sent again, so it does not wait for the disk.
+// claimWaiting locks messages that are due: the earliest ones of each backlog up to its share, without those that another
+// relay has locked. It stops once they have the given number of bytes; the backlogs take turns until then. full reports
+// whether more may be due. The commit does not wait for the disk: if a crash of the server loses it, the messages are
+// only sent again.
 func claimWaiting(ctx context.Context, tx *pg.Tx, due []backlog, bytes int) (batch []*envelope, full bool, err error) {
 	tenants, queues, topics, shares := backlogArrays(due)
-	// Rows are found again by their place: the table is empty one moment and full the next, so the planner's idea of it is
+	// The rows are found by their ctid: the table may be empty one moment and full the next, so the planner's statistics are
 	// often wrong.
 	rows, err := tx.Query(ctx, `
 		WITH due AS MATERIALIZED (
@@ -93,8 +94,7 @@ func backlogArrays(backlogs []backlog) (tenants, queues, topics []string, shares
 	return tenants, queues, topics, shares
 }
 
-// settleWaiting does what was decided about claimed messages. Those that are sent again change their due time and stay where
-// they are.
+// settleWaiting carries out a settlement. Messages to be sent again keep their rows and get a new due time.
 func settleWaiting(ctx context.Context, tx *pg.Tx, s settlement) error {
 	if len(s.gone) > 0 {
 		if _, err := tx.Exec(ctx, `DELETE FROM message_waiting WHERE ctid = ANY ($1::text[]::tid[])`, places(s.gone)); err != nil {
@@ -141,7 +141,8 @@ func freeBacklogs(ctx context.Context, tx *pg.Tx, backlogs []backlog) error {
 	return nil
 }
 
-// selectLate returns for how long the earliest message of all tenants has been due; a time in the past where none waits.
+// selectLate returns for how long the earliest message of all tenants has been due. The result is negative if none is
+// due.
 func selectLate(ctx context.Context, system *pg.System) (late time.Duration, err error) {
 	err = system.QueryRow(ctx, `SELECT coalesce(now() - min(due_at), '-1 hour') FROM message_waiting`).Scan(&late)
 	return late, err

@@ -64,7 +64,7 @@ func (b *troubled) Declare(ctx context.Context, q broker.Queue) error {
 
 func (b *troubled) Generation() uint64 { return b.Broker.Generation() + b.generation.Load() }
 
-// publishes has the broker publish as f does; f may use the real one.
+// publishes makes the broker publish with f, which may call the real broker.
 func (b *troubled) publishes(f func(context.Context, []broker.Publication) []error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -103,7 +103,7 @@ func newTroubled(t *testing.T) troubledFixture {
 	return troubledFixture{f, b}
 }
 
-// relay relays until the test ends.
+// relay runs a relay until the test ends.
 func (f fixture) relay(t *testing.T) (stop func()) {
 	t.Helper()
 	return run(t, f.Relay)
@@ -132,7 +132,7 @@ func to(q message.QueueName, body string) message.Publication {
 	return message.Publication{To: message.ToQueue(q), Body: []byte(body)}
 }
 
-// waiting counts the rows that wait.
+// waiting returns the number of waiting rows.
 func (f fixture) waiting(t *testing.T) (n int) {
 	t.Helper()
 	if err := f.system.QueryRow(within(t), `SELECT count(*) FROM message_waiting`).Scan(&n); err != nil {
@@ -156,7 +156,7 @@ func (f fixture) schema(t *testing.T, sql string) {
 	}
 }
 
-// eventually polls until it is so.
+// eventually polls until the condition holds.
 func eventually(t *testing.T, what string, so func() bool) {
 	t.Helper()
 	deadline := time.After(20 * time.Second)
@@ -169,7 +169,7 @@ func eventually(t *testing.T, what string, so func() bool) {
 	}
 }
 
-// drained waits until no row waits.
+// drained blocks until there are no waiting rows.
 func (f fixture) drained(t *testing.T) {
 	t.Helper()
 	eventually(t, "no row waits", func() bool { return f.waiting(t) == 0 })
@@ -213,7 +213,7 @@ func take(t *testing.T, deliveries <-chan broker.Delivery) broker.Delivery {
 	}
 }
 
-// empty says that nothing comes for a while.
+// empty fails if a message comes within a short time.
 func empty(t *testing.T, deliveries <-chan broker.Delivery) {
 	t.Helper()
 	select {

@@ -6,7 +6,7 @@ import (
 	messagev1 "plinth/api/plinth/message/v1"
 )
 
-// RPC is MessageService on the wire. Connect drops the reply of a method that returns an error, too.
+// RPC implements MessageService. If a method returns an error, Connect ignores its reply.
 type RPC struct {
 	service *Service
 	grace   time.Duration
@@ -14,8 +14,8 @@ type RPC struct {
 
 var _ messagev1.MessageServiceHandler = (*RPC)(nil)
 
-// NewRPC returns the handler. Streams that are to finish send no more and end once their clients have settled what they hold, at
-// the latest after grace.
+// NewRPC returns an RPC. Streams that are asked to finish send no more messages, and end once their clients have settled
+// what they hold, or after grace.
 func NewRPC(service *Service, grace time.Duration) *RPC {
 	return &RPC{service: service, grace: grace}
 }

@@ -187,7 +187,7 @@ func TestConsumeRefuses(t *testing.T) {
 	}
 }
 
-// TestConsumePeek is what a person does with grpcurl: subscribe, and nothing more.
+// TestConsumePeek does what a person does with grpcurl: it subscribes, and sends nothing else.
 func TestConsumePeek(t *testing.T) {
 	t.Parallel()
 	e := newEdge(t)

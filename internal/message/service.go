@@ -15,7 +15,7 @@ import (
 	"plinth/internal/tenant"
 )
 
-// A notification is a hint that there is something new to read. Its payload says where.
+// A notification is a hint that there is something new to read. Its payload is one of these.
 const (
 	channel       = "plinth_messages"
 	newWaiting    = "waiting"    // message_waiting has rows that may be due before all others
@@ -24,7 +24,7 @@ const (
 	newIntents    = "intents"    // a change of a queue was not followed by the broker
 )
 
-// Service holds the rules of messages and queues. Its Run must run.
+// Service implements the rules of messages and queues. Its Run must be running.
 type Service struct {
 	db       *pg.DB // acts for the tenant of the context
 	handlers *pg.DB
@@ -38,25 +38,25 @@ type Service struct {
 	rates    *rates
 	topology *topology
 	pauses   *queueSet
-	present  atomic.Pointer[queueSet] // the queues of a worker's handlers that are there
+	present  atomic.Pointer[queueSet] // the existing queues of a worker's handlers
 
 	relay, operations, intents *pg.Due
-	heardPolicies              chan struct{} // has a token after such a notification
+	heardPolicies              chan struct{} // has a token after a newPolicies notification
 }
 
-// Config is what the service is made of. Connections are of classes that cannot starve each other.
+// Config configures a Service. The connections are of separate classes, so that they cannot starve each other.
 type Config struct {
 	DB       *pg.DB     // for calls
 	Handlers *pg.DB     // for handlers with a transaction
-	System   *pg.System // for the relay and what else is due; of its connections the relay leaves one to the others
+	System   *pg.System // for the relay and other background work; the relay leaves one of its connections to the latter
 	Notifier *pg.Notifier
 	Broker   broker.Broker
-	Limiter  *ratelimit.Limiter // counts what tenants publish in a second; nil does not
+	Limiter  *ratelimit.Limiter // limits what tenants publish per second; nil means no limit
 	Limits   Limits
 	Log      *zap.Logger
 }
 
-// Limits are what tenants without quotas of their own may have; 0 is no limit. Package app reads them from the environment.
+// Limits apply to tenants without quotas of their own; 0 means no limit. Package app reads them from the environment.
 type Limits struct {
 	AutoCreate bool  `env:"AUTO_CREATE_QUEUES" envDefault:"false" help:"true: publishing to an unknown queue creates it; for development"`
 	Queues     int64 `env:"MAX_QUEUES" envDefault:"1000" help:"most queues of a tenant that has no quota of its own; 0 is no limit"`
@@ -65,7 +65,7 @@ type Limits struct {
 	PerSecond  int64 `env:"MAX_PER_SECOND" envDefault:"0" help:"most messages that a tenant publishes in a second, likewise"`
 }
 
-// Check wants limits that are not negative.
+// Check requires that no limit is negative.
 func (l *Limits) Check(want func(ok bool, setting, format string, args ...any)) {
 	want(l.Queues >= 0, "MAX_QUEUES", "must not be negative")
 	want(l.Waiting >= 0, "MAX_WAITING", "must not be negative")
@@ -73,10 +73,11 @@ func (l *Limits) Check(want func(ok bool, setting, format string, args ...any)) 
 	want(l.PerSecond >= 0, "MAX_PER_SECOND", "must not be negative")
 }
 
-// quotas are the tenants' limits on what this domain keeps for them.
+// quotas are the quotas of this domain.
 type quotas struct{ queues, waiting, perSecond *tenant.Quota }
 
-// waitingFresh is for how long it is known how many messages of a tenant wait: asking would cost every message a statement.
+// waitingFresh is for how long the number of waiting messages of a tenant is cached: reading it for each message would
+// cost a statement.
 const waitingFresh = time.Second
 
 func newQuotas(l Limits) quotas {
@@ -87,12 +88,12 @@ func newQuotas(l Limits) quotas {
 	}
 }
 
-// Quotas are those of this domain, for tenant.Service.Register.
+// Quotas returns the quotas of this domain, for tenant.Service.Register.
 func (s *Service) Quotas() []*tenant.Quota {
 	return []*tenant.Quota{s.quotas.queues, s.quotas.waiting, s.quotas.perSecond}
 }
 
-// New returns the service. It comes before the Run of the Notifier.
+// New returns a Service. It must be called before the Run of the Notifier.
 func New(c Config) *Service {
 	s := &Service{
 		db: c.DB, handlers: c.Handlers, system: c.System, notifier: c.Notifier, broker: c.Broker, limiter: c.Limiter, log: c.Log,
@@ -108,7 +109,7 @@ func New(c Config) *Service {
 	return s
 }
 
-// Run does what every process with the service does beside its calls, until ctx ends.
+// Run does the background work that every process with the service needs, until ctx ends.
 func (s *Service) Run(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { s.watchQueues(ctx); return nil })
@@ -116,7 +117,7 @@ func (s *Service) Run(ctx context.Context) error {
 	return group.Wait()
 }
 
-// wakeRelay tells the relays, once tx is committed, that message_waiting has new rows.
+// wakeRelay notifies the relays, once tx is committed, that message_waiting has new rows.
 func (s *Service) wakeRelay(tx *pg.Tx) {
 	tx.AfterCommit(func() { s.notifier.Notify(channel, newWaiting) })
 }

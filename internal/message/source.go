@@ -17,30 +17,30 @@ import (
 // pauseRead bounds how long a subscription waits for the table of paused queues. After that it uses what was read before.
 const pauseRead = time.Second
 
-// source receives from a queue while it is not paused. While it is, nothing is received; what is outstanding can be
-// settled, and once all of it is, what the broker holds ready for the source goes back to the queue. Each of its
-// deliveries is settled once. Its contexts act for the queue's tenant.
+// source receives from a queue while it is not paused. During a pause it receives nothing. Outstanding deliveries can be
+// settled; once all of them are, the messages that the broker holds ready for the source go back to the queue. Each
+// delivery must be settled once. The contexts of a source act for the queue's tenant.
 type source struct {
 	service *Service
 	tenantQueue
 	credit      int
 	life        context.Context
 	outstanding atomic.Int64
-	freed       chan struct{} // has a token after the last one was settled
+	freed       chan struct{} // has a token after the last outstanding delivery was settled
 
-	// Receive's own.
-	sub    broker.Subscription // nil where a pause closed it
+	// Only used by Receive.
+	sub    broker.Subscription // nil if a pause closed it
 	paused bool                // in this turn
 	turn   context.Context     // ends with life, or when the pauses change
 	end    func()              // ends turn
 }
 
-// open subscribes to a queue, or waits for the end of its pause to do so. The source receives until life ends; ctx bounds
-// the call. Errors: NotFound.
+// open subscribes to a queue. If the queue is paused, the source does so when the pause ends. The source receives until
+// life ends; ctx bounds the call. Errors: NotFound.
 func (s *Service) open(ctx, life context.Context, queue QueueName, credit int) (*source, error) {
 	reading, cancel := context.WithTimeout(ctx, pauseRead)
 	defer cancel()
-	_ = s.pauses.read(reading, s.system) // While Postgres is away, what was read before counts.
+	_ = s.pauses.read(reading, s.system) // While Postgres is away, use what was read before.
 	src := &source{
 		service: s, tenantQueue: tenantQueue{auth.TenantOf(life), queue}, credit: credit, life: life, freed: make(chan struct{}, 1), end: func() {},
 	}
@@ -51,7 +51,7 @@ func (s *Service) open(ctx, life context.Context, queue QueueName, credit int) (
 	return src, nil
 }
 
-// Receive waits for a delivery until life ends or the queue is gone. Not for concurrent use.
+// Receive blocks until there is a delivery, life ends or the queue is gone. It must not be called concurrently.
 func (s *source) Receive() (broker.Delivery, error) {
 	for {
 		if s.turn.Err() != nil {
@@ -79,7 +79,7 @@ func (s *source) Receive() (broker.Delivery, error) {
 		if !errors.Is(err, broker.ErrNoQueue) {
 			return d, err
 		}
-		// Deleted, or lost by a broker that came back empty: the table says which.
+		// The queue was deleted, or the broker came back empty. Subscribing finds out by the table.
 		s.unsubscribe()
 		if err := s.subscribe(s.life); err != nil {
 			return d, err
@@ -87,8 +87,9 @@ func (s *source) Receive() (broker.Delivery, error) {
 	}
 }
 
-// refuse makes a dead letter of a message that names another tenant than its queue's. Nobody gets to see it, so nothing is
-// kept of what is in it. While Postgres is away the message keeps its place, since those after it may be alike.
+// refuse makes a dead letter of a message that names a tenant other than its queue's. Its content is not stored, since
+// nobody may see it. While Postgres is away the message keeps its place, since the messages after it may be of the same
+// kind.
 func (s *source) refuse(d broker.Delivery, named string) {
 	fields := []zap.Field{zap.Inline(s.tenantQueue), zap.String("id", d.ID), zap.String("named", fmt.Sprintf("%.64s", named))}
 	f := &failure{message: Message{ID: d.ID, Attempt: d.Attempt}, reason: otherTenant, permanent: true}
@@ -117,7 +118,7 @@ func (s *source) settle(how func(context.Context) error, fields []zap.Field) {
 	}
 }
 
-// begin starts a turn, for as long as the queue stays paused or stays not paused. ctx bounds the call.
+// begin starts a turn, which lasts for as long as the queue stays paused or stays not paused. ctx bounds the call.
 func (s *source) begin(ctx context.Context) error {
 	s.end()
 	if err := s.life.Err(); err != nil {
@@ -133,7 +134,7 @@ func (s *source) begin(ctx context.Context) error {
 	return s.subscribe(ctx)
 }
 
-// subscribe begins to receive. Errors: NotFound.
+// subscribe starts to receive from the broker. Errors: NotFound.
 func (s *source) subscribe(ctx context.Context) error {
 	return onDeclared(ctx, s.queue, s.service.declare, func() (err error) {
 		s.sub, err = s.service.broker.Subscribe(ctx, s.queue.onBroker(s.tenant), s.credit)
@@ -141,7 +142,7 @@ func (s *source) subscribe(ctx context.Context) error {
 	})
 }
 
-// rest waits through a pause.
+// rest blocks until the turn ends or the last outstanding delivery is settled.
 func (s *source) rest() {
 	if s.outstanding.Load() == 0 {
 		s.unsubscribe()
@@ -159,13 +160,14 @@ func (s *source) unsubscribe() {
 	}
 }
 
-// Close ends the source once its last Receive has returned; what is outstanding goes back to the queue.
+// Close ends the source. It must be called after the last Receive has returned. Outstanding messages go back to the
+// queue.
 func (s *source) Close() {
 	s.end()
 	s.unsubscribe()
 }
 
-// counted is the Settler of a source's delivery.
+// counted is the Settler of a source's delivery. It counts the outstanding deliveries down.
 type counted struct {
 	broker.Settler
 	source *source

@@ -10,12 +10,12 @@ import (
 	"plinth/internal/pg"
 )
 
-// text is what PostgreSQL keeps of a text: valid UTF-8 without U+0000.
+// validText returns s as PostgreSQL can store it: as valid UTF-8 without U+0000.
 func validText(s string) string {
 	return strings.ReplaceAll(strings.ToValidUTF8(s, "\uFFFD"), "\x00", "\uFFFD")
 }
 
-// queueColumns are what scanQueue reads.
+// queueColumns are the columns that scanQueue reads.
 const queueColumns = `name, created_at, max_attempts, min_backoff, max_backoff, message_ttl, max_length,
 	dead_letter_retention, paused,
 	ARRAY(SELECT topic FROM queue_bindings b WHERE (b.tenant, b.queue) = (queues.tenant, queues.name) ORDER BY topic, pattern),
@@ -31,7 +31,7 @@ func scanQueue(row pgx.Row) (q Queue, err error) {
 	return q, err
 }
 
-// insertQueue makes the rows of a queue and its bindings. created is false when there is one already.
+// insertQueue inserts the rows of a queue and its bindings. created is false if the queue exists already.
 func insertQueue(ctx context.Context, db *pg.Tx, name QueueName, p Policy) (created bool, err error) {
 	tag, err := db.Exec(ctx, `
 		INSERT INTO queues (tenant, name, max_attempts, min_backoff, max_backoff, message_ttl, max_length, dead_letter_retention)
@@ -43,7 +43,7 @@ func insertQueue(ctx context.Context, db *pg.Tx, name QueueName, p Policy) (crea
 	return true, insertBindings(ctx, db, name, p.Bindings)
 }
 
-// updatePolicy changes all of a policy that can be changed.
+// updatePolicy updates the parts of a policy that can be changed.
 func updatePolicy(ctx context.Context, db *pg.Tx, name QueueName, p Policy) error {
 	_, err := db.Exec(ctx, `UPDATE queues
 		SET max_attempts = $3, min_backoff = $4, max_backoff = $5, dead_letter_retention = $6 WHERE tenant = $1 AND name = $2`,
@@ -68,13 +68,13 @@ func insertBindings(ctx context.Context, db *pg.Tx, queue QueueName, bindings []
 	return err
 }
 
-// lockQueue keeps a queue from being deleted until the transaction ends.
+// lockQueue reports whether a queue exists, and prevents its deletion until the transaction ends.
 func lockQueue(ctx context.Context, db *pg.Tx, name QueueName) (exists bool, err error) {
 	tag, err := db.Exec(ctx, `SELECT true FROM queues WHERE tenant = $1 AND name = $2 FOR SHARE`, auth.TenantOf(ctx), name.name)
 	return tag.RowsAffected() > 0, err
 }
 
-// lockForChange keeps all others from changing or deleting a queue until the transaction ends.
+// lockForChange prevents others from changing or deleting a queue until the transaction ends.
 func lockForChange(ctx context.Context, db *pg.Tx, name QueueName) error {
 	tag, err := db.Exec(ctx, `SELECT true FROM queues WHERE tenant = $1 AND name = $2 FOR NO KEY UPDATE`, auth.TenantOf(ctx), name.name)
 	if err == nil && tag.RowsAffected() == 0 {
@@ -97,14 +97,14 @@ func selectQueues(ctx context.Context, db pg.Querier, after string, limit int) (
 	return pgx.CollectRows(rows, func(row pgx.CollectableRow) (Queue, error) { return scanQueue(row) })
 }
 
-// updatePaused gives the queue as it is then.
+// updatePaused pauses or resumes a queue and returns it as it is then.
 func updatePaused(ctx context.Context, db pg.Querier, name QueueName, paused bool) (Queue, error) {
 	return pg.One(db.QueryRow(ctx, `UPDATE queues SET paused = $3 WHERE tenant = $1 AND name = $2 RETURNING `+queueColumns,
 		auth.TenantOf(ctx), name.name, paused), scanQueue, errNoQueue(name))
 }
 
-// selectStats gives what the database knows of a queue's traffic, which is all but its depth. Rates are of the last six
-// buckets that are over, and of what processes that ended since have left.
+// selectStats returns the statistics that the database has of a queue, which is all but its depth. The rates are those of
+// the last six finished buckets, including what processes that have ended since have written.
 func selectStats(ctx context.Context, db pg.Querier, name QueueName) (s Stats, err error) {
 	err = db.QueryRow(ctx, `
 		SELECT (SELECT count(*) FROM message_waiting WHERE tenant = $1 AND queue = $2),
@@ -122,8 +122,8 @@ func deleteQueue(ctx context.Context, db *pg.Tx, name QueueName) (deleted bool, 
 	return tag.RowsAffected() == 1, err
 }
 
-// deleteWaitingOf removes the messages that wait for their time to go to a queue. A statement does not see the row that
-// a relay puts back while it waits for that relay; the next one does.
+// deleteWaitingOf deletes the waiting messages for a queue. A statement that waits for a relay does not see a row that
+// this relay puts back; the next statement does.
 func deleteWaitingOf(ctx context.Context, db *pg.Tx, name QueueName) (deleted int64, err error) {
 	for range 2 {
 		tag, err := db.Exec(ctx, `DELETE FROM message_waiting WHERE tenant = $1 AND queue = $2`, auth.TenantOf(ctx), name.name)

@@ -13,21 +13,22 @@ import (
 	"plinth/internal/loop"
 )
 
-// Limits of a subscription's batches: what a client takes in one message of a stream.
+// Limits of a subscription's batches, so that clients accept a batch as one message of a stream.
 const (
 	maxBatch      = 100
 	maxBatchBytes = 1 << 20
 )
 
-// aheadBatch is how many messages are taken from the broker before they are asked for. There may be very many
-// subscriptions, most of them idle.
+// aheadBatch is how many messages a subscription takes from the broker before they are asked for. It is small because
+// there may be very many subscriptions, most of them idle.
 const aheadBatch = 16
 
-// settleTimeout bounds one ack, nack or failed attempt. One that takes longer is given up, and the message comes again.
+// settleTimeout bounds one ack, nack or failed attempt. After that it is given up, and the message comes again.
 const settleTimeout = 5 * time.Second
 
-// Subscription receives messages of one queue for one consumer. Each message is leased to it: it comes again, to this
-// consumer or another, unless it is settled before its ack deadline. While the queue is paused, nothing comes.
+// Subscription receives messages of one queue for one consumer. Each message is leased to the consumer: unless it is
+// settled before its ack deadline, it is delivered again, to this consumer or another. While the queue is paused, nothing
+// is delivered.
 type Subscription struct {
 	service     *Service
 	source      *source
@@ -37,10 +38,10 @@ type Subscription struct {
 	received    chan broker.Delivery
 	life        context.Context
 	end         context.CancelFunc
-	ended       error  // why there are no more; read after received is closed
+	ended       error  // why no more messages come; read after received is closed
 	leftover    *lease // received, but too large for the last batch
 
-	busy sync.Mutex // while Ack or Nack settles
+	busy sync.Mutex // held while Ack or Nack settles
 
 	mu       sync.Mutex
 	leases   map[string]*lease
@@ -48,17 +49,17 @@ type Subscription struct {
 	freed    chan struct{} // has a token after a message was settled
 }
 
-// lease is one outstanding message. When its timer fires, the message goes back.
+// lease is one outstanding message. When its timer fires, the message goes back to the queue.
 type lease struct {
 	delivery broker.Delivery
 	message  Message
 	timer    *time.Timer
 }
 
-// Nack is one message that a consumer gives back: its attempt failed.
+// Nack is one message that a consumer gives back because its attempt failed.
 type Nack struct {
 	ID     string
-	Delay  *time.Duration // before it comes again; nil is the queue's back-off
+	Delay  *time.Duration // before it comes again; nil means the queue's back-off
 	Reason string         // for people
 }
 
@@ -97,8 +98,9 @@ func (s *Subscription) receive() {
 	}
 }
 
-// Next waits for messages until ctx ends, and leases what has come: up to 100 messages and 1 MiB, or one larger message.
-// Errors: NotFound when the queue was deleted, Unavailable when the service stops. Not for concurrent use.
+// Next blocks until there are messages or ctx ends, and leases what has arrived: up to 100 messages and 1 MiB, or one
+// larger message. Errors: NotFound if the queue was deleted, Unavailable if the service stops. It must not be called
+// concurrently.
 func (s *Subscription) Next(ctx context.Context) ([]Message, error) {
 	l, err := s.first(ctx)
 	if err != nil {
@@ -119,7 +121,7 @@ func (s *Subscription) Next(ctx context.Context) ([]Message, error) {
 	return batch, nil
 }
 
-// first waits for a message for the consumer.
+// first blocks until there is a message for the consumer.
 func (s *Subscription) first(ctx context.Context) (*lease, error) {
 	if l := s.leftover; l != nil {
 		if s.leftover = nil; s.deliverable(ctx, l) {
@@ -141,7 +143,7 @@ func (s *Subscription) first(ctx context.Context) (*lease, error) {
 	}
 }
 
-// another gives the next message for the consumer if one is there.
+// another returns the next message for the consumer, or nil if none has arrived.
 func (s *Subscription) another(ctx context.Context) *lease {
 	for {
 		select {
@@ -158,12 +160,12 @@ func (s *Subscription) another(ctx context.Context) *lease {
 	}
 }
 
-// fits says whether the consumer is to get a message. Otherwise it is settled: it goes back to a queue that was paused
-// meanwhile, and is a dead letter where it was delivered too often without being settled. While Postgres is away, nothing
-// is too often.
+// deliverable reports whether a message may be delivered to the consumer. Otherwise it settles the message: the message
+// goes back to the queue if that was paused meanwhile, and becomes a dead letter if it was delivered too often without
+// being settled. While Postgres is away, that limit does not apply.
 func (s *Subscription) deliverable(ctx context.Context, l *lease) bool {
 	queue := s.source.queue
-	ctx = auth.AsService(ctx, s.source.tenant) // Whoever calls Next.
+	ctx = auth.AsService(ctx, s.source.tenant) // Act for the queue's tenant, whoever calls Next.
 	if paused, _ := s.service.pauses.of(s.source.tenantQueue); paused {
 		s.settle(l.delivery.Nack, l.message.ID)
 		return false
@@ -186,7 +188,7 @@ func (s *Subscription) deliverable(ctx context.Context, l *lease) bool {
 
 func newLease(d broker.Delivery) *lease { return &lease{delivery: d, message: fromBroker(d)} }
 
-// lease begins a lease; that of an earlier delivery of the message, whose connection was lost, ends.
+// lease starts a lease. If the message is leased already, by a delivery whose connection was lost, that lease ends.
 func (s *Subscription) lease(l *lease) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -197,13 +199,13 @@ func (s *Subscription) lease(l *lease) {
 	s.startLease(l)
 }
 
-// begin runs a lease; the caller holds the lock.
+// startLease starts a lease and its timer. The caller must hold s.mu.
 func (s *Subscription) startLease(l *lease) {
 	s.leases[l.message.ID] = l
 	l.timer = time.AfterFunc(s.ackDeadline, func() { s.expire(l) })
 }
 
-// expire gives a message back whose time is over.
+// expire gives a message back when its ack deadline has passed.
 func (s *Subscription) expire(l *lease) {
 	s.mu.Lock()
 	current := s.leases[l.message.ID] == l
@@ -216,7 +218,7 @@ func (s *Subscription) expire(l *lease) {
 	}
 }
 
-// drop ends a lease; the caller holds the lock.
+// endLease ends a lease. The caller must hold s.mu.
 func (s *Subscription) endLease(l *lease) {
 	l.timer.Stop()
 	delete(s.leases, l.message.ID)
@@ -225,7 +227,7 @@ func (s *Subscription) endLease(l *lease) {
 
 func (s *Subscription) signalFreed() { loop.Signal(s.freed) }
 
-// Ack says that messages were handled, and returns when the broker knows. Ids that are not outstanding are ignored.
+// Ack acknowledges messages, and returns when the broker has recorded it. Ids that are not outstanding are ignored.
 func (s *Subscription) Ack(ids []string) {
 	s.busy.Lock()
 	defer s.busy.Unlock()
@@ -234,7 +236,7 @@ func (s *Subscription) Ack(ids []string) {
 	s.count.acknowledged.Add(s.ack(taken))
 }
 
-// ack acknowledges deliveries to the broker, and counts where it worked.
+// ack acknowledges deliveries to the broker, and returns for how many it succeeded.
 func (s *Subscription) ack(taken []*lease) int64 {
 	var settling sync.WaitGroup
 	var acked atomic.Int64
@@ -249,7 +251,8 @@ func (s *Subscription) ack(taken []*lease) int64 {
 	return acked.Load()
 }
 
-// take ends the leases of outstanding messages for their settling, which ends with took.
+// beginSettling ends the leases of outstanding messages that are about to be settled. The caller must call endSettling
+// afterwards.
 func (s *Subscription) beginSettling(ids []string) (taken []*lease) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -270,8 +273,8 @@ func (s *Subscription) endSettling() {
 	s.signalFreed()
 }
 
-// Nack says that attempts failed, and returns when that is committed: the messages come again, or are dead letters. While
-// Postgres is away, they stay outstanding for another ack deadline. Ids that are not outstanding are ignored.
+// Nack records that attempts failed, and returns when that is committed: the messages come again, or become dead letters.
+// While Postgres is away, they stay outstanding for another ack deadline. Ids that are not outstanding are ignored.
 func (s *Subscription) Nack(items []Nack) {
 	s.busy.Lock()
 	defer s.busy.Unlock()
@@ -281,7 +284,7 @@ func (s *Subscription) Nack(items []Nack) {
 	}
 }
 
-// nack moves the messages of as many items as fit into a transaction, and gives the number of the items.
+// nack moves the messages of as many items as fit into a transaction, and returns how many items that were.
 func (s *Subscription) nack(items []Nack) (n int) {
 	var taken []*lease
 	var failures []*failure
@@ -295,7 +298,7 @@ func (s *Subscription) nack(items []Nack) (n int) {
 	if len(taken) == 0 {
 		return n
 	}
-	// The end of the subscription waits for this, so that what is moved is acknowledged too.
+	// Close waits for this, so that messages which were moved are acknowledged too.
 	if err := s.service.fail(context.WithoutCancel(s.life), s.source.queue, failures...); err != nil {
 		s.log.Warn("messages cannot be moved, they stay outstanding", zap.Inline(s.source.tenantQueue), zap.Error(err))
 		s.restore(taken)
@@ -308,7 +311,7 @@ func (s *Subscription) nack(items []Nack) (n int) {
 	return n
 }
 
-// keep gives messages that could not be settled a new ack deadline.
+// restore leases messages that could not be settled again, with a new ack deadline.
 func (s *Subscription) restore(taken []*lease) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -321,7 +324,7 @@ func (s *Subscription) restore(taken []*lease) {
 	}
 }
 
-// Extend gives outstanding messages a new ack deadline, from now; 0 is the subscription's own.
+// Extend sets a new ack deadline for outstanding messages, counted from now; 0 means that of the subscription.
 func (s *Subscription) Extend(ids []string, ackDeadline time.Duration) {
 	if ackDeadline == 0 {
 		ackDeadline = s.ackDeadline
@@ -335,7 +338,7 @@ func (s *Subscription) Extend(ids []string, ackDeadline time.Duration) {
 	}
 }
 
-// Settled waits until nothing is left for the consumer to settle, or ctx ends.
+// Settled blocks until the consumer has nothing left to settle, or ctx ends.
 func (s *Subscription) Settled(ctx context.Context) {
 	for {
 		s.mu.Lock()
@@ -352,12 +355,12 @@ func (s *Subscription) Settled(ctx context.Context) {
 	}
 }
 
-// Close ends the subscription. What is outstanding goes back at once.
+// Close ends the subscription. Outstanding messages go back to the queue at once.
 func (s *Subscription) Close() {
 	s.end()
 	s.busy.Lock()
 	defer s.busy.Unlock()
-	for range s.received { // Until receive has ended. What it received goes back with the rest.
+	for range s.received { // Wait until receive has ended. What it received goes back too.
 		continue
 	}
 	s.source.Close()

@@ -61,7 +61,7 @@ func TestDeadlineThatIsMissed(t *testing.T) {
 	}
 }
 
-// after is a delay.
+// after returns a pointer to a delay.
 func after(d time.Duration) *time.Duration { return &d }
 
 func TestNack(t *testing.T) {
@@ -221,7 +221,7 @@ func TestQueueDeletedWhileConsumed(t *testing.T) {
 	}
 }
 
-// A broker that came back empty is told of the queue by the consumer that notices, who goes on.
+// When the broker came back empty, the consumer that notices declares the queue again and continues.
 func TestQueueThatTheBrokerLost(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t, false)

@@ -7,21 +7,21 @@ import (
 	"plinth/internal/auth"
 )
 
-// Tenants gives the tenants that are active, and a channel that is closed once that has changed.
+// Tenants returns the active tenants, and a channel that is closed once they have changed.
 type Tenants func(ctx context.Context) (active []auth.Tenant, changed <-chan struct{}, err error)
 
-// served is a tenant that a worker serves, with one loop for each handler.
+// tenantWorker runs the handlers of a worker for one tenant, with one loop for each handler.
 type tenantWorker struct {
 	name      string
-	principal atomic.Pointer[auth.Principal] // whom handlers act as
+	principal atomic.Pointer[auth.Principal] // that handlers act as
 	stop      context.CancelFunc
-	stopped   bool // takes no more, and finishes what it holds
+	stopped   bool // it takes no more messages, and finishes those it holds
 	loops     atomic.Int64
 	ended     chan struct{} // closed when the last loop has ended
 }
 
-// follow serves the tenants that are active until ctx ends and all loops have ended. As long as it cannot be known who is,
-// the same ones are served as before.
+// serveTenants runs the handlers for the active tenants until ctx ends and all loops have ended. While the active tenants
+// cannot be read, it keeps the last known ones.
 func (w *Worker) serveTenants(ctx context.Context) {
 	if len(w.handlers) == 0 {
 		return
@@ -50,7 +50,7 @@ func (w *Worker) serveTenants(ctx context.Context) {
 	}
 }
 
-// update starts and stops tenants so that the active ones are served.
+// updateTenants starts and stops tenantWorkers so that there is one for each active tenant.
 func (w *Worker) updateTenants(ctx context.Context, all map[string]*tenantWorker, active []auth.Tenant) {
 	wanted := make(map[string]bool, len(active))
 	for _, tenant := range active {
@@ -78,7 +78,8 @@ func (w *Worker) updateTenants(ctx context.Context, all map[string]*tenantWorker
 	}
 }
 
-// begin serves a tenant, once the loops of before have ended where it was served before.
+// startTenant starts a tenantWorker. If the tenant had one before, its loops begin when those of the former one have
+// ended.
 func (w *Worker) startTenant(ctx context.Context, tenant auth.Tenant, before *tenantWorker) *tenantWorker {
 	t := &tenantWorker{name: tenant.Name, ended: make(chan struct{})}
 	t.setTenant(tenant)
@@ -96,12 +97,12 @@ func (w *Worker) startTenant(ctx context.Context, tenant auth.Tenant, before *te
 	return t
 }
 
-// set takes over what is allowed to the tenant now.
+// setTenant sets the tenant that the handlers act for, with its current rate and quotas.
 func (t *tenantWorker) setTenant(tenant auth.Tenant) {
 	t.principal.Store(&auth.Principal{ID: "service", Tenant: tenant, Scopes: []string{auth.All}})
 }
 
-// leave ends a loop.
+// endLoop records the end of a loop.
 func (t *tenantWorker) endLoop() {
 	if t.loops.Add(-1) == 0 {
 		t.stop()

@@ -14,7 +14,7 @@ import (
 
 const forged = "the message belongs to another tenant"
 
-// forge puts a message in a queue past the service, with these headers.
+// forge puts a message with the given headers in a queue without the service.
 func (f fixture) forge(t *testing.T, queue string, headers map[string]string) (id string) {
 	t.Helper()
 	m := broker.Message{
@@ -26,7 +26,7 @@ func (f fixture) forge(t *testing.T, queue string, headers map[string]string) (i
 	return m.ID
 }
 
-// refused waits for the one dead letter of a's queue, in which nothing of the message may be.
+// refused blocks until a's queue has its one dead letter, and checks that it has no content of the message.
 func (f fixture) refused(t *testing.T, q message.QueueName, id string) {
 	t.Helper()
 	var letters []message.DeadLetter

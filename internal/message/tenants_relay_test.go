@@ -287,7 +287,7 @@ func TestRatesOfTenants(t *testing.T) {
 	}
 }
 
-// TestCountsOfTenants looks at what a process tells of what it publishes and delivers for each.
+// TestCountsOfTenants checks the counts that a process reports of what it publishes and delivers for each tenant.
 func TestCountsOfTenants(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t, false)

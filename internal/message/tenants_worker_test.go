@@ -97,7 +97,7 @@ func TestWorkerOfTenants(t *testing.T) {
 	}
 }
 
-// bodies is a handler that tells what it handles, as tenant and body, and waits for leave where the body is "slow".
+// bodies is a handler that reports what it handles, as tenant and body, and waits for leave if the body is "slow".
 func bodies(handled chan<- string, leave <-chan struct{}, options ...message.Option) message.Handler {
 	return message.HandleBytes("tasks", func(ctx context.Context, m message.Message) error {
 		handled <- auth.TenantOf(ctx) + " " + string(m.Body)
@@ -132,7 +132,7 @@ func wantNoneHandled(t *testing.T, handled <-chan string) {
 	}
 }
 
-// publishTask publishes to the queue of the handler, which the tenant makes where it has none.
+// publishTask publishes to the queue of the handler, and creates it if the tenant has none.
 func (f fixture) publishTask(t *testing.T, tenant, body string) {
 	t.Helper()
 	_, err := f.Publish(as(t, tenant), to(name(t, "tasks"), body))

@@ -17,14 +17,14 @@ import (
 )
 
 const (
-	// topicLimit bounds how long the declaration of a topic's queues takes.
+	// topicLimit bounds the time to declare a topic's queues.
 	topicLimit = 10 * time.Second
-	// topicFresh is how long it is relied on. A process that dies after it committed a binding, and before the broker has it,
-	// leaves that to whoever declares next.
+	// topicFresh is for how long such a declaration is relied on. If a process dies after it committed a binding, and before
+	// the broker has it, the next declaration adds it to the broker.
 	topicFresh = time.Minute
 )
 
-// known runs use, and once more after the broker was told of the queue if it does not know it.
+// onDeclared calls use. If the broker does not know the queue, it calls declare and then use once more.
 func onDeclared(ctx context.Context, queue QueueName, declare func(context.Context, QueueName) error, use func() error) error {
 	err := use()
 	if !errors.Is(err, broker.ErrNoQueue) {
@@ -36,8 +36,8 @@ func onDeclared(ctx context.Context, queue QueueName, declare func(context.Conte
 	return use()
 }
 
-// declare has the broker follow the table in what it has of a queue. It writes no intent: where the queue is deleted meanwhile,
-// what was declared too late is removed at once, and if not even that, by the second look of who deleted it.
+// declare brings the broker to what the table says of a queue. It writes no intent: if the queue is deleted meanwhile,
+// declare removes it from the broker again; if that fails, the second look of the process that deleted the queue does.
 func (s *Service) declare(ctx context.Context, queue QueueName) error {
 	q, err := selectQueue(ctx, s.db, queue)
 	if err != nil {
@@ -59,7 +59,7 @@ func errNoQueue(queue QueueName) error {
 	return errs.New(errs.NotFound, "queue: %q does not exist; create it with CreateQueue", queue)
 }
 
-// declareOnBroker makes a queue and its bindings on the broker; what is there already stays.
+// declareOnBroker creates a queue and its bindings on the broker; what exists already stays.
 func (s *Service) declareOnBroker(ctx context.Context, q Queue) error {
 	tenant := auth.TenantOf(ctx)
 	name := q.Name.onBroker(tenant)
@@ -74,21 +74,21 @@ func (s *Service) declareOnBroker(ctx context.Context, q Queue) error {
 	return nil
 }
 
-// topology remembers the topics whose queues this process has declared, all of them, and in which generation of the
-// broker. A queue that is bound later is bound on the broker by whoever binds it.
+// topology records the topics all of whose queues this process has declared, and in which generation of the broker. A
+// queue that is bound later is bound on the broker by the process that binds it.
 type topology struct {
-	declared  sync.Map // name on the broker to declaration
+	declared  sync.Map // from name on the broker to declaration
 	declaring singleflight.Group
 }
 
-// declaration is when the queues of a topic were declared.
+// declaration records when the queues of a topic were declared.
 type declaration struct {
 	generation uint64
 	at         time.Time
 }
 
-// declareTopics sees to it that the broker knows every queue of the topics that the batch goes to. Where that fails, it
-// fills in the outcome of what goes there.
+// declareTopics declares every queue of the topics that the batch goes to. If that fails for a topic, it sets the
+// outcomes of the messages to that topic.
 func (s *Service) declareTopics(ctx context.Context, generation uint64, batch []*envelope, outcomes []error) {
 	topics := map[string]error{}
 	for i, m := range batch {
@@ -105,8 +105,8 @@ func (s *Service) declareTopics(ctx context.Context, generation uint64, batch []
 	}
 }
 
-// declareTopic tells the broker of every queue that is bound to the topic, once in each generation and every minute.
-// Errors: NotFound where there is none.
+// declareTopic declares every queue that is bound to the topic, once in each generation and every minute. Errors:
+// NotFound if there is none.
 func (s *Service) declareTopic(ctx context.Context, topic string, generation uint64) error {
 	name := topicOnBroker(auth.TenantOf(ctx), topic)
 	if d, ok := s.topology.declared.Load(name); ok && d.(declaration).generation == generation &&
@@ -114,7 +114,7 @@ func (s *Service) declareTopic(ctx context.Context, topic string, generation uin
 		return nil
 	}
 	done := s.topology.declaring.DoChan(name+" "+strconv.FormatUint(generation, 10), func() (any, error) {
-		// Others wait for this too, so it does not end with the call that came first.
+		// Other calls wait for this too, so it does not end with the call that came first.
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), topicLimit)
 		defer cancel()
 		of := tenantTopic{auth.TenantOf(ctx), topic}
@@ -155,13 +155,13 @@ type bound struct {
 	pattern string
 }
 
-// matching gives the bindings that the routing key fits.
+// matching returns the bindings whose pattern matches the routing key.
 func matching(bindings []bound, routingKey string) []bound {
 	key := words(routingKey)
 	return slices.DeleteFunc(slices.Clone(bindings), func(b bound) bool { return !match(words(b.pattern), key) })
 }
 
-// queuesOf gives each queue once; bindings are in the order of their queues.
+// queuesOf returns each queue once. The bindings must be in the order of their queues.
 func queuesOf(bindings []bound) []QueueName {
 	queues := make([]QueueName, len(bindings))
 	for i, b := range bindings {
@@ -177,8 +177,9 @@ func words(s string) []string {
 	return strings.Split(s, ".")
 }
 
-// match holds the words of a key against those of a pattern, as broker.Binding has it. The last "#" seen takes as few
-// words as it can, and one more whenever what follows does not fit, so the work is bounded by the product of the two.
+// match reports whether the words of a key match those of a pattern, as broker.Binding defines it. The last "#" seen
+// takes as few words as possible, and one more each time the rest does not match, so the work is bounded by the product
+// of the two lengths.
 func match(pattern, key []string) bool {
 	p, k, hash, taken := 0, 0, -1, 0
 	for k < len(key) {

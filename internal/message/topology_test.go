@@ -88,8 +88,8 @@ func TestPublishToATopicOfAnEmptyBroker(t *testing.T) {
 	}
 }
 
-// TestTopicOfTenantsOfAnEmptyBroker has two tenants publish to a topic of the same name, each of whom the broker has to be
-// told of.
+// TestTopicOfTenantsOfAnEmptyBroker has two tenants publish to a topic of the same name. Both topics have to be declared
+// again.
 func TestTopicOfTenantsOfAnEmptyBroker(t *testing.T) {
 	t.Parallel()
 	f := newTroubled(t)
@@ -114,7 +114,7 @@ func TestTopicOfTenantsOfAnEmptyBroker(t *testing.T) {
 	}
 }
 
-// TestTopicPatterns holds the check of messages that wait against what the broker does with those that do not.
+// TestTopicPatterns compares the check of waiting messages with what the broker does with messages that are sent at once.
 func TestTopicPatterns(t *testing.T) {
 	t.Parallel()
 	f := newTroubled(t)

@@ -12,9 +12,9 @@ import (
 	"plinth/internal/pg"
 )
 
-// Handle registers a function for the messages of a queue, whose payloads are T in proto's binary form, or in its JSON
-// form where the attribute content-type says application/json; unknown fields are left out. A payload that is no T makes
-// its message a dead letter.
+// Handle registers a function for the messages of a queue whose payloads are T in the binary form of protocol buffers, or
+// in their JSON form if the attribute content-type is application/json; unknown fields are ignored. A message whose
+// payload is not a T becomes a dead letter.
 func Handle[T proto.Message](queue string, handle func(context.Context, T) error, options ...Option) Handler {
 	return HandleBytes(queue, typed(fromProto[T], handle), options...)
 }
@@ -24,8 +24,8 @@ func HandleTx[T proto.Message](queue string, handle func(context.Context, *pg.Tx
 	return HandleBytesTx(queue, typedTx(fromProto[T], handle), options...)
 }
 
-// HandleJSON registers a function for the messages of a queue, whose payloads are a T in JSON, as encoding/json has it:
-// unknown fields are left out, and nothing may follow the value. A payload that is no T makes its message a dead letter.
+// HandleJSON registers a function for the messages of a queue whose payloads are T in JSON, as encoding/json defines it:
+// unknown fields are ignored, and nothing may follow the value. A message whose payload is not a T becomes a dead letter.
 func HandleJSON[T any](queue string, handle func(context.Context, T) error, options ...Option) Handler {
 	return HandleBytes(queue, typed(fromJSON[T], handle), options...)
 }

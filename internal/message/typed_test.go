@@ -124,7 +124,7 @@ func TestHandlerContext(t *testing.T) {
 	}
 }
 
-// effects makes a table that handlers write to, and gives a function that counts its rows.
+// effects creates a table that handlers write to, and returns a function that counts its rows.
 func (f fixture) effects(t *testing.T) (count func() int) {
 	t.Helper()
 	f.schema(t, `CREATE TABLE effects (body text, tenant text NOT NULL DEFAULT current_setting('plinth.tenant'));
@@ -143,7 +143,7 @@ func insert(ctx context.Context, tx *pg.Tx, m message.Message) error {
 	return err
 }
 
-// redeliver has the broker deliver a message that it, or another queue, delivered before.
+// redeliver makes the broker deliver a message again that this or another queue delivered before.
 func (f fixture) redeliver(t *testing.T, q message.QueueName, id string) {
 	t.Helper()
 	m := broker.Message{ID: id, Body: []byte("work")}
@@ -152,7 +152,7 @@ func (f fixture) redeliver(t *testing.T, q message.QueueName, id string) {
 	}
 }
 
-// handled waits for so many lines.
+// handled blocks until there are the given number of log lines.
 func (f fixture) handled(t *testing.T, n int) {
 	t.Helper()
 	for deadline := time.Now().Add(10 * time.Second); f.logs.FilterMessage("message handled").Len() < n; <-time.After(5 * time.Millisecond) {

@@ -9,22 +9,22 @@ import (
 	"plinth/internal/errs"
 )
 
-// WaitingMessage is a message that waits for its time: one that is delayed, or that waits for its next attempt.
+// WaitingMessage is a message that is delayed or waits for its next attempt.
 type WaitingMessage struct {
 	ID         string
-	Queue      QueueName // zero for one that goes to a topic
+	Queue      QueueName // zero if it goes to a topic
 	Topic      string
 	RoutingKey string
 	DeliverAt  time.Time
-	Attempts   int    // that failed so far
-	Reason     string // of the last one
+	Attempts   int    // how many failed so far
+	Reason     string // of the last failure
 	Body       []byte
 	Attributes map[string]string
 }
 
-// GetMessage returns a message that waits for its time. One that was published to a topic and waits for its next attempt
-// in several queues is returned for the one where it is due first. Errors: InvalidArgument for an id that is no UUID;
-// NotFound for any other message, those that are in a queue among them.
+// GetMessage returns a waiting message. A message that was published to a topic and waits for its next attempt in several
+// queues is returned for the queue where it is due first. Errors: InvalidArgument for an id that is not a UUID; NotFound
+// for any other message, including those that are in a queue.
 func (s *Service) GetMessage(ctx context.Context, id string) (WaitingMessage, error) {
 	id, err := parseID(id)
 	if err != nil {
@@ -33,14 +33,14 @@ func (s *Service) GetMessage(ctx context.Context, id string) (WaitingMessage, er
 	return selectWaiting(ctx, s.db, id)
 }
 
-// CancelMessage removes a message that waits for its time, for good and in all queues where it waits. A message that is on its
-// way to the broker is waited for. Errors are those of GetMessage.
+// CancelMessage removes a waiting message for good, in all queues where it waits. If the message is on its way to the
+// broker, CancelMessage blocks until that is decided. Errors are those of GetMessage.
 func (s *Service) CancelMessage(ctx context.Context, id string) error {
 	id, err := parseID(id)
 	if err != nil {
 		return err
 	}
-	// A statement does not see the row that a relay puts back while it waits for that relay; the next one does.
+	// A statement that waits for a relay does not see a row that this relay puts back; the next statement does.
 	for range 2 {
 		if deleted, err := deleteWaiting(ctx, s.db, id); deleted || err != nil {
 			return err

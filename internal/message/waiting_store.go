@@ -11,8 +11,8 @@ import (
 	"plinth/internal/pg"
 )
 
-// insertWaiting puts messages in the waiting table. One that waits for the same queue already keeps its row, with the more
-// attempts of the two: its delivery was settled and came again all the same.
+// insertWaiting inserts messages into the waiting table. A message that is waiting for the same queue already keeps its
+// row, with the higher number of attempts: its delivery was settled and came again all the same.
 func insertWaiting(ctx context.Context, db *pg.Tx, messages ...envelope) error {
 	n := len(messages)
 	tenants, ids := make([]string, n), make([]string, n)
@@ -28,7 +28,7 @@ func insertWaiting(ctx context.Context, db *pg.Tx, messages ...envelope) error {
 		headers[i], attributes[i] = object(m.headers), object(m.attributes)
 		bodies[i] = append([]byte{}, m.body...) // never nil, which is NULL
 	}
-	// The transaction may have begun long ago, so its now() will not do.
+	// The transaction may have begun long ago, so now() cannot be used.
 	_, err := db.Exec(ctx, `
 		INSERT INTO message_waiting AS w (tenant, id, queue, topic, routing_key, due_at, attempts, reason, first_failed_at,
 			headers, attributes, body)
@@ -49,16 +49,16 @@ func unlessZero(t time.Time) *time.Time {
 	return &t
 }
 
-// object is a map as JSON.
+// object returns a map as JSON.
 func object(m map[string]string) string {
 	if len(m) == 0 {
 		return "{}"
 	}
-	encoded, _ := json.Marshal(m) // Strings never fail.
+	encoded, _ := json.Marshal(m) // Strings can always be encoded.
 	return string(encoded)
 }
 
-// lockQueues marks those of the queues that exist, and keeps them from being deleted until the transaction ends.
+// lockQueues sets queues[q] for each of the queues that exists, and prevents their deletion until the transaction ends.
 func lockQueues(ctx context.Context, tx *pg.Tx, queues map[tenantQueue]bool) error {
 	var tenants, names []string
 	for q := range queues {

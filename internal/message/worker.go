@@ -18,13 +18,14 @@ import (
 	"plinth/internal/pg"
 )
 
-// Back-off of what cannot reach its backends: it must be back soon after they are.
+// Back-off of what cannot reach its backends. It is short, so that work resumes soon after they are back.
 const (
 	minReconnect = time.Second
 	maxReconnect = 4 * time.Second
 )
 
-// makeWay is how long a suspect waits before it is handled, so that others which came with it are postponed by then.
+// makeWay is how long a suspect waits before it is handled, so that other suspects that came with it are postponed by
+// then.
 const makeWay = 500 * time.Millisecond
 
 // Worker runs handlers for every active tenant.
@@ -34,22 +35,22 @@ type Worker struct {
 	lines    *zap.Logger
 	drain    time.Duration
 	tenants  Tenants
-	opening  chan struct{} // has a token for each queue that is being subscribed to, so that calls have connections left
-	present  *queueSet     // the queues of the handlers that are there
-	running  chan struct{} // has a token for each message that is being handled; nil is no limit
-	suspect  sync.Mutex    // held while a message is handled that may have ended a process
+	opening  chan struct{} // has a token for each queue that is being subscribed to; bounded, so that calls have connections left
+	present  *queueSet     // the existing queues of the handlers
+	running  chan struct{} // has a token for each message that is being handled; nil means no limit
+	suspect  sync.Mutex    // held while a suspect is handled
 }
 
-// WorkerConfig is what a worker is made of.
+// WorkerConfig configures a Worker.
 type WorkerConfig struct {
 	Service  *Service
 	Handlers []Handler
 	Tenants  Tenants       // whose messages are handled
-	Drain    time.Duration // that handlers have to finish what they hold, when the worker or their tenant ends
+	Drain    time.Duration // how long handlers may take to finish their messages after the worker or their tenant ends
 	Lines    *zap.Logger   // for the one line of each message; there may be many, so it should be buffered
 }
 
-// NewWorker returns a worker.
+// NewWorker returns a Worker.
 func NewWorker(c WorkerConfig) *Worker {
 	names := make([]string, len(c.Handlers))
 	for i, h := range c.Handlers {
@@ -68,7 +69,7 @@ func NewWorker(c WorkerConfig) *Worker {
 	return w
 }
 
-// EnsureQueues makes the queues that all handlers have of the default tenant, and tries again for as long as ctx lives.
+// EnsureQueues creates the queues of all handlers for the default tenant, and retries until ctx ends.
 func (w *Worker) EnsureQueues(ctx context.Context) error {
 	ctx = auth.AsService(ctx, auth.DefaultTenant)
 	for _, h := range w.handlers {
@@ -85,7 +86,7 @@ func (w *Worker) EnsureQueues(ctx context.Context) error {
 	return nil
 }
 
-// Run consumes until ctx ends, then takes no more, finishes what it holds and returns nil.
+// Run consumes until ctx ends. Then it takes no more messages, finishes those it holds and returns nil.
 func (w *Worker) Run(ctx context.Context) error {
 	if len(w.handlers) > 0 {
 		w.service.present.Store(w.present)
@@ -95,7 +96,7 @@ func (w *Worker) Run(ctx context.Context) error {
 	return nil
 }
 
-// awaitQueue waits until a queue is there. It is false when ctx has ended.
+// awaitQueue blocks until a queue exists. It returns false if ctx has ended.
 func (w *Worker) awaitQueue(ctx context.Context, queue tenantQueue) bool {
 	for {
 		there, until := w.present.of(queue)
@@ -110,9 +111,10 @@ func (w *Worker) awaitQueue(ctx context.Context, queue tenantQueue) bool {
 	}
 }
 
-// serve consumes from a tenant's queue of a handler until ctx ends, however often it is lost, and waits for the queue where
-// there is none. Its credit is what it can handle at a time: a message that waited here behind a slow one could be handled
-// elsewhere, and the end of the process would count as an attempt of a message that no handler has seen.
+// serve consumes from a tenant's queue of a handler until ctx ends, and starts again whenever the queue is lost. While
+// there is no queue, it waits for one. The credit is the number of messages that the handler may handle at a time: a
+// message that waited here behind a slow one could be handled by another process, and if this process ended, that would
+// count as an attempt of a message that no handler has seen.
 func (w *Worker) serve(ctx context.Context, h Handler, t *tenantWorker) {
 	for attempt := 1; w.awaitQueue(ctx, tenantQueue{t.name, h.queue}); attempt++ {
 		src, err := w.open(ctx, h)
@@ -126,7 +128,7 @@ func (w *Worker) serve(ctx context.Context, h Handler, t *tenantWorker) {
 	}
 }
 
-// open subscribes to the queue of a handler, a few at a time.
+// open subscribes to the queue of a handler. Only a few queues are subscribed to at a time.
 func (w *Worker) open(ctx context.Context, h Handler) (*source, error) {
 	select {
 	case w.opening <- struct{}{}:
@@ -137,11 +139,11 @@ func (w *Worker) open(ctx context.Context, h Handler) (*source, error) {
 	return w.service.open(ctx, ctx, h.queue, h.concurrency)
 }
 
-// consume handles messages until ctx ends or the queue is gone. Its return value says why. It receives when there is a place
-// for one more, and each message has a goroutine of its own, so that a queue where nothing comes costs no more than this one.
+// consume handles messages until ctx ends or the queue is gone, and returns why. It receives a message only when it can
+// handle one more. Each message has its own goroutine, so that an idle queue costs only this one.
 func (w *Worker) consume(ctx context.Context, h Handler, t *tenantWorker, src *source) error {
 	defer src.Close()
-	// Handlers outlive ctx, so that they finish; work ends when they may not any longer.
+	// Handlers may finish after ctx ends; work ends when their time is over.
 	work, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
 	defer context.AfterFunc(ctx, func() { time.AfterFunc(w.drain, stop) })()
@@ -175,7 +177,7 @@ func (w *Worker) consume(ctx context.Context, h Handler, t *tenantWorker, src *s
 	}
 }
 
-// enter blocks until the process may handle one more message. It reports false when ctx ended before.
+// enter blocks until the process may handle one more message. It returns false if ctx ended before that.
 func (w *Worker) enter(ctx context.Context) bool {
 	if w.running == nil {
 		return true
@@ -194,8 +196,8 @@ func (w *Worker) leave() {
 	}
 }
 
-// handle is what stands around every handler: recover, trace, the handler, the log line, and the end of the delivery. It
-// says whether the message was handled.
+// handle runs a handler for a delivery, with recover and trace, writes the log line and settles the delivery. It reports
+// whether the message was handled.
 func (w *Worker) handle(ctx context.Context, h Handler, queue tenantQueue, d broker.Delivery) bool {
 	m := fromBroker(d)
 	if d.Attempt > 1 && w.setAside(ctx, queue, d, m) {
@@ -217,7 +219,7 @@ func (w *Worker) handle(ctx context.Context, h Handler, queue tenantQueue, d bro
 		return w.settle(d.Ack, queue, d.ID)
 	}
 	f := &failure{message: m, reason: err.Error(), permanent: !errs.Retryable(err)}
-	if ctx.Err() != nil || !w.move(ctx, queue, f) { // The process has no more time for it, which is not the message's fault.
+	if ctx.Err() != nil || !w.move(ctx, queue, f) { // The process stops, so this is no failure of the message.
 		w.lines.Warn("message given back", zap.Inline(line), zap.Error(err))
 		w.settle(d.Nack, queue, d.ID)
 		return false
@@ -228,9 +230,9 @@ func (w *Worker) handle(ctx context.Context, h Handler, queue tenantQueue, d bro
 	return false
 }
 
-// setAside has a message wait that was delivered before and not settled: the process died with it, say. That attempt
-// counts as failed, and if it is the message that kills, it must not do so again at once. It is false while Postgres is
-// away; then the message is handled.
+// setAside makes a message wait that was delivered before and not settled, for example because its process died. That
+// attempt counts as failed, and if the message ends processes, it must not do so again at once. setAside returns false
+// while Postgres is away; then the message is handled.
 func (w *Worker) setAside(ctx context.Context, queue tenantQueue, d broker.Delivery, m Message) bool {
 	f := cutShort(m)
 	if w.service.fail(ctx, queue.queue, f) != nil {
@@ -241,8 +243,8 @@ func (w *Worker) setAside(ctx context.Context, queue tenantQueue, d broker.Deliv
 	return true
 }
 
-// postpone has a suspect wait while another one is handled, which may end the process once more: then it is not the same
-// messages again that end with it. It is false while Postgres is away; then they are handled beside each other.
+// postpone makes a suspect wait while another suspect is handled. If that one ends the process, the two do not fail
+// together again. postpone returns false while Postgres is away; then they are handled at the same time.
 func (w *Worker) postpone(ctx context.Context, queue tenantQueue, m Message) bool {
 	f := &failure{message: m, reason: m.reason, postponed: true}
 	if w.service.fail(ctx, queue.queue, f) != nil {
@@ -252,8 +254,8 @@ func (w *Worker) postpone(ctx context.Context, queue tenantQueue, m Message) boo
 	return true
 }
 
-// move moves a message on whose attempt failed. While Postgres is away it keeps the message's place, for all others would
-// fare no better. It is false when ctx has ended.
+// move moves a message whose attempt failed. While Postgres is away it retries and the message keeps its place, since
+// other messages could not be moved either. It returns false if ctx has ended.
 func (w *Worker) move(ctx context.Context, queue tenantQueue, f *failure) bool {
 	for attempt := 1; ; attempt++ {
 		err := w.service.fail(ctx, queue.queue, f)
@@ -266,7 +268,7 @@ func (w *Worker) move(ctx context.Context, queue tenantQueue, f *failure) bool {
 	}
 }
 
-// settle needs no deadline: brokers give up by themselves.
+// settle settles a delivery. It needs no deadline: brokers give up by themselves.
 func (w *Worker) settle(how func(context.Context) error, queue tenantQueue, id string) bool {
 	err := how(context.Background())
 	if err != nil {
@@ -275,7 +277,7 @@ func (w *Worker) settle(how func(context.Context) error, queue tenantQueue, id s
 	return err == nil
 }
 
-// call runs the handler in its context.
+// call calls the handler with its context.
 func (w *Worker) call(ctx context.Context, h Handler, m Message) (err error) {
 	defer func() {
 		if p := recover(); p != nil {
@@ -298,7 +300,7 @@ func (w *Worker) call(ctx context.Context, h Handler, m Message) (err error) {
 	})
 }
 
-// retry waits before the next attempt at what failed. It is false when ctx has ended.
+// retry logs a failure and waits before the next attempt. It returns false if ctx has ended.
 func (w *Worker) retry(ctx context.Context, what string, attempt int, err error, fields ...zap.Field) bool {
 	if ctx.Err() != nil {
 		return false
@@ -308,15 +310,15 @@ func (w *Worker) retry(ctx context.Context, what string, attempt int, err error,
 	return loop.Sleep(ctx, delay)
 }
 
-// line is what the log says of one delivery.
+// line holds the fields of the log line of one delivery.
 type line struct {
 	queue   tenantQueue
 	message Message
-	start   time.Time // of the handler; zero where there is none
-	failure *failure  // nil where the attempt did not fail
+	start   time.Time // of the handler; zero if it was not called
+	failure *failure  // nil if the attempt did not fail
 }
 
-// MarshalLogObject gives the fields of the line.
+// MarshalLogObject adds the fields to a log line.
 func (l *line) MarshalLogObject(line zapcore.ObjectEncoder) error {
 	_ = l.queue.MarshalLogObject(line)
 	line.AddString("id", l.message.ID)

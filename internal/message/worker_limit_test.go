@@ -8,7 +8,7 @@ import (
 	"plinth/internal/message"
 )
 
-// A process handles no more at a time than it may, whatever each queue may.
+// A process keeps its limit of messages handled at a time, whatever the concurrency of each queue.
 func TestHandlersAtATime(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t, false)

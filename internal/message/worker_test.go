@@ -24,7 +24,7 @@ func TestHandleWantsAName(t *testing.T) {
 	message.HandleBytes("no name", nil)
 }
 
-// worker works for the default tenant.
+// worker runs a worker for the default tenant.
 func (f fixture) worker(t *testing.T, drain time.Duration, handlers ...message.Handler) (stop func()) {
 	t.Helper()
 	return f.workerFor(t, actives(auth.DefaultTenant).list, drain, handlers...)
@@ -44,7 +44,7 @@ func (f fixture) workerFor(t *testing.T, tenants message.Tenants, drain time.Dur
 	}
 }
 
-// line waits for a log line.
+// line blocks until there is a log line.
 func (f fixture) line(t *testing.T, message string) map[string]any {
 	t.Helper()
 	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); <-time.After(5 * time.Millisecond) {
@@ -76,7 +76,7 @@ func TestWorkerHandles(t *testing.T) {
 	f.gone(t, q)
 }
 
-// gone waits until a queue has neither waiting nor outstanding messages.
+// gone blocks until a queue has neither waiting nor outstanding messages.
 func (f fixture) gone(t *testing.T, q message.QueueName) {
 	t.Helper()
 	sub := f.subscribe(t, q, 10, long)
@@ -84,7 +84,7 @@ func (f fixture) gone(t *testing.T, q message.QueueName) {
 	nothing(t, sub)
 }
 
-// quick is a policy that does not keep a test waiting.
+// quick is a policy with short back-offs.
 var quick = message.Policy{MaxAttempts: 3, MinBackoff: 20 * time.Millisecond, MaxBackoff: 50 * time.Millisecond}
 
 func (f fixture) queueOf(t *testing.T, s string, policy message.Policy) message.QueueName {
@@ -96,7 +96,7 @@ func (f fixture) queueOf(t *testing.T, s string, policy message.Policy) message.
 	return q
 }
 
-// dead waits for so many dead letters.
+// dead blocks until there are the given number of dead letters.
 func (f fixture) dead(t *testing.T, q message.QueueName, n int) []message.DeadLetter {
 	t.Helper()
 	var letters []message.DeadLetter
@@ -252,7 +252,7 @@ func TestFailedMessageIsOutOfTheWay(t *testing.T) {
 	}
 }
 
-// cut has deliveries of the only message of a queue end without being settled, as those of a process that dies do.
+// cut ends deliveries of the only message of a queue without settling them, as a process that dies does.
 func (f fixture) cut(t *testing.T, q message.QueueName, times int) {
 	t.Helper()
 	for range times {
@@ -267,7 +267,7 @@ func (f fixture) cut(t *testing.T, q message.QueueName, times int) {
 	}
 }
 
-// TestDeliveriesCutShort is about messages whose handler ends the process.
+// TestDeliveriesCutShort tests messages whose handler ends the process.
 func TestDeliveriesCutShort(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t, false)
@@ -368,7 +368,7 @@ func TestWorkerFinishesWhatItHolds(t *testing.T) {
 	f.publish(t, q, "held")
 	<-entered
 	go func() {
-		<-time.After(200 * time.Millisecond) // The worker is told to stop meanwhile.
+		<-time.After(200 * time.Millisecond) // The worker is stopped meanwhile.
 		close(leave)
 	}()
 	stop()
@@ -403,7 +403,7 @@ func TestDrainIsNoFailure(t *testing.T) {
 	}
 }
 
-// TestWorkerWaitsForItsQueue deletes the queue under a worker, and makes it again.
+// TestWorkerWaitsForItsQueue deletes the queue of a running worker, and creates it again.
 func TestWorkerWaitsForItsQueue(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t, false)

@@ -12,17 +12,17 @@ import (
 )
 
 const (
-	askLimit = 2 * time.Second // of one question to the database
-	// What is not there is remembered for a moment, and so much of it: clients choose what they ask for.
+	askLimit = 2 * time.Second // bounds one query to the database
+	// Keys that do not exist are remembered for unknownFor, and at most maxUnknown of them, because clients choose the keys.
 	unknownFor = time.Second
 	maxUnknown = 10_000
-	maxAsked   = 10_000 // by one question
+	maxAsked   = 10_000 // keys in one query
 
 	cacheShards = 64
 )
 
-// cache is what was looked up for one snapshot. At any time one question to the database is on its way, for everything that
-// calls asked for meanwhile: whatever they make up, they take one connection, and nothing is asked for twice.
+// cache holds what was looked up for one snapshot. Only one query to the database runs at a time, for everything that
+// calls have asked for meanwhile: whatever keys clients invent, they use one connection, and no key is looked up twice.
 type cache[K comparable, V any] struct {
 	read   func(ctx context.Context, keys []K) (map[K]*V, error)
 	now    func() time.Time
@@ -30,13 +30,13 @@ type cache[K comparable, V any] struct {
 	shards [cacheShards]shard[K, V]
 
 	mu      sync.Mutex
-	asked   *question[K, V] // on its way
-	next    *question[K, V] // asked after that one
-	unknown map[K]struct{}  // what was not there since
+	asked   *question[K, V] // running
+	next    *question[K, V] // asked after the running one
+	unknown map[K]struct{}  // keys that were looked up after since and do not exist
 	since   time.Time
 }
 
-// shard is a part of what was found. A sync.Map would put each key on the heap for each look.
+// shard is a part of the values that were found. A sync.Map would allocate each key on the heap for each lookup.
 type shard[K comparable, V any] struct {
 	mu     sync.RWMutex
 	values map[K]*V
@@ -61,11 +61,11 @@ func (s *shard[K, V]) store(key K, v *V) {
 	s.values[key] = v
 }
 
-// question is for many calls. It goes on when they end.
+// question is a query for the keys of many calls. It continues if the calls end.
 type question[K comparable, V any] struct {
 	keys map[K]struct{}
 	done chan struct{}
-	// Once done:
+	// Set before done is closed:
 	found map[K]*V
 	err   error
 }
@@ -74,17 +74,18 @@ func newCache[K comparable, V any](now func() time.Time, read func(context.Conte
 	return &cache[K, V]{read: read, now: now, seed: maphash.MakeSeed()}
 }
 
-// known gives what was found for a key, nil where that is nothing so far.
+// known returns the value that was found for a key, nil if none was found so far.
 func (c *cache[K, V]) known(key K) *V { return c.shard(key).load(key) }
 
-// get gives what is there for a key, nil for nothing. Errors: Unavailable, and those of ctx.
+// get returns the value of a key, looking it up if necessary, and nil if there is none. Errors: Unavailable, and those of
+// ctx.
 func (c *cache[K, V]) get(ctx context.Context, key K) (*V, error) {
 	if v := c.known(key); v != nil {
 		return v, nil
 	}
 	c.mu.Lock()
-	v, told := c.told(key)
-	if told {
+	v, ok := c.cached(key)
+	if ok {
 		c.mu.Unlock()
 		return v, nil
 	}
@@ -101,8 +102,8 @@ func (c *cache[K, V]) get(ctx context.Context, key K) (*V, error) {
 	}
 }
 
-// told gives what is known of a key by now.
-func (c *cache[K, V]) told(key K) (v *V, told bool) {
+// cached returns the value of a key, or nil if it is known not to exist. ok reports whether either is known.
+func (c *cache[K, V]) cached(key K) (v *V, ok bool) {
 	if v = c.known(key); v != nil {
 		return v, true
 	}
@@ -110,7 +111,7 @@ func (c *cache[K, V]) told(key K) (v *V, told bool) {
 	return nil, unknown && c.now().Sub(c.since) < unknownFor
 }
 
-// join gives the question that has the key, nil where it would be too large.
+// join returns the question that includes the key, nil if it would be too large.
 func (c *cache[K, V]) join(key K) *question[K, V] {
 	if c.asked != nil {
 		if _, ok := c.asked.keys[key]; ok {
@@ -130,7 +131,7 @@ func (c *cache[K, V]) join(key K) *question[K, V] {
 	return c.next
 }
 
-// ask asks until nobody waits.
+// ask runs queries until no call is waiting for one.
 func (c *cache[K, V]) ask() {
 	for q := c.turn(nil, time.Time{}); q != nil; {
 		began := c.now()
@@ -144,13 +145,13 @@ func (c *cache[K, V]) ask() {
 	}
 }
 
-// turn keeps the answer to a question, and gives the next one.
+// turn stores the answer to a question, and returns the next question.
 func (c *cache[K, V]) turn(q *question[K, V], began time.Time) *question[K, V] {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if q != nil {
 		if q.err == nil {
-			c.keep(q, began)
+			c.store(q, began)
 		}
 		close(q.done)
 	}
@@ -158,7 +159,7 @@ func (c *cache[K, V]) turn(q *question[K, V], began time.Time) *question[K, V] {
 	return c.asked
 }
 
-func (c *cache[K, V]) keep(q *question[K, V], began time.Time) {
+func (c *cache[K, V]) store(q *question[K, V], began time.Time) {
 	for key := range q.keys {
 		if v := q.found[key]; v != nil {
 			c.shard(key).store(key, v)

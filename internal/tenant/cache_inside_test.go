@@ -12,7 +12,7 @@ import (
 	"plinth/internal/pg/pgtest"
 )
 
-// Keys that clients make up cost neither memory without bound nor all connections, and are remembered for a second.
+// Invented keys neither use unbounded memory nor all connections, and are remembered for a second.
 func TestUnknownKeysAreBounded(t *testing.T) {
 	t.Parallel()
 	p := newProcess(t, pgtest.New(t), 4)
@@ -56,7 +56,7 @@ func TestUnknownKeysAreBounded(t *testing.T) {
 	}
 }
 
-// Lookups that hang take one connection: the others go on.
+// Lookups that hang use only one connection.
 func TestLookupsTakeOneConnection(t *testing.T) {
 	t.Parallel()
 	p := newProcess(t, pgtest.New(t), 2)
@@ -95,7 +95,7 @@ func TestLookupsTakeOneConnection(t *testing.T) {
 	})
 }
 
-// More keys than fit into a question are told to come back.
+// Keys that do not fit into a query are refused as unavailable.
 func TestTooManyLookups(t *testing.T) {
 	t.Parallel()
 	begun, release := make(chan struct{}), make(chan struct{})
@@ -126,7 +126,7 @@ func TestTooManyLookups(t *testing.T) {
 	}
 }
 
-// Whoever holds all connections holds up no call that needs none.
+// Calls that need no connection work while all connections are held.
 func TestConnectionsOfItsOwn(t *testing.T) {
 	t.Parallel()
 	p := newProcess(t, pgtest.New(t), 1)
@@ -146,7 +146,7 @@ func TestConnectionsOfItsOwn(t *testing.T) {
 	}
 }
 
-// A typing error is told without a question.
+// A mistyped key is refused without a query.
 func TestTypingError(t *testing.T) {
 	t.Parallel()
 	p := newProcess(t, pgtest.New(t), 4)

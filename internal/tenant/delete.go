@@ -16,28 +16,28 @@ const (
 	deleting = "deleting" // the payload of notifications that tenants are to be deleted
 
 	deleteBatch = 1000        // rows in one statement
-	deleteFor   = time.Second // of one go at a tenant; then others have their turn
+	deleteFor   = time.Second // bounds one step of a deletion; then it is the turn of other tenants
 	deletePoll  = 5 * time.Second
-	// deleteLease is how long who goes on with a deletion has for it before another process does; deleteLimit ends a go within it.
+	// deleteLease is how long a process may work on a deletion before another one takes over; deleteLimit ends a step within it.
 	deleteLease = 15 * time.Second
 	deleteLimit = 10 * time.Second
-	deleteAgain = time.Second // until a domain is asked again that is not done
+	deleteAgain = time.Second // before a domain that is not done is called again
 	deleteRetry = 5 * time.Second
 )
 
-// Deletion removes what a domain has of a tenant that is being deleted outside of the tables, such as objects, or queues on the
-// broker. ctx acts for the tenant. It does a part of it, within seconds, and is called until it reports that it is done. It may
-// be called again after that, and in several processes.
+// Deletion removes what a domain has of a tenant that is being deleted outside of the tables, such as objects, or queues
+// on the broker. ctx acts for the tenant. Each call does a part of it, within seconds, and Deletion is called until it
+// reports done. It may be called again after that, and in several processes.
 type Deletion func(ctx context.Context) (done bool, err error)
 
-// OnDelete adds what the deletion of a tenant means for a domain: all of that comes before the rows go, which need no one to
-// remove them. It comes before Run and the first call.
+// OnDelete adds a Deletion. All Deletions finish before the rows are removed, which needs no domain. It must be called
+// before Run and the first call.
 func (s *Service) OnDelete(d Deletion) { s.deletions = append(s.deletions, d) }
 
-// DeleteTenant deletes a tenant with its keys and all that is left of it, such as records of what was done. Its keys are refused
-// at once. What is much goes in small steps; until all of it is gone, GetTenant shows the tenant, and its name is not free.
-// Deleting it once more changes nothing. Errors: NotFound; FailedPrecondition for the default tenant, and for one that still has
-// something that a quota counts.
+// DeleteTenant deletes a tenant with its keys and everything that is left of it, such as records of past operations. Its
+// keys are refused at once. Large amounts of data are removed in small steps; until everything is gone, GetTenant returns
+// the tenant, and its name is not free. Deleting it once more changes nothing. Errors: NotFound; FailedPrecondition for
+// the default tenant, and for a tenant that still has something that a quota counts.
 func (s *Service) DeleteTenant(ctx context.Context, name string) error {
 	if name == auth.DefaultTenant {
 		return errs.New(errs.FailedPrecondition, "name: the tenant %q is always there", name)
@@ -64,11 +64,11 @@ func (s *Service) DeleteTenant(ctx context.Context, name string) error {
 	if err != nil || !begun {
 		return err
 	}
-	// It is decided, whatever becomes of the caller.
+	// The deletion is committed, so it goes on even if the caller goes away.
 	return s.goOn(context.WithoutCancel(ctx), name)
 }
 
-// newDeleting returns what goes on with deletions that the processes which began them did not finish.
+// newDeleting returns the loop that continues deletions which other processes began and did not finish.
 func (s *Service) newDeleting(n *pg.Notifier) *pg.Due {
 	return n.NewDue(pg.DueConfig{
 		What: "deletions of tenants", Channel: channel, Payload: deleting, Poll: deletePoll, Lanes: 1, Log: s.log,
@@ -87,8 +87,8 @@ func (s *Service) newDeleting(n *pg.Notifier) *pg.Due {
 	})
 }
 
-// goOn takes the deletion of a tenant a part further, and has somebody go on where that was not all. A fault is logged, and
-// tried again.
+// goOn does one step of the deletion of a tenant, and schedules the next one unless the deletion is finished. A failure
+// is logged and tried again.
 func (s *Service) goOn(ctx context.Context, name string) error {
 	acting, cancel := context.WithTimeout(ctx, deleteLimit)
 	defer cancel()
@@ -107,7 +107,7 @@ func (s *Service) goOn(ctx context.Context, name string) error {
 	return nil
 }
 
-// deleteSome does a part of a deletion. next is when to go on; it is negative when all is gone.
+// deleteSome does a part of a deletion. next is when to continue; it is negative when everything is gone.
 func (s *Service) deleteSome(ctx context.Context, name string) (next time.Duration, err error) {
 	for _, d := range s.deletions {
 		if done, err := d(auth.AsService(ctx, name)); err != nil || !done {
@@ -132,7 +132,8 @@ func (s *Service) deleteSome(ctx context.Context, name string) (next time.Durati
 	return -1, s.change(ctx, func(tx *pg.Tx) error { return deleteTenant(ctx, tx, name) })
 }
 
-// deleteStep deletes some rows of a tenant. It does nothing where all is gone, even if there is a new tenant of that name.
+// deleteStep deletes some rows of a tenant. It does nothing if the deletion is finished, even if there is a new tenant of
+// that name.
 func (s *Service) deleteStep(ctx context.Context, name, table string) (more bool, err error) {
 	err = s.system.InTx(ctx, func(tx *pg.Tx) error {
 		mine, err := keepDeletion(ctx, tx, name)

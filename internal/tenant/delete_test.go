@@ -17,7 +17,7 @@ import (
 	"plinth/internal/tenant"
 )
 
-// later are tables of a domain that is yet to come. One refers to another, which goes first by its name; one is in parts.
+// later are tables of a domain that does not exist yet. One refers to another whose name sorts first; one is partitioned.
 const later = `
 	CREATE TABLE "A table" (tenant text, id int PRIMARY KEY);
 	CREATE TABLE b (tenant text, a int REFERENCES "A table");
@@ -36,7 +36,7 @@ var laterRows = []string{
 	`INSERT INTO queue_bindings (tenant, queue, topic, pattern) VALUES ($1, 'q', 't', '#')`,
 }
 
-// fill makes rows of a tenant in many tables; rest counts what is left of them, in all that have a tenant.
+// fill inserts rows of a tenant into many tables; rest counts the rows that are left, in all tables with a tenant.
 func (f fixture) fill(t *testing.T, of string) {
 	t.Helper()
 	for _, sql := range laterRows {
@@ -68,7 +68,7 @@ func (f fixture) rest(t *testing.T, of string) (n int) {
 	return n
 }
 
-// Nothing that names a tenant outlives it, in tables that this package has never heard of either.
+// No row of a tenant outlives it, not even in tables that this package does not know.
 func TestDeleteTenantOfAllTables(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t)
@@ -108,7 +108,7 @@ func TestDeleteTenantOfAllTables(t *testing.T) {
 	}
 }
 
-// Everything that is left is named, and a quota that only names a limit is not asked.
+// The error names everything that is left, and ignores quotas that are not counted.
 func TestDeleteTenantNamesAll(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t)
@@ -134,7 +134,7 @@ func TestDeleteTenantNamesAll(t *testing.T) {
 	}
 }
 
-// Who makes something while its tenant is deleted is waited for. One connection is enough.
+// A deletion waits for transactions that create something meanwhile. One connection is enough.
 func TestDeleteTenantWaits(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t)
@@ -176,7 +176,7 @@ func TestDeleteTenantWaits(t *testing.T) {
 	}
 }
 
-// A tenant begins with nothing, even where calls that were on their way left rows after one of its name was deleted.
+// A new tenant has no rows, even if late calls left some behind after a tenant of its name was deleted.
 func TestCreateTenantAfterAnother(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t)
@@ -199,8 +199,8 @@ func TestCreateTenantAfterAnother(t *testing.T) {
 	}
 }
 
-// A tenant with much left is refused at once and goes in small steps, which another process goes on with where one dies. Until
-// then its name is not free, and GetTenant tells how far that is. What domains have elsewhere goes first.
+// Calls of a deleted tenant are refused at once. Many rows are removed in small steps, which another process continues if one
+// dies. Until then its name is not free, and GetTenant reports the progress. What domains have elsewhere is removed first.
 func TestDeleteLargeTenant(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t)

@@ -17,26 +17,26 @@ const (
 	channel = "plinth_tenants"
 	changed = "changed" // the payload of notifications that tenants or keys have changed
 
-	// Changes are asked for this often while calls come, so that these find the answer, and else slowly, for notifications that
-	// did not come.
+	// followEvery is how often changes are asked for while calls come, so that calls find a recent answer. At other times it is
+	// followIdle, for notifications that were lost.
 	followEvery = 250 * time.Millisecond
 	followIdle  = 5 * time.Second
 	// busyFor is how long after a call more are expected.
 	busyFor = 2 * time.Second
-	// calledAgain is how exactly it is known when a call came: each would write what all read.
+	// calledAgain is the precision of the time of the last call: otherwise each call would write what all of them read.
 	calledAgain = 100 * time.Millisecond
-	// maxStale is how long an answer is relied on, counted from before the question. With the time that a call takes to come
-	// this far it stays below the second that is promised.
+	// maxStale is for how long an answer is relied on, counted from before the question. Together with the time that a call
+	// takes to come this far, it stays below the promised second.
 	maxStale = 900 * time.Millisecond
 )
 
-// snapshot is what was looked up while the number of changes was n. It is thrown away as a whole.
+// snapshot is what was looked up while the number of changes was n. It is dropped as a whole.
 type snapshot struct {
 	n         int64
-	confirmed atomic.Int64 // when n was the number for certain, as Service.elapsed has it
+	confirmed atomic.Int64 // when n was certainly the number, in terms of Service.elapsed
 	keys      *cache[auth.KeyHash, holder]
 	tenants   *cache[string, Tenant]
-	over      chan struct{} // closed when it is thrown away
+	over      chan struct{} // closed when the snapshot is dropped
 }
 
 func (s *Service) newSnapshot(n int64, confirmed time.Duration) *snapshot {
@@ -49,25 +49,25 @@ func (s *Service) newSnapshot(n int64, confirmed time.Duration) *snapshot {
 	return snap
 }
 
-// holder is who has a key.
+// holder is the principal of a key.
 type holder struct {
 	principal auth.Principal
-	expires   time.Time    // zero is never
-	refused   error        // why it is not let in
-	usedAt    atomic.Int64 // in Unix nanoseconds, as it was noted last
+	expires   time.Time    // zero means never
+	refused   error        // why it is refused; nil if it is not
+	usedAt    atomic.Int64 // the last recorded use, in Unix nanoseconds
 	slot      atomic.Value // for the rate limiter
 }
 
 const keyPrincipal = "key:"
 
-// id is that of the key.
+// id returns the id of the key.
 func (h *holder) id() string { return h.principal.ID[len(keyPrincipal):] }
 
-// common is what keys of one snapshot have in common. It is there once, for the sake of the garbage collector, which would
-// look at a copy for each key.
+// common holds values that keys of one snapshot share. They are shared because the garbage collector would have to scan a
+// copy for each key.
 type common struct {
 	tenants map[string]auth.Tenant
-	scopes  map[string][]string // by their words
+	scopes  map[string][]string // by the scopes, joined with spaces
 }
 
 func (c *common) of(t Tenant, scopes []string) (auth.Tenant, []string) {
@@ -83,8 +83,8 @@ func (c *common) of(t Tenant, scopes []string) (auth.Tenant, []string) {
 	return record, c.scopes[words]
 }
 
-// holders finds who has keys, one question at a time, so that common needs no lock. A key that is made later is found at once
-// all the same: nobody can have asked for it before.
+// holders looks up the holders of keys. Only one lookup runs at a time, so common needs no lock. A key that is created
+// later is found at once all the same: nobody can have asked for it before.
 func (s *Service) holders(ctx context.Context, hashes []auth.KeyHash, common *common) (map[auth.KeyHash]*holder, error) {
 	found, err := selectHolders(ctx, s.directory, hashes)
 	if err != nil {
@@ -113,7 +113,7 @@ func (s *Service) named(ctx context.Context, names []string) (map[string]*Tenant
 	return selectNamed(ctx, s.directory, names)
 }
 
-// follow asks for changes until ctx ends: at once when it hears of one.
+// follow asks for changes until ctx ends, and at once after a notification.
 func (s *Service) follow(ctx context.Context) error {
 	ticker := time.NewTicker(followEvery)
 	defer ticker.Stop()
@@ -142,8 +142,9 @@ func (s *Service) follow(ctx context.Context) error {
 	}
 }
 
-// current gives the snapshot, if it was the latest a moment ago, and after the last change that this process made. Else it
-// asks. A question that others asked before that moment is not enough, however late its answer comes.
+// current returns the snapshot if it was known to be the latest one at most maxStale ago and after the last change of
+// this process. Otherwise it asks. A question that other calls asked before that time is not enough, however late its
+// answer comes.
 func (s *Service) current(ctx context.Context) (*snapshot, error) {
 	now := s.elapsed()
 	if now-time.Duration(s.called.Load()) > calledAgain {
@@ -161,11 +162,11 @@ func (s *Service) current(ctx context.Context) (*snapshot, error) {
 	}
 }
 
-// elapsed is the monotonic time since the start.
+// elapsed returns the monotonic time since the start.
 func (s *Service) elapsed() time.Duration { return s.now().Sub(s.start) }
 
-// ask reads the number of changes, one question at a time for all who ask, and throws the snapshot away if it is another.
-// Errors: Unavailable, and those of ctx.
+// ask reads the number of changes, and replaces the snapshot if the number has changed. Concurrent callers share one
+// query. Errors: Unavailable, and those of ctx.
 func (s *Service) ask(ctx context.Context) error {
 	answer := s.asking.DoChan("", func() (any, error) {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), askLimit)
@@ -192,8 +193,8 @@ func (s *Service) ask(ctx context.Context) error {
 	}
 }
 
-// Authenticate tells who has an API key. Errors: Unauthenticated for one that is unknown, revoked or has expired;
-// PermissionDenied where its tenant is disabled; Unavailable where that cannot be told; those of ctx.
+// Authenticate returns the principal of an API key. Errors: Unauthenticated for a key that is unknown, revoked or has
+// expired; PermissionDenied if its tenant is disabled; Unavailable if that cannot be determined; those of ctx.
 func (s *Service) Authenticate(ctx context.Context, token string) (*auth.Principal, error) {
 	hash := auth.HashKey(token)
 	if s.admin != (auth.KeyHash{}) && subtle.ConstantTimeCompare(hash[:], s.admin[:]) == 1 {
@@ -205,7 +206,7 @@ func (s *Service) Authenticate(ctx context.Context, token string) (*auth.Princip
 	}
 	h := snap.keys.known(hash)
 	if h == nil {
-		// Only now, since it reads a table of 8 KiB, which would be the dearest part of most calls.
+		// The check is only done here, since it reads a table of 8 KiB, which would be the most expensive part of most calls.
 		if err := auth.CheckKey(token); err != nil {
 			return nil, err
 		}
@@ -213,7 +214,7 @@ func (s *Service) Authenticate(ctx context.Context, token string) (*auth.Princip
 			return nil, err
 		}
 	}
-	now := s.now() // Looking it up may have taken a while.
+	now := s.now() // The lookup may have taken a while.
 	switch {
 	case h == nil:
 		return nil, errs.New(errs.Unauthenticated, "this API key is not known; ask an administrator for one")
@@ -230,10 +231,11 @@ func errDisabled(name string) error {
 	return errs.New(errs.PermissionDenied, "the tenant %q is disabled; an administrator can enable it again", name)
 }
 
-// ActFor gives a principal the tenant of a name: that which a JWT names, or the one that an administrator acts for. Errors:
-// PermissionDenied where there is none, and where it is disabled and the principal is no administrator; Unavailable; those of ctx.
+// ActFor returns p acting for the named tenant: the tenant that a JWT names, or the one that an administrator acts for.
+// Errors: PermissionDenied if there is no such tenant, and if it is disabled and the principal is not an administrator;
+// Unavailable; those of ctx.
 func (s *Service) ActFor(ctx context.Context, p *auth.Principal, name string) (*auth.Principal, error) {
-	if checkName(name) != nil { // Nobody's: it is not worth a question.
+	if checkName(name) != nil { // No tenant can have this name, so no lookup is needed.
 		return nil, errs.New(errs.PermissionDenied, "the tenant %.64q does not exist", name)
 	}
 	snap, err := s.current(ctx)
@@ -254,8 +256,8 @@ func (s *Service) ActFor(ctx context.Context, p *auth.Principal, name string) (*
 	return &acting, nil
 }
 
-// Active lists the tenants that are neither disabled nor being deleted. changed is closed when it may be another list, which is within a second where
-// Run runs. Errors: Unavailable.
+// Active returns the tenants that are neither disabled nor being deleted. changed is closed when the list may have
+// changed, within a second of that while Run is running. Errors: Unavailable.
 func (s *Service) Active(ctx context.Context) (active []auth.Tenant, changed <-chan struct{}, err error) {
 	snap, err := s.current(ctx)
 	if err != nil {

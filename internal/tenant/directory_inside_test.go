@@ -18,7 +18,7 @@ import (
 	"plinth/internal/pg/pgtest"
 )
 
-// clock passes when it is told to.
+// clock is a clock that the test advances.
 type clock struct {
 	start  time.Time
 	passed atomic.Int64
@@ -66,7 +66,7 @@ func (p process) key(t testing.TB, expires time.Time) (secret, id string) {
 	return secret, k.ID
 }
 
-// is fails where an Authenticate does not end so; no kind is that it succeeds.
+// is fails unless Authenticate returns an error of the given kind; without a kind it must succeed.
 func (p process) is(t testing.TB, secret string, kind errs.Kind) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
@@ -86,7 +86,7 @@ func await(t testing.TB, what string, holds func() bool) {
 	}
 }
 
-// lock has every statement on a table wait until the function it gives is called.
+// lock blocks every statement on a table until the returned function is called.
 func (p process) lock(t testing.TB, table string) (unlock func()) {
 	t.Helper()
 	tx, err := p.owner.Begin(context.Background())
@@ -124,7 +124,7 @@ func TestHowLongAnAnswerHolds(t *testing.T) {
 	}
 }
 
-// A question that others asked too long ago is not enough, however late its answer comes.
+// A query that other calls began too long ago is not enough, however late its answer comes.
 func TestAnOldQuestionIsNotEnough(t *testing.T) {
 	t.Parallel()
 	p := newProcess(t, pgtest.New(t), 4)
@@ -183,7 +183,7 @@ func TestOwnChangeIsSeenAtOnce(t *testing.T) {
 	p.is(t, secret, errs.Unauthenticated)
 }
 
-// held has the lookups of the present snapshot's keys wait, once they were read, until the function it gives is called. reads
+// held blocks the lookups of the current snapshot's keys, after they were read, until the returned function is called. reads
 // counts them.
 func (p process) held(t testing.TB) (read <-chan struct{}, release func(), reads *atomic.Int64) {
 	t.Helper()
@@ -208,7 +208,7 @@ func (p process) held(t testing.TB) (read <-chan struct{}, release func(), reads
 	return done, release, reads
 }
 
-// What a lookup read before a revocation is not kept for calls after it.
+// The result of a lookup from before a revocation is not used for calls after it.
 func TestLookupFromBeforeARevocation(t *testing.T) {
 	t.Parallel()
 	p := newProcess(t, pgtest.New(t), 4)

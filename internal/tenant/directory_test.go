@@ -18,7 +18,7 @@ import (
 	"plinth/internal/tenant"
 )
 
-// What one process changes is in effect in another within a second.
+// A change by one process takes effect in another within a second.
 func TestChangesAreInEffectWithinASecond(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t)
@@ -214,7 +214,7 @@ func proxy(t *testing.T, database string) (proxied string, away func(bool)) {
 	return u.String(), away
 }
 
-// Keys that are nobody's are refused, however many are tried, and a key that is made afterwards works at once.
+// Unknown keys are refused, however many are tried, and a key that is created afterwards works at once.
 func TestUnknownKeys(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t)

@@ -16,9 +16,9 @@ const maxKeyLife = 10 * 365 * 24 * time.Hour
 
 var errExpireTime = errs.New(errs.InvalidArgument, "expire_time: a moment in the future is allowed, up to ten years ahead")
 
-// CreateApiKey creates an API key for k.Tenant, the default one where that is empty, and returns the key, which is kept nowhere.
-// Errors: NotFound for an unknown tenant; InvalidArgument for an unknown scope, for no scope at all, and for an expiry that is
-// past or more than ten years ahead.
+// CreateApiKey creates an API key for k.Tenant, or for the default tenant if that is empty, and returns the secret, which
+// is not stored. Errors: NotFound for an unknown tenant; InvalidArgument for an unknown scope, for no scope at all, and
+// for an expiry that is past or more than ten years ahead.
 func (s *Service) CreateApiKey(ctx context.Context, k Key) (secret string, _ Key, err error) {
 	if k.Tenant == "" {
 		k.Tenant = auth.DefaultTenant
@@ -57,7 +57,7 @@ func (s *Service) CreateApiKey(ctx context.Context, k Key) (secret string, _ Key
 	return secret, k, nil
 }
 
-// GetApiKey returns a key. Errors: NotFound, for an id that is no UUID as well.
+// GetApiKey returns a key. Errors: NotFound, also for an id that is not a UUID.
 func (s *Service) GetApiKey(ctx context.Context, id string) (Key, error) {
 	if uuid.Validate(id) != nil {
 		return Key{}, errNoKey(id)
@@ -65,8 +65,8 @@ func (s *Service) GetApiKey(ctx context.Context, id string) (Key, error) {
 	return selectKey(ctx, s.system, id)
 }
 
-// ListApiKeys lists the keys of a tenant, of all where it is empty, the latest first, in pages as resource.List has them. Errors:
-// InvalidArgument for a token that is not of this list.
+// ListApiKeys lists the keys of a tenant, or of all tenants if tenant is empty, the latest first, in pages as
+// resource.List describes them. Errors: InvalidArgument for a token that is not of this list.
 func (s *Service) ListApiKeys(ctx context.Context, tenant string, size int, token string) (keys []Key, next string, err error) {
 	list := resource.List[Key, uuid.UUID]{
 		Of:       []any{"keys", tenant},
@@ -74,7 +74,7 @@ func (s *Service) ListApiKeys(ctx context.Context, tenant string, size int, toke
 		Position: func(k Key) string { return k.ID },
 		Parse:    uuid.Parse,
 		Select: resource.OneMore(func(before uuid.UUID, limit int) ([]Key, error) {
-			if tenant != "" && checkName(tenant) != nil { // Nobody has that name, nor keys.
+			if tenant != "" && checkName(tenant) != nil { // No tenant has that name, so there are no keys.
 				return nil, nil
 			}
 			return selectKeys(ctx, s.system, tenant, before.String(), limit)
@@ -83,7 +83,7 @@ func (s *Service) ListApiKeys(ctx context.Context, tenant string, size int, toke
 	return list.Page(size, token)
 }
 
-// RevokeApiKey ends a key for good; one that is revoked stays as it is. Errors: NotFound.
+// RevokeApiKey revokes a key for good; a revoked key stays as it is. Errors: NotFound.
 func (s *Service) RevokeApiKey(ctx context.Context, id string) (k Key, err error) {
 	if uuid.Validate(id) != nil {
 		return Key{}, errNoKey(id)

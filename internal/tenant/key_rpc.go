@@ -17,7 +17,7 @@ func (r *RPC) CreateApiKey(ctx context.Context, req *tenantv1.CreateApiKeyReques
 	switch expiry := req.GetExpiry().(type) {
 	case *tenantv1.CreateApiKeyRequest_ExpireTime:
 		k.ExpiresAt = expiry.ExpireTime.AsTime()
-		if expiry.ExpireTime.CheckValid() != nil || k.ExpiresAt.IsZero() { // Which would be never.
+		if expiry.ExpireTime.CheckValid() != nil || k.ExpiresAt.IsZero() { // The zero time would mean never.
 			return nil, errExpireTime
 		}
 	case *tenantv1.CreateApiKeyRequest_ExpiresIn:

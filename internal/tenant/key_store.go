@@ -11,7 +11,7 @@ import (
 	"plinth/internal/pg"
 )
 
-// keyColumns are what scanKey reads first.
+// keyColumns are the columns that scanKey reads first.
 const keyColumns = `k.id::text, k.tenant, k.display_name, k.prefix, k.scopes, k.rate_limit, k.created_at, k.expires_at, k.revoked_at,
 	k.last_used_at`
 
@@ -29,7 +29,7 @@ func scanKey(row pgx.Row, more ...any) (k Key, err error) {
 
 func scanOneKey(row pgx.Row) (Key, error) { return scanKey(row) }
 
-// unlessNever is zero for infinity and for NULL.
+// unlessNever returns the zero time for infinity and for NULL.
 func unlessNever(t pgtype.Timestamptz) time.Time {
 	if t.InfinityModifier != pgtype.Finite {
 		return time.Time{}
@@ -57,7 +57,7 @@ func revokeKey(ctx context.Context, db *pg.Tx, id string) (Key, error) {
 		UPDATE api_keys k SET revoked_at = least(revoked_at, now()) WHERE id = $1::uuid RETURNING `+keyColumns, id), scanOneKey, errNoKey(id))
 }
 
-// selectKeys gives those before an id, the latest first: of one tenant, or of all where it is empty.
+// selectKeys returns keys before an id, the latest first, of one tenant, or of all if tenant is empty.
 func selectKeys(ctx context.Context, db *pg.System, tenant, before string, limit int) ([]Key, error) {
 	rows, err := db.Query(ctx, `SELECT `+keyColumns+` FROM api_keys k
 		WHERE ($1 = '' OR tenant = $1) AND id < $2::uuid ORDER BY id DESC LIMIT $3`, tenant, before, limit)
@@ -73,7 +73,7 @@ type found struct {
 	tenant Tenant
 }
 
-// selectHolders finds keys by what is kept of them, with their tenants.
+// selectHolders returns keys by their hashes, with their tenants.
 func selectHolders(ctx context.Context, db *pg.System, hashes []auth.KeyHash) (map[auth.KeyHash]found, error) {
 	wanted := make([][]byte, len(hashes))
 	for i := range hashes {
@@ -101,8 +101,9 @@ func selectHolders(ctx context.Context, db *pg.System, hashes []auth.KeyHash) (m
 	return all, rows.Err()
 }
 
-// updateUsed writes when keys were used. Losing that in a crash of the server would do no harm, so it does not wait for the
-// disk. Processes that write at the same time take the keys in the same order, and wait for each other.
+// updateUsed records when keys were used. The commit does not wait for the disk, since losing it in a crash of the server
+// would do no harm. Concurrent processes lock the keys in the same order, so they wait for each other and do not
+// deadlock.
 func updateUsed(ctx context.Context, db *pg.Tx, times map[string]time.Time) error {
 	if _, err := db.Exec(ctx, `SET LOCAL synchronous_commit = off`); err != nil {
 		return err

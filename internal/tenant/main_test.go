@@ -102,7 +102,7 @@ func wantKind(t testing.TB, err error, kind errs.Kind) {
 	}
 }
 
-// eventually polls until the condition holds, and gives how long that took.
+// eventually polls until the condition holds, and returns how long that took.
 func eventually(t testing.TB, what string, holds func() bool) time.Duration {
 	t.Helper()
 	began := time.Now()

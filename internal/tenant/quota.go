@@ -14,19 +14,21 @@ import (
 // maxCounts bounds how many tenants' counts a quota remembers.
 const maxCounts = 10_000
 
-// QuotaConfig says what a quota is of.
+// QuotaConfig configures a Quota.
 type QuotaConfig struct {
-	Name string // as tenants' own quotas call it, and plinth_count (migration 5) what it counts
+	Name string // the key in tenants' own quotas, and the resource that plinth_count (migration 5) counts
 	What string // for people: "waiting messages"
-	Most int64  // allowed to tenants without a quota of their own; 0 is no limit
-	// Fresh is for how long what a tenant has is known without asking again, with what this process took since, rolled back or not.
-	// It costs no statement then, and may be passed by what other processes take meanwhile. A quota with 0 holds exactly.
+	Most int64  // allowed to tenants without a quota of their own; 0 means no limit
+	// Fresh is for how long the usage of a tenant is cached. Meanwhile, what this process takes is added to it, even if
+	// that is rolled back. Taking then costs no statement, and the quota may be exceeded by what other processes take. A
+	// quota with 0 is exact.
 	Fresh time.Duration
 	// Uncounted is for a quota that is only a number, see Limit.
 	Uncounted bool
 }
 
-// Quota is how much of something a tenant may have. It holds for the tenant, whoever acts for it: the service itself, too.
+// Quota limits how much of something a tenant may have. It applies to the tenant, whoever acts for it, including the
+// service itself.
 type Quota struct {
 	QuotaConfig
 	read func(ctx context.Context, db pg.Querier, tenant, resource string) (n int64, own *int64, err error)
@@ -36,20 +38,20 @@ type Quota struct {
 	counts map[string]*counted // by tenant
 }
 
-// counted is what was read of a tenant.
+// counted is the cached usage of a tenant.
 type counted struct {
-	turn chan struct{} // is full while somebody reads or takes
+	turn chan struct{} // is full while a call reads or takes
 	at   time.Time     // when it was read
-	n    int64         // with what was taken since
-	most int64         // 0 is no limit
+	n    int64         // including what was taken since
+	most int64         // 0 means no limit
 }
 
-// NewQuota returns a quota.
+// NewQuota returns a Quota.
 func NewQuota(c QuotaConfig) *Quota {
 	return &Quota{QuotaConfig: c, read: selectUsage, now: time.Now, counts: map[string]*counted{}}
 }
 
-// Limit returns what the principal of the context knows that its tenant may have; 0 is no limit.
+// Limit returns the limit of the tenant as the principal of the context has it; 0 means no limit.
 func (q *Quota) Limit(ctx context.Context) int64 {
 	if own, ok := auth.From(ctx).Tenant.Quotas[q.Name]; ok {
 		return own
@@ -57,8 +59,8 @@ func (q *Quota) Limit(ctx context.Context) int64 {
 	return q.Most
 }
 
-// Take is for n more, in the transaction that makes them and before it does. Whoever takes of an exact quota waits for those
-// of the same tenant who took before, until their transactions end. Errors: ResourceExhausted.
+// Take takes n more, and must be called in the transaction that creates them, before it does so. For an exact quota, it
+// blocks until the earlier transactions of the same tenant that took from it have ended. Errors: ResourceExhausted.
 func (q *Quota) Take(ctx context.Context, tx *pg.Tx, n int64) error {
 	if n <= 0 {
 		return nil
@@ -69,7 +71,7 @@ func (q *Quota) Take(ctx context.Context, tx *pg.Tx, n int64) error {
 	if _, most, err := q.usage(ctx, tx); err != nil || most == 0 {
 		return err
 	}
-	// From here on all who take wait until the transaction ends. What they took before is counted by the next statement.
+	// From here on, other transactions that take wait until this one ends. What they took before is counted by the next statement.
 	if err := lockQuota(ctx, tx, auth.TenantOf(ctx), q.Name); err != nil {
 		return err
 	}

@@ -14,8 +14,8 @@ import (
 	"plinth/internal/pg"
 )
 
-// rows is a quota of 10 that counts what had says, and how often it was asked. Counting takes a while, unless another counts
-// at the same time, which none should.
+// rows is a quota of 10 whose usage is had. It counts how often the usage is read. A read takes a while, unless
+// another one begins meanwhile, which should not happen.
 func rows(fresh time.Duration, had *atomic.Int64) (q *Quota, c *clock, asked *atomic.Int64) {
 	asked = &atomic.Int64{}
 	q = NewQuota(QuotaConfig{Name: "rows", What: "rows", Most: 10, Fresh: fresh})
@@ -60,7 +60,7 @@ func TestFreshQuotaOfManyAtOnce(t *testing.T) {
 	}
 }
 
-// What is said when there is no room.
+// The errors when the quota is used up.
 func TestQuotaExceeded(t *testing.T) {
 	t.Parallel()
 	had := &atomic.Int64{}
@@ -81,7 +81,7 @@ func TestQuotaExceeded(t *testing.T) {
 	}
 }
 
-// Without a limit nobody waits for anybody, for nothing nothing is asked, and a read that fails is tried again by the next one.
+// Without a limit no call waits for another. Taking nothing reads nothing. After a failed read the next call reads again.
 func TestQuotaAsksNothingForNothing(t *testing.T) {
 	t.Parallel()
 	broken := errors.New("broken")
@@ -105,7 +105,7 @@ func TestQuotaAsksNothingForNothing(t *testing.T) {
 	}
 }
 
-// Who waits for another's count goes when its own time is over.
+// A call that waits for another's read ends when its own context does.
 func TestWaitingForACountEnds(t *testing.T) {
 	t.Parallel()
 	q, _, _ := rows(time.Second, &atomic.Int64{})

@@ -18,7 +18,7 @@ func withQuotas(ctx context.Context, quotas map[string]int64) context.Context {
 	return auth.With(ctx, &auth.Principal{ID: "x", Tenant: auth.Tenant{Name: "acme", Quotas: quotas}})
 }
 
-// However many try at the same time, no more are made than the quota has.
+// Concurrent calls do not create more than the quota allows.
 func TestExactQuota(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t)

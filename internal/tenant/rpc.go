@@ -12,12 +12,12 @@ import (
 	"plinth/internal/rpc"
 )
 
-// RPC is TenantService on the wire. Connect drops the reply of a method that returns an error, too.
+// RPC implements TenantService. If a method returns an error, Connect ignores its reply.
 type RPC struct{ service *Service }
 
 var _ tenantv1.TenantServiceHandler = (*RPC)(nil)
 
-// NewRPC returns the handler.
+// NewRPC returns an RPC.
 func NewRPC(service *Service) *RPC { return &RPC{service} }
 
 func (r *RPC) CreateTenant(ctx context.Context, req *tenantv1.CreateTenantRequest) (*tenantv1.Tenant, error) {

@@ -138,7 +138,7 @@ func TestKeysOnTheWire(t *testing.T) {
 	}
 }
 
-// Whatever a client sends, it is told what is wrong with it, and of which field.
+// For every invalid request, the error names the problem and the field.
 func TestWhatClientsMaySend(t *testing.T) {
 	t.Parallel()
 	r := tenant.NewRPC(newFixture(t).Service)

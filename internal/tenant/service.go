@@ -20,11 +20,11 @@ import (
 	"plinth/internal/resource"
 )
 
-// Service holds the rules of tenants and their keys. Its Run must run.
+// Service implements the rules of tenants and their keys. Its Run must be running.
 type Service struct {
-	db        *pg.DB // for what a tenant has
+	db        *pg.DB // for what tenants have
 	system    *pg.System
-	directory *pg.System // for who calls
+	directory *pg.System // to look up callers
 	log       *zap.Logger
 	now       func() time.Time
 	scopes    []string // that methods name
@@ -37,24 +37,24 @@ type Service struct {
 
 	snapshot atomic.Pointer[snapshot]
 	start    time.Time
-	changed  atomic.Int64  // when this process changed something last, as elapsed has it
-	called   atomic.Int64  // when a call came last, roughly; likewise
+	changed  atomic.Int64  // when this process last changed something, in terms of elapsed
+	called   atomic.Int64  // roughly when the last call came, in terms of elapsed
 	heard    chan struct{} // has a token after a notification of a change
 	asking   singleflight.Group
 	used     used
 }
 
-// Config is what the service is made of.
+// Config configures a Service.
 type Config struct {
 	DB        *pg.DB       // for calls
-	Notifier  *pg.Notifier // hears of changes; it runs while Run does
-	Directory *pg.System   // to see who calls: whoever holds the connections of DB does not hold up every call
+	Notifier  *pg.Notifier // delivers notifications of changes; must run while Run does
+	Directory *pg.System   // to look up callers; separate, so that calls do not have to wait for the connections of DB
 	Scopes    []string     // that methods name
-	Admin     auth.KeyHash // of the administrator's key in the configuration; zero is none
+	Admin     auth.KeyHash // of the administrator's key in the configuration; zero means none
 	Log       *zap.Logger
 }
 
-// New returns the service. It comes before the Run of the Notifier.
+// New returns a Service. It must be called before the Run of the Notifier.
 func New(c Config) *Service {
 	s := &Service{
 		db: c.DB, system: c.DB.System(), directory: c.Directory, log: c.Log,
@@ -75,10 +75,11 @@ func New(c Config) *Service {
 	return s
 }
 
-// Register adds the quotas of a domain. It comes before Run and the first call.
+// Register adds the quotas of a domain. It must be called before Run and the first call.
 func (s *Service) Register(quotas ...*Quota) { s.quotas = append(s.quotas, quotas...) }
 
-// Run keeps what is remembered of keys and tenants up to date, and writes when keys were used, until ctx ends.
+// Run keeps the cached keys and tenants up to date, records when keys were used, continues deletions and adds up usage,
+// until ctx ends.
 func (s *Service) Run(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return s.follow(ctx) })
@@ -93,8 +94,9 @@ func (s *Service) Run(ctx context.Context) error {
 // Work goes on with deletions of tenants until ctx ends. It is for workers, once the schema is there.
 func (s *Service) Work(ctx context.Context) error { return s.deleting.Run(ctx) }
 
-// CreateTenant makes a tenant, which has nothing: what calls that were on their way have left of one of that name, which was
-// deleted, goes now. Errors: AlreadyExists, also while one of that name is being deleted; InvalidArgument for a name that is none and an unknown quota.
+// CreateTenant creates a tenant without any data. It first removes rows that late calls left behind after a tenant of the
+// same name was deleted. Errors: AlreadyExists, also while a tenant of that name is being deleted; InvalidArgument for an
+// invalid name and an unknown quota.
 func (s *Service) CreateTenant(ctx context.Context, t Tenant) (made Tenant, err error) {
 	if err := checkName(t.Name); err != nil {
 		return Tenant{}, err
@@ -125,7 +127,8 @@ func (s *Service) CreateTenant(ctx context.Context, t Tenant) (made Tenant, err 
 	return made, err
 }
 
-// change is for what changes who may do what. Other processes hear of it by the number that it counts up; this one at once.
+// change runs fn in a transaction that changes who may do what. Other processes notice the change by the number that it
+// increments; this process notices it at once.
 func (s *Service) change(ctx context.Context, fn func(tx *pg.Tx) error) error {
 	return s.system.InTx(ctx, func(tx *pg.Tx) error {
 		if err := fn(tx); err != nil {
@@ -152,7 +155,8 @@ func (s *Service) checkQuotas(quotas map[string]int64) error {
 	return nil
 }
 
-// GetTenant returns a tenant, with what it uses, and what is left of one that is being deleted. Errors: NotFound.
+// GetTenant returns a tenant with its usage, and with the number of remaining rows if it is being deleted. Errors:
+// NotFound.
 func (s *Service) GetTenant(ctx context.Context, name string) (Tenant, error) {
 	if checkName(name) != nil {
 		return Tenant{}, errNoTenant(name)
@@ -178,8 +182,8 @@ func (s *Service) GetTenant(ctx context.Context, name string) (Tenant, error) {
 	return t, nil
 }
 
-// ListTenants lists tenants by name, in pages as resource.List has them. Errors: InvalidArgument for a token that is not of this
-// list.
+// ListTenants lists tenants by name, in pages as resource.List describes them. Errors: InvalidArgument for a token that
+// is not of this list.
 func (s *Service) ListTenants(ctx context.Context, size int, token string) (tenants []Tenant, next string, err error) {
 	list := resource.List[Tenant, string]{
 		Of:       []any{"tenants"},
@@ -192,8 +196,8 @@ func (s *Service) ListTenants(ctx context.Context, size int, token string) (tena
 	return list.Page(size, token)
 }
 
-// UpdateTenant changes a tenant; change gets it as it is. Errors: NotFound; InvalidArgument for an unknown quota;
-// FailedPrecondition for disabling the default tenant, and for one that is being deleted.
+// UpdateTenant changes a tenant. change is called with the current tenant. Errors: NotFound; InvalidArgument for an
+// unknown quota; FailedPrecondition for disabling the default tenant, and for a tenant that is being deleted.
 func (s *Service) UpdateTenant(ctx context.Context, name string, change func(*Tenant)) (t Tenant, err error) {
 	if checkName(name) != nil {
 		return Tenant{}, errNoTenant(name)
@@ -214,7 +218,7 @@ func (s *Service) UpdateTenant(ctx context.Context, name string, change func(*Te
 		if err := checkDisplayName(t.DisplayName); err != nil {
 			return err
 		}
-		if !maps.Equal(before, t.Quotas) { // One that a release before had does no harm.
+		if !maps.Equal(before, t.Quotas) { // Unknown quotas of an earlier release may stay.
 			if err := s.checkQuotas(t.Quotas); err != nil {
 				return err
 			}
@@ -230,8 +234,8 @@ func (s *Service) UpdateTenant(ctx context.Context, name string, change func(*Te
 	return t, nil
 }
 
-// left lists what a tenant has of what the quotas count, such as "2 queues". Whoever takes of an exact quota waits until the
-// transaction ends.
+// left returns what a tenant has of what the quotas count, such as "2 queues". Transactions that take from an exact quota
+// wait until this one ends.
 func (s *Service) left(ctx context.Context, tx *pg.Tx, name string) (left []string, err error) {
 	for _, q := range s.quotas {
 		if q.Uncounted {

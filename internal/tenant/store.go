@@ -12,10 +12,10 @@ import (
 	"plinth/internal/pg"
 )
 
-// tenantColumns are what scanTenant reads.
+// tenantColumns are the columns that scanTenant reads.
 const tenantColumns = `t.name, t.display_name, t.disabled, t.rate_limit, t.quotas, t.created_at, t.deleted_at`
 
-// tenantFields are where tenantColumns go; the rate is for auth.ParseRate.
+// tenantFields returns the targets to scan tenantColumns into; the rate is to be parsed with auth.ParseRate.
 func tenantFields(t *Tenant, rate *string) []any {
 	return []any{&t.Name, &t.DisplayName, &t.Disabled, rate, &t.Quotas, &t.CreatedAt, (*zeronull.Timestamptz)(&t.DeletedAt)}
 }
@@ -35,7 +35,7 @@ func insertTenant(ctx context.Context, db *pg.Tx, t Tenant) (created bool, err e
 	return tag.RowsAffected() == 1, err
 }
 
-// quotasOf is never NULL.
+// quotasOf returns the quotas of a tenant, never nil, which would be NULL.
 func quotasOf(t Tenant) map[string]int64 {
 	if t.Quotas == nil {
 		return map[string]int64{}
@@ -47,12 +47,13 @@ func selectTenant(ctx context.Context, db pg.Querier, name string) (Tenant, erro
 	return pg.One(db.QueryRow(ctx, `SELECT `+tenantColumns+` FROM tenants t WHERE name = $1`, name), scanTenant, errNoTenant(name))
 }
 
-// lockTenant keeps all others from changing a tenant, and from making keys for it, until the transaction ends.
+// lockTenant returns a tenant and prevents others from changing it, and from creating keys for it, until the transaction
+// ends.
 func lockTenant(ctx context.Context, db *pg.Tx, name string) (Tenant, error) {
 	return pg.One(db.QueryRow(ctx, `SELECT `+tenantColumns+` FROM tenants t WHERE name = $1 FOR UPDATE`, name), scanTenant, errNoTenant(name))
 }
 
-// keepTenant keeps a tenant from being deleted until the transaction ends.
+// keepTenant prevents a tenant from being deleted until the transaction ends.
 func keepTenant(ctx context.Context, db *pg.Tx, name string) error {
 	t, err := pg.One(db.QueryRow(ctx, `SELECT `+tenantColumns+` FROM tenants t WHERE name = $1 FOR KEY SHARE`, name), scanTenant, errNoTenant(name))
 	if err == nil && t.isDeleted() {
@@ -61,7 +62,7 @@ func keepTenant(ctx context.Context, db *pg.Tx, name string) error {
 	return err
 }
 
-// selectTenants gives those after a name, in the order of their names; a limit of 0 is none.
+// selectTenants returns up to limit tenants after a name, in the order of their names; a limit of 0 means all.
 func selectTenants(ctx context.Context, db *pg.System, after string, limit int) ([]Tenant, error) {
 	rows, err := db.Query(ctx, `SELECT `+tenantColumns+` FROM tenants t WHERE name > $1 ORDER BY name LIMIT nullif($2::int, 0)`, after, limit)
 	if err != nil {
@@ -70,7 +71,7 @@ func selectTenants(ctx context.Context, db *pg.System, after string, limit int) 
 	return pgx.CollectRows(rows, func(row pgx.CollectableRow) (Tenant, error) { return scanTenant(row) })
 }
 
-// selectNamed gives the tenants of those names, by name.
+// selectNamed returns the tenants that have one of the names, by name.
 func selectNamed(ctx context.Context, db *pg.System, names []string) (map[string]*Tenant, error) {
 	rows, err := db.Query(ctx, `SELECT `+tenantColumns+` FROM tenants t WHERE name = ANY ($1)`, names)
 	if err != nil {
@@ -94,7 +95,7 @@ func updateTenant(ctx context.Context, db *pg.Tx, t Tenant) error {
 	return err
 }
 
-// markDeleted has a tenant be deleted, by this process for as long as a lease.
+// markDeleted marks a tenant as being deleted, by this process for the duration of the lease.
 func markDeleted(ctx context.Context, db *pg.Tx, name string, lease time.Duration) error {
 	_, err := db.Exec(ctx, `UPDATE tenants SET deleted_at = now(), delete_due_at = clock_timestamp() + $2::interval WHERE name = $1`, name, lease)
 	return err
@@ -106,7 +107,7 @@ func keepDeletion(ctx context.Context, db *pg.Tx, name string) (deleting bool, e
 	return tag.RowsAffected() > 0, err
 }
 
-// claimDeletion takes over a deletion that is due, for as long as a lease.
+// claimDeletion takes over a deletion that is due, for the duration of the lease.
 func claimDeletion(ctx context.Context, db *pg.System, lease time.Duration) (name string, claimed bool, err error) {
 	err = db.QueryRow(ctx, `
 		UPDATE tenants SET delete_due_at = clock_timestamp() + $1::interval
@@ -124,20 +125,22 @@ func postponeDeletion(ctx context.Context, db *pg.System, name string, delay tim
 	return err
 }
 
-// selectDeletionsLate returns for how long the earliest deletion has been due; a time in the past where there is none.
+// selectDeletionsLate returns for how long the earliest deletion has been due. The result is negative if it is not due
+// yet or there is none.
 func selectDeletionsLate(ctx context.Context, db *pg.System) (late time.Duration, err error) {
 	err = db.QueryRow(ctx, `SELECT coalesce(now() - min(delete_due_at), '-1 hour') FROM tenants WHERE delete_due_at IS NOT NULL`).Scan(&late)
 	return late, err
 }
 
-// deleteTenant removes the row of a tenant whose deletion is done, unless somebody did.
+// deleteTenant removes the row of a tenant whose deletion is finished, unless another process has done so.
 func deleteTenant(ctx context.Context, db *pg.Tx, name string) error {
 	_, err := db.Exec(ctx, `DELETE FROM tenants WHERE name = $1 AND deleted_at IS NOT NULL`, name)
 	return err
 }
 
-// selectTables returns the tables whose rows have a tenant, those of domains that are yet to come as well, quoted. What refers to
-// another one comes before it; what is counted of all comes last, the differences first, since who adds these up is waited for.
+// selectTables returns the tables whose rows have a tenant, quoted, including those of domains that do not exist yet. A
+// table that refers to another comes before it. The tables of usage come last, the deltas first, because deleting from
+// them waits for the process that adds them up.
 func selectTables(ctx context.Context, db pg.Querier) ([]string, error) {
 	rows, err := db.Query(ctx, `
 		WITH RECURSIVE owned AS (
@@ -158,15 +161,15 @@ func selectTables(ctx context.Context, db pg.Querier) ([]string, error) {
 	return append(tables, "tenant_usage_deltas", "tenant_usage"), err
 }
 
-// deleteRows deletes up to limit rows of a tenant from a table, from each of its partitions where it has such. more says that
-// there may be others.
+// deleteRows deletes up to limit rows of a tenant from a table, or from each of its partitions if it has any. more
+// reports whether there may be more.
 func deleteRows(ctx context.Context, db *pg.Tx, name, table string, limit int) (more bool, err error) {
 	tag, err := db.Exec(ctx, `DELETE FROM `+table+` WHERE tenant = $1 AND ctid = ANY (ARRAY(
 		SELECT ctid FROM `+table+` WHERE tenant = $1 LIMIT $2 FOR UPDATE))`, name, limit)
 	return tag.RowsAffected() >= int64(limit), err
 }
 
-// deleteAll deletes every row of a tenant that there should be none of.
+// deleteAll deletes all rows of a tenant, of which there should be none.
 func deleteAll(ctx context.Context, db *pg.Tx, name string) error {
 	tables, err := selectTables(ctx, db)
 	if err != nil {
@@ -182,7 +185,7 @@ func deleteAll(ctx context.Context, db *pg.Tx, name string) error {
 	return nil
 }
 
-// countRows counts the rows of a tenant, up to limit of each table.
+// countRows counts the rows of a tenant, up to limit in each table.
 func countRows(ctx context.Context, db *pg.System, name string, limit int) (n int64, err error) {
 	tables, err := selectTables(ctx, db)
 	if err != nil {
@@ -199,9 +202,9 @@ func countRows(ctx context.Context, db *pg.System, name string, limit int) (n in
 	return n, nil
 }
 
-// countChange has every process throw away what it remembers. Transactions that change something wait here for each other,
-// so that a process which has seen a number has seen all changes before it. They are few, so they may notify from within, where
-// the notification comes if and only if the change does.
+// countChange makes every process drop its snapshot. Transactions that change something wait for each other here, so a
+// process that has seen a number has seen all changes before it. There are few of them, so they may notify within the
+// transaction, where the notification is sent if and only if the change is committed.
 func countChange(ctx context.Context, db *pg.Tx) error {
 	_, err := db.Exec(ctx, `WITH counted AS (UPDATE tenant_changes SET n = n + 1 RETURNING 1) SELECT pg_notify($1, $2) FROM counted`, channel, changed)
 	return err
@@ -212,7 +215,7 @@ func selectChanges(ctx context.Context, db *pg.System) (n int64, err error) {
 	return n, err
 }
 
-// updateQuotas takes over a tenant's own quotas, in place of those from before.
+// updateQuotas replaces a tenant's own quotas.
 func updateQuotas(ctx context.Context, db *pg.Tx, t Tenant) error {
 	resources, quotas := []string{}, []int64{}
 	for resource, quota := range t.Quotas {
@@ -228,7 +231,7 @@ func updateQuotas(ctx context.Context, db *pg.Tx, t Tenant) error {
 	return err
 }
 
-// selectUsage returns what a tenant has of a resource, and its own quota of that, nil where it has none.
+// selectUsage returns how much of a resource a tenant has, and its own quota of it, nil if it has none.
 func selectUsage(ctx context.Context, db pg.Querier, tenant, resource string) (n int64, own *int64, err error) {
 	err = db.QueryRow(ctx, `
 		SELECT coalesce((SELECT n FROM tenant_usage WHERE tenant = $1 AND resource = $2), 0)
@@ -237,7 +240,7 @@ func selectUsage(ctx context.Context, db pg.Querier, tenant, resource string) (n
 	return n, own, err
 }
 
-// foldUsage adds up to limit differences to what they differ from, and returns how many there were.
+// foldUsage adds up to limit deltas to the usage, and returns how many deltas there were.
 func foldUsage(ctx context.Context, db *pg.System, limit int) (folded int, err error) {
 	err = db.QueryRow(ctx, `
 		WITH folded AS (
@@ -253,7 +256,7 @@ func foldUsage(ctx context.Context, db *pg.System, limit int) (folded int, err e
 	return folded, err
 }
 
-// lockQuota has the transactions of a tenant that count the same thing wait for each other.
+// lockQuota makes the transactions of a tenant that count the same resource wait for each other.
 func lockQuota(ctx context.Context, db *pg.Tx, tenant, quota string) error {
 	_, err := db.Exec(ctx, `SELECT pg_advisory_xact_lock(hashtextextended('quota ' || $1 || ' ' || $2, 0))`, tenant, quota)
 	return err

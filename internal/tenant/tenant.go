@@ -14,8 +14,8 @@ import (
 
 var namePattern = regexp.MustCompile(`^[a-z][a-z0-9-]{0,62}$`)
 
-// checkName wants 1 to 63 lower-case letters, digits and '-', the first one a letter. No dot is allowed, which ends the
-// tenant's name in those of its queues on the broker.
+// checkName requires 1 to 63 lower-case letters, digits and '-', the first one a letter. A dot is not allowed, because it
+// ends the tenant's name in the names of its queues on the broker.
 func checkName(name string) error {
 	if !namePattern.MatchString(name) {
 		return errs.New(errs.InvalidArgument,
@@ -24,7 +24,7 @@ func checkName(name string) error {
 	return nil
 }
 
-// checkDisplayName wants what PostgreSQL can keep.
+// checkDisplayName requires text that PostgreSQL can store.
 func checkDisplayName(name string) error {
 	if strings.ContainsRune(name, 0) || !utf8.ValidString(name) {
 		return errs.New(errs.InvalidArgument, "display_name: valid UTF-8 without U+0000 is allowed")
@@ -37,12 +37,12 @@ type Tenant struct {
 	Name        string
 	DisplayName string // for people
 	Disabled    bool
-	Rate        auth.Rate        // of its calls; zero is the service's default
-	Quotas      map[string]int64 // that differ from the service's defaults; 0 is no limit
+	Rate        auth.Rate        // of its calls; zero means the service's default
+	Quotas      map[string]int64 // that differ from the service's defaults; 0 means no limit
 	CreatedAt   time.Time
-	DeletedAt   time.Time        // since when it is being deleted; zero where it is not
-	Remaining   int64            // rows of one that is being deleted, up to maxRemaining of a table; only Service.GetTenant fills it in
-	Usage       map[string]int64 // of what the quotas count; only Service.GetTenant fills it in
+	DeletedAt   time.Time        // when its deletion began; zero if it is not being deleted
+	Remaining   int64            // rows left of a tenant that is being deleted, up to maxRemaining per table; set only by Service.GetTenant
+	Usage       map[string]int64 // of what the quotas count; set only by Service.GetTenant
 }
 
 // maxRemaining is how far the rows of a table are counted.
@@ -50,7 +50,7 @@ const maxRemaining = 100_000
 
 func (t Tenant) isDeleted() bool { return !t.DeletedAt.IsZero() }
 
-// record is the tenant as principals carry it.
+// record returns the tenant as a principal has it.
 func (t Tenant) record() auth.Tenant {
 	return auth.Tenant{Name: t.Name, Rate: t.Rate, Quotas: t.Quotas, RateSlot: new(atomic.Value)}
 }
@@ -60,16 +60,17 @@ type Key struct {
 	ID          string // UUIDv7
 	Tenant      string
 	DisplayName string
-	Prefix      string // by which people tell it from others
+	Prefix      string // for people to recognize the key
 	Scopes      []string
-	Rate        auth.Rate // of the calls with it; zero is the service's default
+	Rate        auth.Rate // of the calls with it; zero means the service's default
 	CreatedAt   time.Time
-	ExpiresAt   time.Time // zero is never; likewise
+	ExpiresAt   time.Time // zero means never, as in the next two
 	RevokedAt   time.Time
 	LastUsedAt  time.Time // to the minute
 }
 
-// checkScopes wants scopes that methods name, those of a whole domain, or all. Administrators belong to the default tenant.
+// checkScopes requires scopes that methods name, scopes of a whole domain, or all. The scope of administrators is only
+// for keys of the default tenant.
 func (s *Service) checkScopes(k Key) error {
 	for _, scope := range k.Scopes {
 		switch {

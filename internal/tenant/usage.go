@@ -6,11 +6,11 @@ import (
 )
 
 const (
-	foldEvery = 5 * time.Second // differences of what tenants have are added up, by one process
-	foldBatch = 10_000          // in one statement
+	foldEvery = 5 * time.Second // how often one process adds up the deltas
+	foldBatch = 10_000          // deltas in one statement
 )
 
-// foldUsage adds up the differences of what tenants have.
+// foldUsage adds all deltas to the usage.
 func (s *Service) foldUsage(ctx context.Context) error {
 	for {
 		n, err := foldUsage(ctx, s.system, foldBatch)

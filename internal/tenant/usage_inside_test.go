@@ -12,7 +12,7 @@ import (
 	"plinth/internal/pg/pgtest"
 )
 
-// Whatever many do at the same time, commits or not, what tenants are said to have is what they have, added up or not.
+// Whatever concurrent transactions do, committed or not, the usage of tenants is what they have, added up or not.
 func TestUsageIsWhatIsThere(t *testing.T) {
 	t.Parallel()
 	p := newProcess(t, pgtest.New(t), 8)
@@ -76,7 +76,7 @@ func TestUsageIsWhatIsThere(t *testing.T) {
 	}
 }
 
-// change makes and removes rows at random, and fails one time in four.
+// change inserts and deletes rows at random, and fails one time in four.
 func change(ctx context.Context, tx *pg.Tx, worker, n int) error {
 	name := fmt.Sprintf("%d-%d", worker, n)
 	for _, sql := range []string{
@@ -91,7 +91,7 @@ func change(ctx context.Context, tx *pg.Tx, worker, n int) error {
 			continue
 		}
 		if _, err := tx.Exec(ctx, sql, auth.TenantOf(ctx), name); err != nil {
-			return err // Two that change the same rows in another order are told.
+			return err // Transactions that change the same rows in another order may deadlock.
 		}
 	}
 	if rand.N(4) == 0 {

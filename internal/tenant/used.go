@@ -10,17 +10,18 @@ import (
 )
 
 const (
-	usedEvery = time.Minute     // uses of a key are noted so often, and written
-	usedLimit = 5 * time.Second // to write them in
+	usedEvery = time.Minute     // how often uses of a key are recorded and written
+	usedLimit = 5 * time.Second // bounds one write
 )
 
-// used are the keys that were used since that was written last, by id, with the time. It holds no more than there are keys.
+// used holds the ids of the keys that were used since the last write, with the times of use. It is bounded by the number
+// of keys.
 type used struct {
 	mu    sync.Mutex
 	times map[string]time.Time
 }
 
-// note is on the path of every call: almost always it finds that the key was noted a moment ago.
+// note records the use of a key. Every call runs it: almost always it finds that a use was recorded recently.
 func (u *used) note(h *holder, now time.Time) {
 	last := h.usedAt.Load()
 	if now.UnixNano()-last >= int64(usedEvery) && h.usedAt.CompareAndSwap(last, now.UnixNano()) {
@@ -47,13 +48,13 @@ func (u *used) take() map[string]time.Time {
 	return times
 }
 
-// writeUsed writes once in a while which keys were used, and once more at the end.
+// writeUsed writes periodically which keys were used, and once more when ctx ends.
 func (s *Service) writeUsed(ctx context.Context, every time.Duration) {
 	loop.Every(ctx, every, s.flushUsed)
 	s.flushUsed(ctx)
 }
 
-// flushUsed writes what was used since the last time. What cannot be written now is kept for the next time.
+// flushUsed writes the uses since the last time. Uses that cannot be written are kept for the next time.
 func (s *Service) flushUsed(ctx context.Context) {
 	times := s.used.take()
 	if len(times) == 0 {
