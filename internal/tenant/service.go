@@ -78,8 +78,7 @@ func New(c Config) *Service {
 // Register adds the quotas of a domain. It must be called before Run and the first call.
 func (s *Service) Register(quotas ...*Quota) { s.quotas = append(s.quotas, quotas...) }
 
-// Run keeps the cached keys and tenants up to date, records when keys were used, continues deletions and adds up usage,
-// until ctx ends.
+// Run keeps the cached keys and tenants up to date, records when keys were used, and adds up usage, until ctx ends.
 func (s *Service) Run(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return s.follow(ctx) })
