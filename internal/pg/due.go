@@ -65,12 +65,14 @@ func (n *Notifier) NewDue(c DueConfig) *Due {
 			loop.Signal(d.woken)
 		}
 	})
+	d.timer = time.AfterFunc(time.Hour, func() { loop.Signal(d.token) })
+	d.timer.Stop() // until Run
 	return d
 }
 
 // Run processes rows until ctx ends; then it finishes the current batches, whose duration is bounded by Work.
 func (d *Due) Run(ctx context.Context) error {
-	d.timer = time.AfterFunc(0, func() { loop.Signal(d.token) })
+	d.timer.Reset(0)
 	defer d.timer.Stop()
 	defer d.notifier.take(d.duty)()
 	var running sync.WaitGroup
