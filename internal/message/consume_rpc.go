@@ -39,6 +39,9 @@ func (r *RPC) Consume(ctx context.Context, stream *connect.BidiStream[messagev1.
 	taking, stop := context.WithCancel(ctx)
 	defer stop()
 	defer context.AfterFunc(rpc.Finishing(ctx), stop)()
+	if rpc.Finishing(ctx).Err() != nil {
+		stop() // At once: the one above runs a moment later, and Next could take a message until then.
+	}
 	for {
 		batch, err := sub.Next(taking)
 		switch {

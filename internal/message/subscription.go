@@ -102,6 +102,9 @@ func (s *Subscription) receive() {
 // larger message. Errors: NotFound if the queue was deleted, Unavailable if the service stops. It must not be called
 // concurrently.
 func (s *Subscription) Next(ctx context.Context) ([]Message, error) {
+	if err := ctx.Err(); err != nil { // Also where a message is there already.
+		return nil, err
+	}
 	l, err := s.first(ctx)
 	if err != nil {
 		return nil, err
