@@ -82,7 +82,7 @@ func connectionsTable() string {
 	calls, quarter := defaults.Database.shares(defaults.Broker.Kind)
 	var b strings.Builder
 	b.WriteString("\n## Connections to PostgreSQL\n\nEach process has its connections in classes: whoever holds all of one holds up nobody in another. They are opened as they\n" +
-		"are needed, and closed after a minute without use.\n\n| for | at most | by default |\n| --- | --- | --- |\n")
+		"are needed, and closed after a minute or less without use.\n\n| for | at most | by default |\n| --- | --- | --- |\n")
 	beside := workConns + directoryConns + listenConns
 	for _, row := range []struct {
 		what, most string

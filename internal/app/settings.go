@@ -92,7 +92,7 @@ func (c *rateLimitConfig) Check(want want) {
 
 // databaseConfig is PostgreSQL.
 type databaseConfig struct {
-	URL       Secret `env:"URL,required" help:"PostgreSQL, e.g. postgres://user:password@host:5432/database"`
+	URL       Secret `env:"URL,required" help:"PostgreSQL, e.g. postgres://user:password@host:5432/database; through a pooler without named statements, such as PgBouncer before 1.21, with ?default_query_exec_mode=cache_describe"`
 	DirectURL Secret `env:"DIRECT_URL" help:"PostgreSQL past a pooler, for what listens and migrates; empty is DATABASE_URL"`
 	MaxConns  int32  `env:"MAX_CONNS" envDefault:"16" help:"most connections for calls and handlers; docs/configuration.md says which a process has beside them"`
 	Migrate   bool   `env:"MIGRATE" envDefault:"true" help:"true: migrate the schema at the start; false: wait until somebody has"`
