@@ -3,6 +3,7 @@ package app
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"plinth/internal/pg"
 )
@@ -71,6 +72,29 @@ func (c *databaseConfig) direct() string {
 		return string(c.DirectURL)
 	}
 	return string(c.URL)
+}
+
+// schemaEvery is how often readiness looks at the schema, which hardly ever goes away. Between, a ping is enough, and costs the
+// database a fraction of it.
+const schemaEvery = 10 * time.Second
+
+// askPostgres returns the check of PostgreSQL. It is not for concurrent use.
+func (a *App) askPostgres() func(ctx context.Context) error {
+	var current time.Time // when the schema was seen to be current; zero after a failure
+	return func(ctx context.Context) error {
+		if time.Since(current) < schemaEvery {
+			err := a.db.directory.Ping(ctx)
+			if err != nil {
+				current = time.Time{}
+			}
+			return err
+		}
+		err := a.checkPostgres(ctx)
+		if current = time.Now(); err != nil {
+			current = time.Time{}
+		}
+		return err
+	}
 }
 
 // checkPostgres wants the database and the schema that this binary knows, or a newer one.

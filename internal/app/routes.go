@@ -28,7 +28,7 @@ func public() []string {
 // checks are of the backends that several domains stand on.
 func (a *App) checks() []check {
 	checks := []check{
-		{"postgres", needed, a.checkPostgres},
+		{"postgres", needed, a.askPostgres()},
 		{"redis", useful, func(ctx context.Context) error { return a.redis.Ping(ctx).Err() }},
 	}
 	if a.bucket != nil {

@@ -39,7 +39,7 @@ func TestBehindAPooler(t *testing.T) {
 	}
 }
 
-// wakesAtOnce wants notifications to arrive: without them a message is found by a poll each second.
+// wakesAtOnce wants notifications to arrive: without them a message is found by a poll every two seconds.
 func wakesAtOnce(t *testing.T, sys *system) {
 	client := grpcClient(t, sys.url)
 	newQueue(t, client, "wakes")

@@ -14,6 +14,7 @@ import (
 type proxy struct {
 	listener net.Listener
 	target   string
+	tap      func() *tapped // returns what a new connection is copied to; nil for none
 	opened   atomic.Bool
 	muted    atomic.Bool
 
@@ -73,8 +74,14 @@ func (p *proxy) serve(client net.Conn) {
 		return
 	}
 	defer p.track(server)()
+	sent := io.Reader(client)
+	if p.tap != nil {
+		tap := p.tap()
+		defer tap.close()
+		sent = io.TeeReader(client, tap)
+	}
 	go func() {
-		_, _ = io.Copy(muting{p, server}, client)
+		_, _ = io.Copy(muting{p, server}, sent)
 		_ = server.Close()
 	}()
 	_, _ = io.Copy(muting{p, client}, server)

@@ -24,8 +24,6 @@ const (
 	// intentsAtOnce is how many intents one process takes over at a time.
 	intentsAtOnce = 20
 
-	intentPoll = 5 * time.Second // how often intents are looked for without a notification
-
 	intentMinBackoff = time.Second
 	intentMaxBackoff = time.Minute
 )
@@ -106,8 +104,8 @@ func (s *Service) followTable(ctx context.Context, i intent) error {
 // newIntents returns the loop that takes over intents whose processes did not finish them.
 func (s *Service) newIntents() *pg.Due {
 	return s.notifier.NewDue(pg.DueConfig{
-		What: "changes of queues", Channel: channel, Payload: newIntents, Lanes: 1, Poll: intentPoll, Log: s.log,
-		Late: func(ctx context.Context) (time.Duration, error) { return selectIntentsLate(ctx, s.system) },
+		What: "changes of queues", Channel: channel, Payload: newIntents, Lanes: 1, Log: s.log,
+		Late: intentsLate,
 		Work: func(ctx context.Context, _ func()) (time.Duration, error) { return s.followDue(ctx) },
 	})
 }

@@ -105,9 +105,10 @@ func claimIntents(ctx context.Context, tx *pg.Tx, limit int, lease time.Duration
 	})
 }
 
-// selectIntentsLate returns for how long the earliest intent has been due. The result is negative if it is not due yet or
-// there is none.
+// intentsLate is for how long the earliest intent has been due. The result is negative if it is not due yet or there is none.
+const intentsLate = `SELECT coalesce(now() - min(due_at), '-1 hour') FROM queue_intents`
+
 func selectIntentsLate(ctx context.Context, system *pg.System) (late time.Duration, err error) {
-	err = system.QueryRow(ctx, `SELECT coalesce(now() - min(due_at), '-1 hour') FROM queue_intents`).Scan(&late)
+	err = system.QueryRow(ctx, intentsLate).Scan(&late)
 	return late, err
 }

@@ -22,9 +22,6 @@ const (
 	horizon      = 60       // how many seconds a redrive with a limit may be ahead of its messages
 )
 
-// operationPoll is how often operations are looked for without a notification.
-const operationPoll = 5 * time.Second
-
 // OperationKind is the kind of an operation: Redrive or Purge.
 type OperationKind string
 
@@ -189,8 +186,8 @@ func (s *Service) step(ctx context.Context, tx *pg.Tx, op Operation) (Operation,
 // one.
 func (s *Service) newOperations() *pg.Due {
 	return s.notifier.NewDue(pg.DueConfig{
-		What: "redrives and purges", Channel: channel, Payload: newOperations, Poll: operationPoll, Lanes: 1, Log: s.log,
-		Late: func(ctx context.Context) (time.Duration, error) { return selectOperationsLate(ctx, s.system) },
+		What: "redrives and purges", Channel: channel, Payload: newOperations, Lanes: 1, Log: s.log,
+		Late: operationsLate,
 		Work: func(ctx context.Context, _ func()) (time.Duration, error) {
 			progress, err := s.stepAll(ctx)
 			if progress || err != nil {

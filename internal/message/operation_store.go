@@ -154,12 +154,14 @@ func chunkArguments(ctx context.Context, o Operation, letters int) []any {
 // messages, so that its progress shows what is still to come.
 const ready = `state = 'running' AND (next_due_at IS NULL OR next_due_at < now() + interval '1 minute')`
 
-// selectOperationsLate returns for how long the operation that has been ready for the longest has waited. The result is
-// negative if none is ready.
+// operationsLate is for how long the operation that has been ready for the longest has waited. The result is negative if none is
+// ready.
+const operationsLate = `
+	SELECT coalesce(now() - min(coalesce(next_due_at - interval '1 minute', created_at)), '-1 hour')
+	FROM dead_letter_operations WHERE state = 'running'`
+
 func selectOperationsLate(ctx context.Context, system *pg.System) (late time.Duration, err error) {
-	err = system.QueryRow(ctx, `
-		SELECT coalesce(now() - min(coalesce(next_due_at - interval '1 minute', created_at)), '-1 hour')
-		FROM dead_letter_operations WHERE state = 'running'`).Scan(&late)
+	err = system.QueryRow(ctx, operationsLate).Scan(&late)
 	return late, err
 }
 

@@ -24,7 +24,6 @@ const (
 	relayBatch = 1024
 	relayBytes = 4 << 20
 
-	relayPoll  = time.Second           // how often due messages are looked for without a notification
 	relayAgain = time.Second           // before a message that could not be sent is tried again
 	relayPace  = 5 * time.Millisecond  // before the next batch, if all due messages were sent
 	relayBusy  = 50 * time.Millisecond // before the next batch, if other relays have all due messages
@@ -49,10 +48,8 @@ type relay struct {
 func (s *Service) newRelay() *pg.Due {
 	r := &relay{service: s, log: s.log, system: s.system}
 	return s.notifier.NewDue(pg.DueConfig{
-		What: "waiting messages", Channel: channel, Payload: newWaiting, Poll: relayPoll, Log: s.log,
-		Lanes: max(1, min(maxRelayLanes, s.system.MaxConns()-1)),
-		Late:  func(ctx context.Context) (time.Duration, error) { return selectLate(ctx, s.system) },
-		Work:  r.batch,
+		What: "waiting messages", Channel: channel, Payload: newWaiting, Log: s.log,
+		Lanes: max(1, min(maxRelayLanes, s.system.MaxConns()-1)), Late: waitingLate, Work: r.batch,
 	})
 }
 

@@ -141,9 +141,5 @@ func freeBacklogs(ctx context.Context, tx *pg.Tx, backlogs []backlog) error {
 	return nil
 }
 
-// selectLate returns for how long the earliest message of all tenants has been due. The result is negative if none is
-// due.
-func selectLate(ctx context.Context, system *pg.System) (late time.Duration, err error) {
-	err = system.QueryRow(ctx, `SELECT coalesce(now() - min(due_at), '-1 hour') FROM message_waiting`).Scan(&late)
-	return late, err
-}
+// waitingLate is for how long the earliest message of all tenants has been due. The result is negative if none is due.
+const waitingLate = `SELECT coalesce(now() - min(due_at), '-1 hour') FROM message_waiting`

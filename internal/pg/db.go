@@ -16,7 +16,10 @@ const (
 	connectLimit  = 5 * time.Second
 	rollbackLimit = 5 * time.Second
 	// idleTime is how long an unused connection stays open.
-	idleTime = time.Minute
+	idleTime = 20 * time.Second
+	// idleCheck is how often such connections are closed. After each time the pool uses all of its connections once before it
+	// keeps to the last one, so that a shorter time than idleTime would keep them all in use.
+	idleCheck = 30 * time.Second
 	// A connection that was idle for longer than pingAfter is pinged before it is used. Code that polls every second skips
 	// the ping.
 	pingAfter = 5 * time.Second
@@ -73,7 +76,7 @@ func Open(ctx context.Context, c Config) (*DB, error) {
 		statement: takeTimeout(config.ConnConfig.RuntimeParams, "statement_timeout", "30s"),
 		idle:      takeTimeout(config.ConnConfig.RuntimeParams, "idle_in_transaction_session_timeout", "30s"),
 	}
-	config.MaxConnIdleTime = idleTime
+	config.MaxConnIdleTime, config.HealthCheckPeriod = idleTime, idleCheck
 	config.ShouldPing = func(_ context.Context, p pgxpool.ShouldPingParams) bool { return p.IdleDuration > pingAfter }
 	if c.MaxConns > 0 {
 		config.MaxConns = c.MaxConns

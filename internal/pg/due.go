@@ -11,10 +11,6 @@ import (
 )
 
 const (
-	// lateLimit is the timeout of a call of DueConfig.Late.
-	lateLimit = time.Second
-	// dueLate is how late a row may be before the other processes help the leader.
-	dueLate = 500 * time.Millisecond
 	// duePace is the least time between two wake-ups, so that rows written at about the same time are processed together.
 	duePace = 5 * time.Millisecond
 
@@ -24,8 +20,8 @@ const (
 
 // Due processes rows as they come due. It sleeps until the next row is due, wakes when a notification says that there may be
 // an earlier one, and claims and processes rows as long as any are due. Any number of processes may run a Due for the same
-// rows. One of them, the leader, acts on notifications; the others check once in a while whether the leader keeps up, and
-// join in if it does not.
+// rows. One of them, the leader, acts on notifications; the others join in if rows are late, since then the leader does not
+// keep up.
 type Due struct {
 	DueConfig
 	notifier *Notifier
@@ -41,13 +37,12 @@ type DueConfig struct {
 	What string // for the log: "waiting messages"
 	// Channel and Payload identify the notification that is sent when rows are written that may be due before all others.
 	Channel, Payload string
-	// Poll is how often a process checks whether rows are late. The check finds rows that a process left behind when it
-	// died, rows whose notification was lost, and rows that a leader which hangs does not process.
-	Poll time.Duration
 	// Lanes is the most batches that this process works on at a time.
 	Lanes int
-	// Late returns how long ago the earliest row came due. It is negative if that row is not due yet.
-	Late func(ctx context.Context) (time.Duration, error)
+	// Late is a query for how long ago the earliest row came due, an interval. It is negative if that row is not due yet, or
+	// there is none. It is asked every few seconds, which finds rows that a process left behind when it died, rows whose
+	// notification was lost, and rows that a leader which hangs does not process. So an index must answer it.
+	Late string
 	// Work claims rows that are due, with FOR UPDATE SKIP LOCKED, and processes them. It calls more as soon as it knows that
 	// it leaves due rows behind, so that another lane starts meanwhile. It returns how long there is nothing to do, as far
 	// as it has seen; 0 means that more rows may be due now. An error means that nothing was changed: it is logged, and Work
@@ -67,6 +62,7 @@ func (n *Notifier) NewDue(c DueConfig) *Due {
 	})
 	d.timer = time.AfterFunc(time.Hour, func() { loop.Signal(d.token) })
 	d.timer.Stop() // until Run
+	n.dues = append(n.dues, d)
 	return d
 }
 
@@ -86,8 +82,6 @@ func (d *Due) Run(ctx context.Context) error {
 
 // watch wakes the lanes.
 func (d *Due) watch(ctx context.Context) {
-	poll := time.NewTicker(d.Poll)
-	defer poll.Stop()
 	for {
 		select {
 		case <-ctx.Done():
@@ -100,20 +94,8 @@ func (d *Due) watch(ctx context.Context) {
 			if !loop.Sleep(ctx, duePace) {
 				return
 			}
-		case <-poll.C:
-			if d.isLate(ctx) {
-				loop.Signal(d.token)
-			}
 		}
 	}
-}
-
-// isLate reports whether the leader does not keep up. It ignores errors: the lanes report a database that is away.
-func (d *Due) isLate(ctx context.Context) bool {
-	ctx, cancel := context.WithTimeout(ctx, lateLimit)
-	defer cancel()
-	late, err := d.Late(ctx)
-	return err == nil && late > dueLate
 }
 
 // lane processes one batch after the other.

@@ -19,7 +19,6 @@ import (
 type worker struct {
 	*pg.Notifier
 	log  *observer.ObservedLogs
-	late atomic.Int64
 	done chan struct{} // has a token for each call of Work
 	stop func()
 }
@@ -29,10 +28,9 @@ func startWorker(t *testing.T, url string, lanes int, work func(more func()) (ti
 	t.Helper()
 	core, logs := observer.New(zap.DebugLevel)
 	w := &worker{Notifier: newNotifier(t, url), log: logs, done: make(chan struct{}, 1000)}
-	w.late.Store(int64(-time.Hour))
 	due := w.NewDue(pg.DueConfig{
-		What: "rows", Channel: "plinth_test", Payload: "rows", Poll: time.Second, Lanes: lanes, Log: zap.New(core),
-		Late: func(context.Context) (time.Duration, error) { return time.Duration(w.late.Load()), nil },
+		What: "rows", Channel: "plinth_test", Payload: "rows", Lanes: lanes, Log: zap.New(core),
+		Late: `SELECT coalesce(now() - min(due_at), '-1 hour') FROM periodic`, // A table that is there.
 		Work: func(_ context.Context, more func()) (time.Duration, error) {
 			defer func() { w.done <- struct{}{} }()
 			if work == nil {
@@ -126,7 +124,7 @@ func TestDueJoinsALeaderThatIsLate(t *testing.T) {
 	sender := newNotifier(t, url)
 	run(t, sender)
 	_, other := settled(t, sender, startWorker(t, url, 1, nil), startWorker(t, url, 1, nil))
-	other.late.Store(int64(time.Second))
+	exec(t, open(t, pg.Config{URL: url}).System(), `INSERT INTO periodic VALUES ('a row that the leader leaves', now())`)
 	other.wantWork(t, "rows are late")
 }
 

@@ -53,29 +53,35 @@ func (n *Notifier) elect(ctx context.Context, conn *pgx.Conn) error {
 	n.mu.Unlock()
 	ctx, cancel := context.WithTimeout(ctx, connectLimit)
 	defer cancel()
-	asked := false
+	var wanted []*duty
+	var keys []int64
 	for _, d := range n.duties {
-		taken, leads := d.taken.Load(), d.leads.Load()
-		if taken == leads {
-			continue
-		}
-		asked = true
-		var done bool
-		sql := `SELECT pg_try_advisory_lock($1)`
-		if !taken {
+		switch taken, leads := d.taken.Load(), d.leads.Load(); {
+		case taken && !leads:
+			wanted, keys = append(wanted, d), append(keys, d.key)
+		case leads && !taken:
 			d.leads.Store(false)
-			sql = `SELECT pg_advisory_unlock($1)`
+			if _, err := conn.Exec(ctx, `SELECT pg_advisory_unlock($1)`, d.key); err != nil {
+				return err
+			}
 		}
-		if err := conn.QueryRow(ctx, sql, d.key).Scan(&done); err != nil {
-			return err
-		}
-		d.leads.Store(taken && done)
-		if taken && done {
+	}
+	if len(wanted) == 0 {
+		return conn.Ping(ctx)
+	}
+	rows, err := conn.Query(ctx, `SELECT pg_try_advisory_lock(key) FROM unnest($1::bigint[]) WITH ORDINALITY AS k (key, n) ORDER BY n`, keys)
+	if err != nil {
+		return err
+	}
+	locked, err := pgx.CollectRows(rows, pgx.RowTo[bool])
+	if err != nil {
+		return err
+	}
+	for i, d := range wanted {
+		if locked[i] {
+			d.leads.Store(true)
 			d.begin()
 		}
 	}
-	if asked {
-		return nil
-	}
-	return conn.Ping(ctx)
+	return nil
 }

@@ -29,6 +29,7 @@ type Notifier struct {
 	// Not changed after Run is called:
 	subscribers map[string][]func(payload string) // by channel
 	duties      []*duty
+	dues        []*Due
 
 	mu       sync.Mutex
 	pending  map[notification]struct{}
@@ -81,6 +82,7 @@ func (n *Notifier) Notify(channel, payload string) {
 func (n *Notifier) Run(ctx context.Context) {
 	var listening sync.WaitGroup
 	listening.Go(func() { n.listen(ctx) })
+	listening.Go(func() { n.watchLate(ctx) })
 	defer listening.Wait()
 	for {
 		select {

@@ -11,6 +11,10 @@ import (
 	"plinth/internal/loop"
 )
 
+// idleIntervals is how many intervals a process leaves out that found the work taken: whoever did it last comes back for it, and
+// is missed only when it has died.
+const idleIntervals = 2
+
 // Periodic is work that one process of the cluster does once per interval.
 type Periodic struct {
 	Name     string // of the work, unique in the cluster
@@ -37,6 +41,9 @@ func (s *System) Periodically(ctx context.Context, p Periodic) {
 			p.Log.Warn("periodic work failed, trying again in its next interval", zap.String("work", p.Name), zap.Error(err))
 		}
 		wait = left + rand.N(p.Interval/10+1)
+		if !taken {
+			wait += idleIntervals * p.Interval
+		}
 	}
 }
 

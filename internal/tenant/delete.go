@@ -17,7 +17,6 @@ const (
 
 	deleteBatch = 1000        // rows in one statement
 	deleteFor   = time.Second // bounds one step of a deletion; then it is the turn of other tenants
-	deletePoll  = 5 * time.Second
 	// deleteLease is how long a process may work on a deletion before another one takes over; deleteLimit ends a step within it.
 	deleteLease = 15 * time.Second
 	deleteLimit = 10 * time.Second
@@ -71,8 +70,8 @@ func (s *Service) DeleteTenant(ctx context.Context, name string) error {
 // newDeleting returns the loop that continues deletions which other processes began and did not finish.
 func (s *Service) newDeleting(n *pg.Notifier) *pg.Due {
 	return n.NewDue(pg.DueConfig{
-		What: "deletions of tenants", Channel: channel, Payload: deleting, Poll: deletePoll, Lanes: 1, Log: s.log,
-		Late: func(ctx context.Context) (time.Duration, error) { return selectDeletionsLate(ctx, s.system) },
+		What: "deletions of tenants", Channel: channel, Payload: deleting, Lanes: 1, Log: s.log,
+		Late: deletionsLate,
 		Work: func(ctx context.Context, _ func()) (time.Duration, error) {
 			name, claimed, err := claimDeletion(ctx, s.system, deleteLease)
 			if err != nil {

@@ -20,7 +20,7 @@ const (
 	// followEvery is how often changes are asked for while calls come, so that calls find a recent answer. At other times it is
 	// followIdle, for notifications that were lost.
 	followEvery = 250 * time.Millisecond
-	followIdle  = 5 * time.Second
+	followIdle  = 10 * time.Second
 	// busyFor is how long after a call more are expected.
 	busyFor = 2 * time.Second
 	// calledAgain is the precision of the time of the last call: otherwise each call would write what all of them read.

@@ -125,10 +125,11 @@ func postponeDeletion(ctx context.Context, db *pg.System, name string, delay tim
 	return err
 }
 
-// selectDeletionsLate returns for how long the earliest deletion has been due. The result is negative if it is not due
-// yet or there is none.
+// deletionsLate is for how long the earliest deletion has been due. The result is negative if it is not due yet or there is none.
+const deletionsLate = `SELECT coalesce(now() - min(delete_due_at), '-1 hour') FROM tenants WHERE delete_due_at IS NOT NULL`
+
 func selectDeletionsLate(ctx context.Context, db *pg.System) (late time.Duration, err error) {
-	err = db.QueryRow(ctx, `SELECT coalesce(now() - min(delete_due_at), '-1 hour') FROM tenants WHERE delete_due_at IS NOT NULL`).Scan(&late)
+	err = db.QueryRow(ctx, deletionsLate).Scan(&late)
 	return late, err
 }
 

@@ -6,8 +6,8 @@ import (
 )
 
 const (
-	foldEvery = 5 * time.Second // how often one process adds up the deltas
-	foldBatch = 10_000          // deltas in one statement
+	foldEvery = 15 * time.Second // how often one process adds up the deltas
+	foldBatch = 10_000           // deltas in one statement
 )
 
 // foldUsage adds all deltas to the usage.

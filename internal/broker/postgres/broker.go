@@ -19,9 +19,9 @@ const (
 	channel = "plinth_broker" // the payload is the id of the queue to look at
 
 	lease        = 15 * time.Second // renewed at a third of it
-	pollInterval = time.Second
+	pollInterval = 2 * time.Second
 	// expireInterval is how often one process deletes expired messages: nobody claims or counts them before that either.
-	expireInterval = 5 * time.Second
+	expireInterval = 15 * time.Second
 
 	minBackoff = 100 * time.Millisecond // for retries after database errors
 	maxBackoff = time.Second

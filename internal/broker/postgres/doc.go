@@ -7,7 +7,7 @@
 //	leased  available_at is ahead and lease names the claim. Its broker pushes available_at ahead every 5 seconds, for
 //	        as long as the delivery is outstanding.
 //	expired available_at and expires_at are past: it waited for longer than its queue's MessageTTL. Nobody claims or
-//	        counts it, and one broker deletes such rows every 5 seconds. What is leased does not expire, but what is
+//	        counts it, and one broker deletes such rows every 15 seconds. What is leased does not expire, but what is
 //	        given back after its time does.
 //	gone    acknowledged, purged, or deleted with its queue: the row is deleted.
 //
@@ -29,7 +29,7 @@
 //
 // Many callers' publishes share one statement, and so do their acks. For a queue with a MaxLength, the statement counts up
 // to that many rows before it adds to the queue. So a single process never exceeds the limit; several may, each by one
-// batch. Subscriptions are woken by a notification after a commit, and by a poll each second, which also finds the leases
+// batch. Subscriptions are woken by a notification after a commit, and by a poll every two seconds, which also finds the leases
 // that ran out. In each process one subscription of each queue is woken, in turn (see line). Processes take turns as well
 // (see turn).
 package postgres

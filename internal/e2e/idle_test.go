@@ -1,0 +1,168 @@
+package e2e
+
+import (
+	"bytes"
+	wire "encoding/binary"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+// An idle process asks PostgreSQL for little and keeps few connections, so that many of them may share one server. The broker in
+// PostgreSQL costs a connection, and a statement a second in processes that consume: without it a process stays below four.
+func TestIdle(t *testing.T) {
+	t.Parallel()
+	settling, watched := 10*time.Second, 20*time.Second
+	if ci() {
+		settling = 80 * time.Second // Until the connections that the start needed are closed.
+	}
+	const mostPerSecond, mostConns = 5, 5
+	env := backends(t, "postgres")
+	meters := map[string]*meter{}
+	for _, name := range []string{"server", "worker"} {
+		proxy, through := newProxy(t, env["DATABASE_URL"])
+		meters[name] = &meter{statements: map[string]int{}}
+		proxy.tap = meters[name].connection
+		proxy.open()
+		p := start(t, name, with(env, map[string]string{"DATABASE_URL": through}))
+		t.Cleanup(func() { p.stop(t) })
+		if name == "server" {
+			ready(t, "http://"+p.address(t))
+		}
+	}
+	<-time.After(settling)
+	for _, m := range meters {
+		m.reset()
+	}
+	<-time.After(watched)
+	for name, m := range meters {
+		total, conns, listening := m.read()
+		perSecond := float64(total) / watched.Seconds()
+		t.Logf("%s: %.1f statements a second, %d connections, %d of them listening", name, perSecond, conns, listening)
+		if perSecond > mostPerSecond {
+			t.Errorf("an idle %s has more than %d statements a second:\n%s", name, mostPerSecond, m)
+		}
+		if listening != 1 || ci() && conns > mostConns {
+			t.Errorf("an idle %s has %d connections, and listens on %d; want %d at most, and 1", name, conns, listening, mostConns)
+		}
+	}
+}
+
+// meter counts what a process asks of PostgreSQL, through a proxy.
+type meter struct {
+	mu         sync.Mutex
+	statements map[string]int
+	conns      int // that are open
+	listening  int // those of them that listen
+}
+
+func (m *meter) reset() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	clear(m.statements)
+}
+
+func (m *meter) read() (total, conns, listening int) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, n := range m.statements {
+		total += n
+	}
+	return total, m.conns, m.listening
+}
+
+// String lists the statements, most frequent first.
+func (m *meter) String() string {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	var lines []string
+	for sql, n := range m.statements {
+		lines = append(lines, fmt.Sprintf("%5d %s", n, strings.Join(strings.Fields(sql), " ")))
+	}
+	slices.Sort(lines)
+	slices.Reverse(lines)
+	return strings.Join(lines, "\n")
+}
+
+func (m *meter) connection() *tapped {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.conns++
+	return &tapped{meter: m, prepared: map[string]string{}}
+}
+
+// tapped reads what a client of PostgreSQL sends over one connection.
+type tapped struct {
+	meter    *meter
+	rest     []byte
+	started  bool // the first message, which has no kind, was read
+	prepared map[string]string
+	bound    string
+	listens  bool
+}
+
+// Write reads messages: a byte for the kind, then four bytes for the length of themselves and of what follows.
+func (c *tapped) Write(b []byte) (int, error) {
+	c.meter.mu.Lock()
+	defer c.meter.mu.Unlock()
+	c.rest = append(c.rest, b...)
+	for {
+		head := 1
+		if !c.started {
+			head = 0
+		}
+		if len(c.rest) < head+4 {
+			return len(b), nil
+		}
+		end := head + int(wire.BigEndian.Uint32(c.rest[head:]))
+		if len(c.rest) < end {
+			return len(b), nil
+		}
+		if c.started {
+			c.message(c.rest[0], c.rest[head+4:end])
+		}
+		c.started, c.rest = true, c.rest[end:]
+	}
+}
+
+func (c *tapped) message(kind byte, body []byte) {
+	next := func() string {
+		text, rest, _ := bytes.Cut(body, []byte{0})
+		body = rest
+		return string(text)
+	}
+	switch kind {
+	case 'Q': // Query
+		for sql := range strings.SplitSeq(next(), ";") {
+			c.count(sql)
+		}
+	case 'P': // Parse
+		name := next()
+		c.prepared[name] = next()
+	case 'B': // Bind
+		next()
+		c.bound = c.prepared[next()]
+	case 'E': // Execute
+		c.count(c.bound)
+	}
+}
+
+func (c *tapped) count(sql string) {
+	c.meter.statements[sql]++
+	if !c.listens && strings.HasPrefix(sql, "LISTEN") {
+		c.listens = true
+		c.meter.listening++
+	}
+}
+
+func (c *tapped) close() {
+	c.meter.mu.Lock()
+	defer c.meter.mu.Unlock()
+	c.meter.conns--
+	if c.listens {
+		c.meter.listening--
+	}
+}
