@@ -52,7 +52,7 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	if err != nil {
 		return err
 	}
-	defer db.Close(context.WithoutCancel(ctx))
+	defer func() { _ = db.Close(context.WithoutCancel(ctx)) }()
 	stop, err := startAll(ctx, *processes)
 	defer stop()
 	if err != nil {
