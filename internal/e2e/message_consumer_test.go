@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -67,7 +68,7 @@ func runConsumer(ctx context.Context, queues []string) error {
 		return err
 	}
 	defer db.Close()
-	notifier, err := pg.NewNotifier(pg.NotifierConfig{System: db.System(), URL: url, Log: log})
+	notifier, err := pg.NewNotifier(pg.NotifierConfig{System: db.System(), URL: cmp.Or(os.Getenv("DATABASE_DIRECT_URL"), url), Log: log})
 	if err != nil {
 		return err
 	}
