@@ -22,6 +22,11 @@ check: tools
 generate:
     api/generate.sh
 
+# Build the console.
+web:
+    [ -x web/node_modules/.bin/vite ] || npm --prefix web ci --no-audit --no-fund
+    npm --prefix web run build
+
 # Run the benchmarks.
 bench:
     go run ./bench/rpc -check

@@ -2,6 +2,7 @@ package api_test
 
 import (
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -15,7 +16,7 @@ import (
 	_ "plinth/internal/app" // With the protos of all domains.
 )
 
-// protos returns every proto file of this module. One that app does not link is an error: nothing serves it.
+// protos returns every proto file of this module. It fails for a file that app does not link, because nothing serves it.
 func protos(t *testing.T) (files []protoreflect.FileDescriptor) {
 	t.Helper()
 	paths, err := filepath.Glob("plinth/*/v*/*.proto")
@@ -32,7 +33,10 @@ func protos(t *testing.T) (files []protoreflect.FileDescriptor) {
 	return files
 }
 
-// Times on the wire are called *_time (AIP-142), wherever they stand.
+// timeNames are the fields that say that they are times in other words, as prepositions do.
+var timeNames = []string{"time", "at", "after", "missed_until"}
+
+// Every field that is a time is named *_time (AIP-142), or is one of timeNames.
 func TestTimesAreNamedAsTimes(t *testing.T) {
 	times := 0
 	var check func(messages protoreflect.MessageDescriptors)
@@ -45,7 +49,7 @@ func TestTimesAreNamedAsTimes(t *testing.T) {
 					continue
 				}
 				times++
-				if !strings.HasSuffix(string(f.Name()), "_time") && !strings.HasSuffix(string(f.Name()), "_times") {
+				if name := string(f.Name()); !strings.HasSuffix(name, "_time") && !strings.HasSuffix(name, "_times") && !slices.Contains(timeNames, name) {
 					t.Errorf("%s is a time, so its name ends in _time", f.FullName())
 				}
 			}
@@ -72,7 +76,7 @@ type operation struct {
 
 type media struct{ Schema map[string]any }
 
-// Every method with a REST route is in the document, with its parameters, its body, its answer and the error.
+// Every method with a REST route is in the document, with its parameters, its body, its response and the error.
 func TestOpenAPIHasEveryRoute(t *testing.T) {
 	var doc struct {
 		Paths map[string]map[string]operation
@@ -150,7 +154,7 @@ func route(rule *annotations.HttpRule) (verb, path string) {
 	return "", ""
 }
 
-// Unknown fields are ignored, so no schema may say that it is closed. Every reference has its target.
+// No schema may exclude unknown fields, since the service ignores them. Every reference has a target.
 func TestOpenAPISchemas(t *testing.T) {
 	var doc yaml.Node
 	if err := yaml.Unmarshal(api.OpenAPI, &doc); err != nil {

@@ -1,4 +1,4 @@
-// Command openapi finishes the document that protoc-gen-connect-openapi made, where the plugin has no option for it.
+// Command openapi corrects the document that protoc-gen-connect-openapi writes where the plugin has no option for it.
 package main
 
 import (
@@ -49,7 +49,7 @@ func run(in, out string) error {
 	return os.WriteFile(out, buf.Bytes(), 0o644)
 }
 
-// clean corrects what the plugin says about every schema and description.
+// clean corrects all schemas and descriptions.
 func clean(n *yaml.Node) {
 	for i := 0; n.Kind == yaml.MappingNode && i < len(n.Content); i += 2 {
 		switch key, val := n.Content[i].Value, n.Content[i+1]; {
@@ -67,7 +67,7 @@ func clean(n *yaml.Node) {
 	}
 }
 
-// addError documents the answer to a call that fails.
+// addError adds the response to a call that fails.
 func addError(responses *yaml.Node) {
 	responses.Content = append(responses.Content,
 		&yaml.Node{Kind: yaml.ScalarNode, Value: "default"},
@@ -104,7 +104,7 @@ func pruneSchemas(root *yaml.Node) {
 	schemas.Content = kept
 }
 
-// value gives the value of a key. The plugin writes every key that is asked for here.
+// value returns the value of a key, which must exist.
 func value(mapping *yaml.Node, key string) *yaml.Node {
 	for i := 0; i < len(mapping.Content); i += 2 {
 		if mapping.Content[i].Value == key {
@@ -114,7 +114,7 @@ func value(mapping *yaml.Node, key string) *yaml.Node {
 	panic("no " + key + " in the document")
 }
 
-// values gives the values of a mapping, whose Content is key, value, key, value.
+// values returns the values of a mapping, whose Content is key, value, key, value.
 func values(mapping *yaml.Node) []*yaml.Node {
 	var vs []*yaml.Node
 	for i := 1; i < len(mapping.Content); i += 2 {

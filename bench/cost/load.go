@@ -18,11 +18,11 @@ const concurrency = 16
 // Kind is a kind of client.
 type Kind struct {
 	Name    string
-	Without string // the same kind that offers no gzip; empty for that one itself
-	json    bool   // Connect JSON over HTTP/1.1 with keep-alive, else gRPC over HTTP/2
+	Without string // the name of the same kind without gzip; empty for a kind without gzip
+	json    bool   // whether it speaks Connect JSON over HTTP/1.1 with keep-alive, or else gRPC over HTTP/2
 }
 
-// Kinds are all kinds of clients.
+// Kinds returns all kinds of clients.
 func Kinds() []Kind {
 	return []Kind{
 		{Name: "grpc"},
@@ -50,7 +50,7 @@ func (k Kind) Dial(address string, options ...connect.ClientOption) (client mess
 	return client, transport.CloseIdleConnections
 }
 
-// Load makes calls, 16 at a time, and ends with the first that fails.
+// Load makes calls, 16 at a time, and returns the error of the first one that fails.
 func Load(ctx context.Context, client messagev1.MessageServiceClient, calls int) error {
 	group, ctx := errgroup.WithContext(ctx)
 	var begun atomic.Int64
@@ -78,7 +78,7 @@ func Load(ctx context.Context, client messagev1.MessageServiceClient, calls int)
 func Measure(ctx context.Context, p *Process, k Kind, calls int, options ...connect.ClientOption) (float64, error) {
 	client, done := k.Dial(p.Address, options...)
 	defer done()
-	if err := Load(ctx, client, calls/10); err != nil { // Connections, pools and the heap's size come first.
+	if err := Load(ctx, client, calls/10); err != nil { // Connections, pools and the heap have to grow first.
 		return 0, err
 	}
 	before, err := p.CPU()
@@ -97,7 +97,7 @@ func Spread(costs []float64) string {
 	return fmt.Sprintf("%.2f (%.2f..%.2f)", Median(costs), slices.Min(costs), slices.Max(costs))
 }
 
-// Median returns the middle one of costs, or the mean of the two in the middle.
+// Median returns the middle value of costs, or the mean of the two in the middle.
 func Median(costs []float64) float64 {
 	sorted := slices.Sorted(slices.Values(costs))
 	n := len(sorted)

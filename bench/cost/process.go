@@ -1,4 +1,5 @@
-// Package cost runs servers in processes of their own, so that their CPU time holds nothing of the load's, and calls them.
+// Package cost runs servers in processes of their own, so that their CPU time does not include that of the load, and calls
+// them.
 package cost
 
 import (
@@ -13,7 +14,7 @@ import (
 	"time"
 )
 
-// Process is a server in a process of its own. It ends with its standard input, so that it never outlives this one.
+// Process is a server in a process of its own. It ends when its standard input does, so that it never outlives this process.
 type Process struct {
 	Name    string
 	Address string // host:port
@@ -22,7 +23,7 @@ type Process struct {
 	out     *bufio.Reader
 }
 
-// Start starts this program again, with the words "serve" and the name for its arguments: it then calls Serve.
+// Start starts this program again, with the arguments "serve" and name. It then calls Serve.
 func Start(name string) (*Process, error) {
 	self, err := os.Executable()
 	if err != nil {
@@ -51,7 +52,7 @@ func Start(name string) (*Process, error) {
 // Stop ends the server.
 func (p *Process) Stop() {
 	p.in.Close()
-	_ = p.command.Wait() // What it has to say is on standard error already.
+	_ = p.command.Wait() // Its errors are on standard error already.
 }
 
 // Ask sends a command and reads its answer.
@@ -67,7 +68,7 @@ func (p *Process) answer() (string, error) {
 	return strings.TrimSpace(line), err
 }
 
-// CPU is the CPU time that the server has used so far, user and system.
+// CPU returns the CPU time that the server has used so far, user and system.
 func (p *Process) CPU() (time.Duration, error) {
 	answer, err := p.Ask("cpu")
 	if err != nil {
@@ -77,7 +78,7 @@ func (p *Process) CPU() (time.Duration, error) {
 	return time.Duration(nanos), err
 }
 
-// Profile writes a CPU profile of the server to a file of its and the load's name, while the load runs.
+// Profile writes a CPU profile of the server while run runs. The file has the names of the server and the load.
 func (p *Process) Profile(folder, load string, run func() error) error {
 	file, err := filepath.Abs(filepath.Join(folder, p.Name+"-"+load+".pprof"))
 	if err != nil {

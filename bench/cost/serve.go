@@ -25,20 +25,20 @@ import (
 	"plinth/internal/rpc"
 )
 
-// StubID is what Stub answers.
+// StubID is the id that Stub returns.
 const StubID = "0192b3c4-5d6e-7f80-91a2-b3c4d5e6f708"
 
-// Stub is a service that costs nothing.
+// Stub is a service that does nothing.
 type Stub struct {
 	messagev1.UnimplementedMessageServiceHandler
 }
 
-// Publish answers StubID.
+// Publish returns StubID.
 func (Stub) Publish(context.Context, *messagev1.PublishRequest) (*messagev1.PublishResponse, error) {
 	return &messagev1.PublishResponse{Id: StubID}, nil
 }
 
-// Bare is the service as Connect's own guide mounts it.
+// Bare returns the handler of the service as Connect's own guide mounts it.
 func Bare() http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle(messagev1.NewMessageServiceHandler(Stub{}))
@@ -47,7 +47,7 @@ func Bare() http.Handler {
 
 // Serve is a server process. It prints its address, then answers a command for each line of in, until in ends.
 func Serve(handler func(*observe.Logs) (http.Handler, error), in io.Reader, out io.Writer) error {
-	signal.Ignore(os.Interrupt) // It reaches this process too; the end of in comes when the parent has stopped.
+	signal.Ignore(os.Interrupt) // A terminal sends it to this process as well, which has to wait until the parent closes in.
 	folder, err := os.MkdirTemp("", "bench-")
 	if err != nil {
 		return err
@@ -80,33 +80,36 @@ func Serve(handler func(*observe.Logs) (http.Handler, error), in io.Reader, out 
 	return err
 }
 
-// Full is the service behind the whole stack, mounted as internal/app does it.
+// Full returns the handler of the service behind the whole stack, mounted as internal/app does it.
 func Full(cfg rpc.Config) (http.Handler, error) {
 	cfg.Timeout = callTimeout
 	stack := rpc.New(cfg)
-	options := connect.WithHandlerOptions(stack.Options()...)
-	service := rpc.Mount(messagev1.NewMessageServiceHandler(Stub{}, options))
-	rest, err := rpc.REST([]rpc.Service{service})
-	if err != nil {
-		return nil, err
-	}
-	mux := http.NewServeMux()
-	mux.Handle(service.Path, service.Handler)
-	mux.Handle("/api/", rest)
-	mux.Handle(grpchealth.NewHandler(grpchealth.NewStaticChecker(messagev1.MessageServiceName), options))
 	reflector := grpcreflect.NewStaticReflector(messagev1.MessageServiceName)
-	mux.Handle(grpcreflect.NewHandlerV1(reflector, options))
-	mux.Handle(grpcreflect.NewHandlerV1Alpha(reflector, options))
-	for _, plain := range []string{"GET /health", "GET /livez", "GET /readyz", "GET /openapi.yaml"} {
-		mux.Handle(plain, http.NotFoundHandler())
+	services := []rpc.Service{
+		func(o ...connect.HandlerOption) (string, http.Handler) {
+			return messagev1.NewMessageServiceHandler(Stub{}, o...)
+		},
+		func(o ...connect.HandlerOption) (string, http.Handler) {
+			return grpchealth.NewHandler(grpchealth.NewStaticChecker(messagev1.MessageServiceName), o...)
+		},
+		func(o ...connect.HandlerOption) (string, http.Handler) {
+			return grpcreflect.NewHandlerV1(reflector, o...)
+		},
+		func(o ...connect.HandlerOption) (string, http.Handler) {
+			return grpcreflect.NewHandlerV1Alpha(reflector, o...)
+		},
 	}
-	return stack.Handler(mux), nil
+	var routes []rpc.Route
+	for _, plain := range []string{"GET /health", "GET /livez", "GET /readyz", "GET /openapi.yaml"} {
+		routes = append(routes, rpc.Route{Pattern: plain, Public: true, Serve: func(http.ResponseWriter, *http.Request) error { return nil }})
+	}
+	return stack.Handler(services, routes)
 }
 
 const callTimeout = 30 * time.Second
 
-// obey answers "cpu" with the CPU time of this process, user and system, in nanoseconds; "profile <file>" begins a CPU
-// profile and "stop" ends it.
+// obey executes commands. The answer to "cpu" is the CPU time of this process, user and system, in nanoseconds; "profile
+// <file>" begins a CPU profile and "stop" ends it.
 func obey(in io.Reader, out io.Writer) error {
 	for lines := bufio.NewScanner(in); lines.Scan(); {
 		command, file, _ := strings.Cut(lines.Text(), " ")

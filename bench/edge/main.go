@@ -1,8 +1,8 @@
-// Command edge measures what the edge costs: authentication by API key, scope, rate limits and tenant, beside the same stack
-// without them and a bare Connect handler, in the same run. ../README.md explains how to read it.
+// Command edge measures what the edge costs: authentication by API key, scope, rate limits and tenant, compared with the
+// same stack without them and a bare Connect handler, in the same run. ../README.md explains how to read it.
 //
-// It needs PostgreSQL (DATABASE_URL) and Redis (REDIS_URL), by default those on this machine, and makes a database of its own,
-// which it removes.
+// It needs PostgreSQL (DATABASE_URL) and Redis (REDIS_URL), by default those on this machine. It creates a database of its
+// own, and drops it at the end.
 package main
 
 import (
@@ -12,66 +12,75 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/signal"
+	"time"
 
 	"connectrpc.com/connect"
 
+	"plinth/bench/command"
 	"plinth/bench/cost"
 )
 
-// maxEdge is what is promised: how much the edge adds to the stack, as a part of the bare handler's cost.
+// maxEdge is the promise: the most that the edge may add to the cost of the stack, as a fraction of the bare handler's cost.
 const maxEdge = 0.15
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
-	var err error
-	if len(os.Args) == 3 && os.Args[1] == "serve" {
-		err = cost.Serve(handlerOf(ctx, os.Args[2]), os.Stdin, os.Stdout)
-	} else {
-		err = run(ctx, os.Args[1:], os.Stdout)
-	}
-	stop()
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		os.Exit(1)
-	}
+	command.Main(func(ctx context.Context, args []string, w io.Writer) error {
+		if len(args) == 2 && args[0] == "serve" {
+			return cost.Serve(handlerOf(ctx, args[1]), os.Stdin, os.Stdout)
+		}
+		return run(ctx, args, w)
+	})
 }
 
-// bench is what one run does.
+// bench holds the parameters of a run.
 type bench struct {
-	calls   int // of one round
+	calls   int // per round
 	rounds  int
 	check   bool
 	profile string // folder for CPU profiles, empty for none
-	tenants int    // of the crowd, with keysOfEach keys each
+	tenants int    // tenants of the crowd, with keysOfEach keys each
+	only    string // part of the benchmark: cost, pressure, or empty for both
+
+	attacked time.Duration // for how long each attack goes on
+	letters  int           // dead letters of the attacker
 }
 
 func run(ctx context.Context, args []string, out io.Writer) error {
-	b := bench{calls: 3_000, rounds: 90, tenants: 1000}
+	b := bench{calls: 3_000, rounds: 90, tenants: 1000, attacked: 20 * time.Second, letters: 500_000}
 	flags := flag.NewFlagSet("edge", flag.ContinueOnError)
 	flags.IntVar(&b.rounds, "rounds", b.rounds, "rounds for each server and kind of client")
 	flags.IntVar(&b.calls, "calls", b.calls, "calls of one round")
 	flags.BoolVar(&b.check, "check", false, "fail if the promise is broken")
 	flags.StringVar(&b.profile, "profile", "", "`folder` for CPU profiles of one more round each")
+	flags.DurationVar(&b.attacked, "for", b.attacked, "how long each attack goes on")
+	flags.StringVar(&b.only, "only", "", "`part`: cost or pressure")
 	short := flags.Bool("short", false, "3 rounds of 5,000 calls and 10 tenants: shows that it works, not what it costs")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
 	if *short {
-		b.calls, b.rounds, b.tenants = 5_000, 3, 10
+		b.calls, b.rounds, b.tenants, b.attacked, b.letters = 5_000, 3, 10, 2*time.Second, 10_000
 	}
 	if b.rounds < 1 || b.calls < 10 {
 		return errors.New("-rounds must be at least 1 and -calls at least 10")
 	}
-	return b.run(ctx, out)
+	var broken []error
+	if b.only != "pressure" {
+		broken = append(broken, b.run(ctx, out))
+	}
+	if b.only != "cost" {
+		broken = append(broken, b.pressure(ctx, out))
+	}
+	return errors.Join(broken...)
 }
 
-// contest is a server, and the keys that it is called with in turn. What it adds is what it costs more than another contest.
+// contest is a server, and the keys that it is called with in turn. What it adds is how much more it costs than another
+// contest.
 type contest struct {
 	name, than string
 	keys       []string
 	server     *cost.Process
-	turns      []connect.ClientOption // take the keys in turn, in all rounds
+	turns      []connect.ClientOption // send the keys in turn, over all rounds
 }
 
 // measure returns the CPU seconds of the server for 100,000 calls.
@@ -83,21 +92,22 @@ func (c *contest) measure(ctx context.Context, k cost.Kind, calls int) (float64,
 	return seconds, nil
 }
 
-// greet calls once with each key, as a service that has run for a while was called: a key's first call looks it up.
+// greet makes one call with each key, because the first call with a key looks it up. A service that has run for a while has
+// seen most keys.
 func (c *contest) greet(ctx context.Context) error {
 	client, done := cost.Kinds()[0].Dial(c.server.Address, c.turns...)
 	defer done()
 	return cost.Load(ctx, client, len(c.keys))
 }
 
-// result is what one kind of client costs each server, in CPU seconds for 100,000 calls, a value for each round.
+// result is the cost of one kind of client for each server, in CPU seconds for 100,000 calls, with a value for each round.
 type result struct {
 	kind  cost.Kind
 	costs map[string][]float64
 }
 
-// added is what a contest costs more than another, as a part of the bare handler's cost: the median of all rounds. What else the
-// machine does in a round falls on all three.
+// added returns how much more a contest costs than the one it is compared with, as a fraction of the bare handler's cost:
+// the median of all rounds. Other work of the machine in a round affects all three.
 func (r result) added(c *contest) float64 {
 	added := make([]float64, len(r.costs[c.name]))
 	for i, seconds := range r.costs[c.name] {
@@ -118,9 +128,9 @@ func (b bench) run(ctx context.Context, out io.Writer) error {
 			results = append(results, result{k, map[string][]float64{}})
 		}
 	}
-	// Each contest is a server and who calls it: one key, or all of the crowd in turn. A server without the edge gets the same
-	// keys and does not look at them: so many different headers cost any server something. "again" is "full" once more: what it
-	// seems to add is how far equal servers differ here.
+	// Each contest is a server and who calls it: one key, or all of the crowd in turn. A server without the edge gets the
+	// same keys and ignores them, because so many different headers cost any server something. "again" is "full" once more:
+	// what it seems to add shows how much equal servers differ.
 	one, all := tenancy.keys[:1], tenancy.keys
 	contests := []*contest{
 		{name: "bare", keys: one},
@@ -177,7 +187,7 @@ func (b bench) profiles(ctx context.Context, results []result, contests []*conte
 	return nil
 }
 
-// report prints the results. The error names where the promise is broken.
+// report prints the results. Its error names the results that break the promise.
 func report(out io.Writer, results []result, contests []*contest) error {
 	var broken []error
 	fmt.Fprintf(out, "CPU seconds of the server for 100,000 calls: median (least..most)\n\n")

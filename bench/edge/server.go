@@ -5,17 +5,16 @@ import (
 	"context"
 	"fmt"
 	"net/http"
-	"net/url"
 	"os"
 	"runtime/debug"
 	"sync/atomic"
 	"time"
 
 	"connectrpc.com/connect"
-	"github.com/jackc/pgx/v5"
 	"go.uber.org/zap"
 
 	"plinth/bench/cost"
+	"plinth/bench/scratch"
 	"plinth/internal/auth"
 	"plinth/internal/kv"
 	"plinth/internal/observe"
@@ -25,7 +24,7 @@ import (
 	"plinth/internal/tenant"
 )
 
-// The tenancy's database, made by the run and named to the servers by the variable.
+// The database of the tenancy. The run creates it, and passes its URL to the servers in the variable.
 const (
 	databaseVariable = "BENCH_EDGE_DATABASE"
 	keysOfEach       = 10
@@ -34,7 +33,7 @@ const (
 // generous is a rate that is counted and never reached.
 var generous = auth.Rate{Count: 10_000_000, Per: time.Second}
 
-// handlerOf returns the handler that the server of a name serves.
+// handlerOf returns the function that creates the handler of the named server.
 func handlerOf(ctx context.Context, name string) func(*observe.Logs) (http.Handler, error) {
 	return func(logs *observe.Logs) (http.Handler, error) {
 		if name != "bare" {
@@ -53,7 +52,7 @@ func handlerOf(ctx context.Context, name string) func(*observe.Logs) (http.Handl
 	}
 }
 
-// edge is the stack with who may call, and how much, as internal/app has it.
+// edge returns the handler of the stack with authentication and limits, as internal/app builds it.
 func edge(ctx context.Context, logs *observe.Logs) (http.Handler, error) {
 	db, err := pg.Open(ctx, pg.Config{URL: os.Getenv(databaseVariable), MaxConns: 4})
 	if err != nil {
@@ -63,13 +62,25 @@ func edge(ctx context.Context, logs *observe.Logs) (http.Handler, error) {
 	if err != nil {
 		return nil, err
 	}
-	tenants := tenant.New(tenant.Config{DB: db, Directory: db.System(), Scopes: rpc.Scopes(), Log: logs.Main})
-	go func() { _ = tenants.Run(ctx) }() // It ends with the process.
+	tenants, notifier, err := newTenants(db, os.Getenv(databaseVariable), logs.Main)
+	if err != nil {
+		return nil, err
+	}
+	go notifier.Run(ctx) // Both end with the process.
+	go func() { _ = tenants.Run(ctx) }()
 	return cost.Full(rpc.Config{
 		Log: logs.Access, Authenticate: tenants.Authenticate, ActFor: tenants.ActFor,
 		Limits:  rpc.Limits{Tenant: generous, Key: generous, Calls: 2048, Streams: 10_000},
 		Limiter: ratelimit.New(client, logs.Main, time.Now), MaxAge: time.Hour,
 	})
+}
+
+func newTenants(db *pg.DB, database string, log *zap.Logger) (*tenant.Service, *pg.Notifier, error) {
+	notifier, err := pg.NewNotifier(pg.NotifierConfig{System: db.System(), URL: database, Log: log})
+	if err != nil {
+		return nil, nil, err
+	}
+	return tenant.New(tenant.Config{DB: db, Notifier: notifier, Directory: db.System(), Scopes: rpc.Scopes(), Log: log}), notifier, nil
 }
 
 func redisURL() string { return cmp.Or(os.Getenv("REDIS_URL"), "redis://127.0.0.1:6379/8") }
@@ -81,44 +92,30 @@ type tenancy struct {
 }
 
 func openTenancy(ctx context.Context, tenants int) (*tenancy, error) {
-	server := cmp.Or(os.Getenv("DATABASE_URL"), "postgres://postgres@127.0.0.1:5432/postgres?sslmode=disable")
-	name := fmt.Sprintf("plinth_bench_edge_%d", os.Getpid())
-	statement := func(sql string) error {
-		conn, err := pgx.Connect(context.WithoutCancel(ctx), server)
-		if err != nil {
-			return err
-		}
-		defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }()
-		_, err = conn.Exec(context.WithoutCancel(ctx), sql)
-		return err
-	}
-	if err := statement("CREATE DATABASE " + name); err != nil {
+	database, drop, err := scratch.Database(ctx)
+	if err != nil {
 		return nil, err
 	}
-	t := &tenancy{drop: func() error { return statement("DROP DATABASE " + name + " WITH (FORCE)") }}
-	u, err := url.Parse(server)
-	if err == nil {
-		u.Path = "/" + name
-		err = t.fill(ctx, u.String(), tenants)
-	}
+	t := &tenancy{drop: drop}
+	err = t.fill(ctx, database, tenants)
 	if err != nil {
 		t.close()
 		return nil, err
 	}
-	return t, os.Setenv(databaseVariable, u.String())
+	return t, os.Setenv(databaseVariable, database)
 }
 
 // fill creates the tenants and their keys.
 func (t *tenancy) fill(ctx context.Context, database string, tenants int) error {
-	if err := pg.Migrate(ctx, database, zap.NewNop()); err != nil {
-		return err
-	}
 	db, err := pg.Open(ctx, pg.Config{URL: database, MaxConns: 4})
 	if err != nil {
 		return err
 	}
 	defer db.Close()
-	service := tenant.New(tenant.Config{DB: db, Directory: db.System(), Scopes: rpc.Scopes(), Log: zap.NewNop()})
+	service, _, err := newTenants(db, database, zap.NewNop())
+	if err != nil {
+		return err
+	}
 	for i := range tenants {
 		name := fmt.Sprintf("tenant-%d", i)
 		if _, err := service.CreateTenant(ctx, tenant.Tenant{Name: name}); err != nil {
@@ -141,7 +138,7 @@ func (t *tenancy) close() {
 	}
 }
 
-// rotating has a client send one key after the other.
+// rotating returns options that make a client send one key after the other.
 func rotating(keys []string) []connect.ClientOption {
 	headers := make([]string, len(keys))
 	for i, key := range keys {

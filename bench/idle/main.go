@@ -1,5 +1,5 @@
-// Command idle measures what idle processes cost PostgreSQL: it starts servers and workers, half of each, has them do nothing, and
-// reads the CPU time of all processes of PostgreSQL. ../README.md explains how to read it.
+// Command idle measures what idle processes cost PostgreSQL. It starts servers and workers, half of each, lets them idle,
+// and reads the CPU time of all processes of PostgreSQL. ../README.md explains how to read it.
 //
 // It needs a PostgreSQL on this machine that nobody else uses meanwhile, with max_connections of 10 for each process: DATABASE_URL.
 // The broker is in PostgreSQL, unless AMQP_URL is set.
@@ -13,7 +13,6 @@ import (
 	"io"
 	"os"
 	"os/exec"
-	"os/signal"
 	"path/filepath"
 	"syscall"
 	"time"
@@ -21,44 +20,47 @@ import (
 	"github.com/alicebob/miniredis/v2"
 	"github.com/jackc/pgx/v5"
 
+	"plinth/bench/command"
+	"plinth/bench/scratch"
 	"plinth/internal/auth"
 )
 
-func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
-	err := run(ctx, os.Args[1:], os.Stdout)
-	stop()
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		os.Exit(1)
-	}
-}
+func main() { command.Main(run) }
 
 const (
 	promised = 0.05            // of a core
 	apart    = time.Second / 5 // between two starts, so that the machine keeps up
-	settling = 90 * time.Second
 )
 
 func run(ctx context.Context, args []string, out io.Writer) error {
 	flags := flag.NewFlagSet("idle", flag.ContinueOnError)
 	processes := flags.Int("processes", 100, "servers and workers")
+	settling := flags.Duration("settle", 90*time.Second, "how long to wait before")
 	watched := flags.Duration("for", 30*time.Second, "how long to watch them")
 	check := flags.Bool("check", false, "fail if the promise is broken")
+	short := flags.Bool("short", false, "4 processes for 2 seconds: shows that it works, not what it costs")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
-	db, err := pgx.Connect(ctx, os.Getenv("DATABASE_URL"))
+	if *short {
+		*processes, *watched, *settling = 4, 2*time.Second, 2*time.Second
+	}
+	database, drop, err := scratch.Database(ctx)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = drop() }()
+	db, err := pgx.Connect(ctx, database)
 	if err != nil {
 		return err
 	}
 	defer func() { _ = db.Close(context.WithoutCancel(ctx)) }()
-	stop, err := startAll(ctx, *processes)
+	stop, err := startAll(ctx, *processes, database)
 	defer stop()
 	if err != nil {
 		return err
 	}
-	before, err := read(ctx, db, settling)
+	before, err := read(ctx, db, *settling)
 	if err != nil {
 		return err
 	}
@@ -77,7 +79,7 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 }
 
 // startAll builds the commands and starts them one after the other. stop ends what was started.
-func startAll(ctx context.Context, n int) (stop func(), err error) {
+func startAll(ctx context.Context, n int, database string) (stop func(), err error) {
 	dir, err := os.MkdirTemp("", "plinth-idle-")
 	if err != nil {
 		return func() {}, err
@@ -106,7 +108,7 @@ func startAll(ctx context.Context, n int) (stop func(), err error) {
 	if os.Getenv("AMQP_URL") != "" {
 		broker = "rabbitmq"
 	}
-	env := append(os.Environ(), "BROKER="+broker, "REDIS_URL=redis://"+redis.Addr(), "AUTH_ADMIN_KEY="+auth.NewKey(), "ADMIN_ADDR=",
+	env := append(os.Environ(), "DATABASE_URL="+database, "BROKER="+broker, "REDIS_URL=redis://"+redis.Addr(), "AUTH_ADMIN_KEY="+auth.NewKey(), "ADMIN_ADDR=",
 		"HTTP_ADDR=127.0.0.1:0", "LOG_LEVEL=error", "SHUTDOWN_TIMEOUT=5s")
 	for i := range n {
 		cmd := exec.Command(filepath.Join(dir, []string{"server", "worker"}[i%2]))
@@ -122,15 +124,15 @@ func startAll(ctx context.Context, n int) (stop func(), err error) {
 	return stop, nil
 }
 
-// state is what PostgreSQL has used and done so far.
+// state is what PostgreSQL has used and done up to a time.
 type state struct {
 	at           time.Time
 	cpu          time.Duration // of all processes of the server
 	transactions int64         // of the database
-	connections  int           // to the database, but for the one that asks
+	connections  int           // to the database, except for our own
 }
 
-// read waits, and reads the state then.
+// read waits, and then reads the state.
 func read(ctx context.Context, db *pgx.Conn, after time.Duration) (s state, err error) {
 	if err := pause(ctx, after); err != nil {
 		return s, err

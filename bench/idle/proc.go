@@ -9,9 +9,9 @@ import (
 	"time"
 )
 
-// serverTime returns the CPU time that the PostgreSQL server of a backend has used so far: its postmaster and all children that
-// live. It is what the scheduler has counted, in nanoseconds: the times of /proc/PID/stat are samples on many kernels, and miss or
-// exaggerate what runs for a tenth of a millisecond.
+// serverTime returns the CPU time that the PostgreSQL server of a backend has used so far: that of the postmaster and of all
+// its living children. It is the time that the scheduler has counted, in nanoseconds. The times of /proc/PID/stat are
+// samples on many kernels, and far off for processes that run for a tenth of a millisecond at a time.
 func serverTime(backend int) (time.Duration, error) {
 	postmaster, err := parent(backend)
 	if err != nil {

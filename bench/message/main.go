@@ -1,5 +1,5 @@
-// Command message measures what messages cost: Plinth's ways to publish, to relay and to consume beside raw amqp091-go, and
-// its effect-once transaction beside a bare one, all in the same run. ../README.md explains how to read it.
+// Command message measures what messages cost. It compares Plinth's ways to publish, to relay and to consume with raw
+// amqp091-go, and its effect-once transaction with a bare one, all in the same run. ../README.md explains how to read it.
 //
 // It needs a RabbitMQ and a PostgreSQL that nobody else uses meanwhile: AMQP_URL and DATABASE_URL.
 package main
@@ -11,37 +11,29 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/signal"
 	"runtime/pprof"
 	"slices"
 	"time"
 
+	"plinth/bench/command"
 	"plinth/internal/auth"
 )
 
-func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
-	err := run(ctx, os.Args[1:], os.Stdout)
-	stop()
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		os.Exit(1)
-	}
-}
+func main() { command.Main(run) }
 
 const (
-	callers = 64  // that publish at the same time
-	window  = 256 // of the raw publisher: unconfirmed at a time
-	credit  = 64  // of both consumers: outstanding at a time
+	callers = 64  // publish at the same time
+	window  = 256 // unconfirmed messages of the raw publisher
+	credit  = 64  // outstanding messages of either consumer
 	size    = 256 // bytes of a payload
 )
 
-// contest holds a way of ours against a baseline, in messages a second.
+// contest compares one of our ways with a baseline, in messages a second.
 type contest struct {
 	name       string
-	promise    float64 // least ratio; 0 promises nothing
+	promise    float64 // the least ratio; 0 means no promise
 	bare, ours func(ctx context.Context, n int) (time.Duration, error)
-	share      int // of the messages of a round that this one has, as a divisor: some are slow
+	share      int // divides the messages of a round, for contests that are slow
 }
 
 func run(ctx context.Context, args []string, out io.Writer) error {
@@ -103,7 +95,7 @@ type brokenPromise string
 
 func (b brokenPromise) Error() string { return string(b) }
 
-// run lets the two take turns, so that what else the machine does falls on both.
+// run lets the two take turns, so that other work of the machine affects both.
 func (c contest) run(ctx context.Context, out io.Writer, n, rounds int) error {
 	var bare, ours []float64
 	measure := func(way func(context.Context, int) (time.Duration, error), to *[]float64) error {

@@ -6,7 +6,6 @@ import (
 	"context"
 	"fmt"
 	"net/http"
-	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -20,6 +19,7 @@ import (
 	amqp091 "github.com/rabbitmq/amqp091-go"
 	"go.uber.org/zap"
 
+	"plinth/bench/scratch"
 	"plinth/internal/auth"
 	"plinth/internal/broker"
 	"plinth/internal/broker/amqp"
@@ -28,7 +28,8 @@ import (
 	"plinth/internal/pg"
 )
 
-// bench has everything open: the baseline's own connection, the service as a Go program has it, and a server process.
+// bench has everything open that the contests need: the baseline's own connection, the service as a Go program uses it, and
+// a server process.
 type bench struct {
 	conn     *amqp091.Connection
 	rawQueue string
@@ -39,6 +40,7 @@ type bench struct {
 	log      *zap.Logger
 	queue    message.QueueName
 	onBroker string
+	postgres carrier
 
 	http   *http.Client
 	server *server
@@ -60,14 +62,18 @@ func open(ctx context.Context) (_ *bench, err error) {
 		}
 	}()
 	amqpURL := cmp.Or(os.Getenv("AMQP_URL"), "amqp://guest:guest@127.0.0.1:5672/")
-	databaseURL, err := b.database(ctx, cmp.Or(os.Getenv("DATABASE_URL"), "postgres://postgres@127.0.0.1:5432/postgres?sslmode=disable"))
+	db, databaseURL, err := b.database(ctx)
 	if err != nil {
 		return nil, err
 	}
+	b.db = db
 	if err := b.raw(amqpURL); err != nil {
 		return nil, err
 	}
 	if err := b.inProcess(ctx, amqpURL, databaseURL); err != nil {
+		return nil, err
+	}
+	if b.postgres, err = b.onPostgres(ctx); err != nil {
 		return nil, err
 	}
 	if b.server, err = startServer(amqpURL, databaseURL); err != nil {
@@ -87,46 +93,31 @@ type keyed struct {
 }
 
 func (k keyed) RoundTrip(req *http.Request) (*http.Response, error) {
-	req.Header.Set("Authorization", k.header) // The client has made the request for this alone.
+	req.Header.Set("Authorization", k.header) // The request is used only here, so it may be changed.
 	return k.RoundTripper.RoundTrip(req)
 }
 
-// database creates a database for this run alone.
-func (b *bench) database(ctx context.Context, server string) (string, error) {
-	admin, err := pgx.Connect(ctx, server)
+// database creates a database that only this run uses.
+func (b *bench) database(ctx context.Context) (db *pg.DB, databaseURL string, err error) {
+	databaseURL, drop, err := scratch.Database(ctx)
 	if err != nil {
-		return "", err
+		return nil, "", err
 	}
-	name := "plinth_bench_" + fmt.Sprint(time.Now().UnixNano())
-	b.closers = append(b.closers, func() {
-		_, _ = admin.Exec(context.Background(), `DROP DATABASE IF EXISTS `+name+` WITH (FORCE)`)
-		_ = admin.Close(context.Background())
-	})
-	if _, err := admin.Exec(ctx, `CREATE DATABASE `+name); err != nil {
-		return "", err
-	}
-	u, err := url.Parse(server)
+	b.closers = append(b.closers, func() { _ = drop() })
+	owner, err := pgx.Connect(ctx, databaseURL)
 	if err != nil {
-		return "", err
-	}
-	u.Path = "/" + name
-	if err := pg.Migrate(ctx, u.String(), zap.NewNop()); err != nil {
-		return "", err
-	}
-	owner, err := pgx.Connect(ctx, u.String())
-	if err != nil {
-		return "", err
+		return nil, "", err
 	}
 	_, err = owner.Exec(ctx, `CREATE TABLE bench_effects (id uuid); GRANT INSERT ON bench_effects TO plinth_app`)
 	_ = owner.Close(ctx)
 	if err != nil {
-		return "", err
+		return nil, "", err
 	}
-	if b.db, err = pg.Open(ctx, pg.Config{URL: u.String(), MaxConns: 16}); err != nil {
-		return "", err
+	if db, err = pg.Open(ctx, pg.Config{URL: databaseURL, MaxConns: 16}); err != nil {
+		return nil, "", err
 	}
-	b.closers = append(b.closers, b.db.Close)
-	return u.String(), nil
+	b.closers = append(b.closers, db.Close)
+	return db, databaseURL, nil
 }
 
 func (b *bench) raw(amqpURL string) (err error) {
@@ -277,7 +268,7 @@ func startServer(amqpURL, databaseURL string) (*server, error) {
 		s.stop()
 		return nil, fmt.Errorf("the server did not start")
 	}
-	go func() { // Nobody reads the log; it must not stand in the way.
+	go func() { // Nobody needs the log, but the server must be able to write it.
 		for lines.Scan() {
 		}
 	}()

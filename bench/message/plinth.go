@@ -15,6 +15,7 @@ import (
 )
 
 func (b *bench) contests() []contest {
+	rabbitmq := carrier{b.service, b.broker, b.queue}
 	return []contest{
 		{name: "publish", bare: b.rawPublish, ours: b.publish, share: 1},
 		{name: "publish-same-window", promise: 0.9, bare: b.rawNarrow, ours: b.publish, share: 1},
@@ -23,6 +24,8 @@ func (b *bench) contests() []contest {
 		{name: "publish-rpc-batch", promise: 0.6, bare: b.rawPublish, ours: b.publishBatchRPC, share: 1},
 		{name: "relay", promise: 0.7, bare: b.rawPublish, ours: b.relay, share: 1},
 		{name: "consume", promise: 0.85, bare: b.rawConsume, ours: b.consume, share: 1},
+		{name: "pull", bare: rabbitmq.stream, ours: rabbitmq.pull, share: 2},
+		{name: "pull-postgres", promise: 0.5, bare: b.postgres.stream, ours: b.postgres.pull, share: 5},
 		{name: "consume-effect-once", bare: b.bareTransactions, ours: b.consumeOnce, share: 5},
 	}
 }
@@ -40,7 +43,7 @@ func (b *bench) publish(ctx context.Context, n int) (time.Duration, error) {
 	return time.Since(began), errors.Join(err, b.purge(ctx))
 }
 
-// publishBatch has as many callers, each with a few messages at a time.
+// publishBatch has the same number of callers, each with a few messages at a time.
 func (b *bench) publishBatch(ctx context.Context, n int) (time.Duration, error) {
 	const few = 8
 	batch := make([]message.Publication, few)
@@ -83,16 +86,20 @@ func (b *bench) publishBatchRPC(ctx context.Context, n int) (time.Duration, erro
 		res, err := client.PublishBatch(ctx, req)
 		for _, r := range res.GetResults() {
 			if r.GetError() != nil {
-				return errors.New(r.GetError().GetMessage())
+				failed := errors.New(r.GetError().GetMessage())
+				if r.GetError().GetCode() == connect.CodeUnavailable.String() {
+					return connect.NewError(connect.CodeUnavailable, failed)
+				}
+				return failed
 			}
 		}
 		return err
 	})
-	// What n/batch leaves out is not counted as published.
+	// The remainder of n/batch is not published.
 	return time.Since(began) * time.Duration(n) / time.Duration(n/batch*batch), errors.Join(err, b.purge(ctx))
 }
 
-// relay publishes rows that were committed before: the time is from the start of the relay to the last confirm.
+// relay publishes rows that were committed before. The time is from the start of the relay to the last confirm.
 func (b *bench) relay(ctx context.Context, n int) (time.Duration, error) {
 	if err := b.fillWaiting(ctx, n); err != nil {
 		return 0, err
@@ -132,12 +139,12 @@ func (b *bench) consumeOnce(ctx context.Context, n int) (time.Duration, error) {
 	})
 }
 
-// alone is the one tenant of the bench.
+// alone returns the only tenant of the bench.
 func alone(context.Context) ([]auth.Tenant, <-chan struct{}, error) {
 	return []auth.Tenant{{Name: auth.DefaultTenant}}, nil, nil
 }
 
-// handle has a worker handle n messages that were published before.
+// handle measures how long a worker takes to handle n messages that were published before.
 func (b *bench) handle(ctx context.Context, n int, handler func(handled func()) message.Handler) (time.Duration, error) {
 	if err := b.fill(ctx, b.onBroker, n); err != nil {
 		return 0, err

@@ -8,9 +8,11 @@ import (
 	"sync/atomic"
 	"time"
 
+	"connectrpc.com/connect"
 	"github.com/google/uuid"
 	amqp091 "github.com/rabbitmq/amqp091-go"
 
+	"plinth/internal/errs"
 	"plinth/internal/pg"
 )
 
@@ -21,7 +23,7 @@ func (b *bench) rawPublish(ctx context.Context, n int) (time.Duration, error) {
 	return b.rawWindow(ctx, n, window)
 }
 
-// rawNarrow has no more unconfirmed than callers who wait for each of their messages can have.
+// rawNarrow has a window as small as that of callers who wait for each of their messages.
 func (b *bench) rawNarrow(ctx context.Context, n int) (time.Duration, error) {
 	return b.rawWindow(ctx, n, callers)
 }
@@ -104,7 +106,7 @@ func (b *bench) effect(ctx context.Context, tx *pg.Tx) error {
 	return err
 }
 
-// concurrently does n things, so many at a time.
+// concurrently calls do n times, with the given number of calls at a time, and tries again as callers are told to.
 func concurrently(at, n int, do func() error) error {
 	var left atomic.Int64
 	left.Store(int64(n))
@@ -113,7 +115,12 @@ func concurrently(at, n int, do func() error) error {
 	for range at {
 		working.Go(func() {
 			for left.Add(-1) >= 0 {
-				if err := do(); err != nil {
+				err := do()
+				for tries := 1; tries < 100 && again(err); tries++ { // RabbitMQ refuses one in very many, and takes it the next time.
+					<-time.After(10 * time.Millisecond)
+					err = do()
+				}
+				if err != nil {
 					failed <- err
 					return
 				}
@@ -127,4 +134,9 @@ func concurrently(at, n int, do func() error) error {
 	default:
 		return nil
 	}
+}
+
+// again reports whether a call failed for what the next one may not meet.
+func again(err error) bool {
+	return errs.Is(err, errs.Unavailable) || connect.CodeOf(err) == connect.CodeUnavailable
 }

@@ -1,7 +1,7 @@
-// Command rpc measures what the rpc stack costs: the CPU time of a server with the whole stack beside that of a bare
-// Connect handler, in the same run. ../README.md explains how to read it.
+// Command rpc measures what the rpc stack costs: it compares the CPU time of a server with the whole stack with that of a
+// bare Connect handler, in the same run. ../README.md explains how to read it.
 //
-// It starts itself again for each of the two servers, so that their CPU time holds nothing of the load's.
+// It starts itself again for each of the two servers, so that their CPU time does not include that of the load.
 package main
 
 import (
@@ -11,35 +11,29 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/signal"
 
+	"plinth/bench/command"
 	"plinth/bench/cost"
 )
 
-// What is promised.
+// The promises.
 const (
 	maxFullToBare = 1.35
-	maxGzipToNone = 1.25 // of a client that offers gzip to one that does not, both at the full stack
+	maxGzipToNone = 1.25 // the cost of a client that offers gzip to one that does not, both with the full stack
 )
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
-	var err error
-	if len(os.Args) == 3 && os.Args[1] == "serve" {
-		err = cost.Serve(handlerOf(os.Args[2]), os.Stdin, os.Stdout)
-	} else {
-		err = run(ctx, os.Args[1:], os.Stdout)
-	}
-	stop()
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		os.Exit(1)
-	}
+	command.Main(func(ctx context.Context, args []string, w io.Writer) error {
+		if len(args) == 2 && args[0] == "serve" {
+			return cost.Serve(handlerOf(args[1]), os.Stdin, os.Stdout)
+		}
+		return run(ctx, args, w)
+	})
 }
 
-// bench is what one run does.
+// bench holds the parameters of a run.
 type bench struct {
-	calls   int // of one round
+	calls   int // per round
 	rounds  int
 	check   bool
 	profile string // folder for CPU profiles, empty for none
@@ -75,7 +69,8 @@ func (b bench) run(ctx context.Context, out io.Writer) error {
 		servers[i] = p
 	}
 	results := make([]result, len(cost.Kinds()))
-	// The servers take turns, and the kinds of clients within each round, so that what else the machine does falls on all.
+	// The servers take turns, and so do the kinds of clients within each round, so that other work of the machine affects
+	// all of them.
 	for range b.rounds {
 		for i, k := range cost.Kinds() {
 			results[i].kind = k
@@ -113,7 +108,7 @@ func (b bench) profiles(ctx context.Context, servers []*cost.Process) error {
 	return nil
 }
 
-// result is what one kind of client costs the servers, in CPU seconds for 100,000 calls, a value for each round.
+// result is the cost of one kind of client for the servers, in CPU seconds for 100,000 calls, with a value for each round.
 type result struct {
 	kind       cost.Kind
 	bare, full []float64
@@ -127,7 +122,7 @@ func (r *result) add(server string, seconds float64) {
 	}
 }
 
-// report prints the results. The error names the promises that they break.
+// report prints the results. Its error names the promises that they break.
 func report(out io.Writer, results []result) error {
 	var broken []error
 	judge := func(what string, ratio, most float64) {

@@ -16,7 +16,7 @@ import (
 	"plinth/internal/rpc"
 )
 
-// TestMain lets the test binary be the servers too, as the command is.
+// TestMain lets the test binary act as the servers too, as the command does.
 func TestMain(m *testing.M) {
 	if len(os.Args) > 1 && os.Args[1] == "serve" {
 		main()
@@ -25,7 +25,7 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// A run asks both servers with every kind of client, and leaves a profile of each.
+// A run calls both servers with every kind of client, and writes a profile of each.
 func TestRun(t *testing.T) {
 	t.Parallel()
 	var out strings.Builder
@@ -49,7 +49,7 @@ func TestRun(t *testing.T) {
 	}
 }
 
-// The clients differ in what they are called for and in nothing else.
+// The kinds of clients differ only in what their names say.
 func TestKinds(t *testing.T) {
 	t.Parallel()
 	requests := make(chan *http.Request, 1)

@@ -10,7 +10,7 @@ import (
 	"plinth/internal/rpc"
 )
 
-// handlerOf returns the handler that the server of a name serves.
+// handlerOf returns the function that creates the handler of the named server.
 func handlerOf(name string) func(*observe.Logs) (http.Handler, error) {
 	return func(logs *observe.Logs) (http.Handler, error) {
 		switch name {

@@ -10,6 +10,7 @@ import (
 )
 
 func main() {
+	app.Arguments(app.Dev)
 	app.Exit(dev.Run(app.Environ(), os.Stderr, func(ctx context.Context, env map[string]string) error {
 		cfg, err := app.ParseConfig(app.Dev, env)
 		if err != nil {

@@ -1,4 +1,4 @@
-// Command server serves the one port. With WORKER_INLINE=true it does the worker's part too.
+// Command server serves the one port. With WORKER_INLINE=true it does the worker's part as well.
 package main
 
 import "plinth/internal/app"

@@ -1,4 +1,4 @@
-// Command worker handles messages.
+// Command worker runs the handlers of messages and the periodic work.
 package main
 
 import "plinth/internal/app"

@@ -6,13 +6,16 @@ import (
 	"net"
 	"net/http"
 	"net/http/pprof"
+	"os"
+	"os/signal"
+	"syscall"
 	"time"
 
 	"go.uber.org/zap"
 )
 
-// serveAdmin serves what only the machine's own people may see, on an address of its own, until ctx ends. An address that is
-// taken is no reason not to serve: several processes of one machine have the same default.
+// serveAdmin serves metrics, pprof, the state of the process and the level of its log on an address of its own until ctx ends. If the address is taken, the process goes on
+// without them: several processes of one machine have the same default.
 func (a *App) serveAdmin(ctx context.Context) error {
 	if a.cfg.Process.AdminAddr == "" {
 		return nil
@@ -24,6 +27,11 @@ func (a *App) serveAdmin(ctx context.Context) error {
 	}
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", a.metrics.Handler())
+	mux.HandleFunc("GET /{$}", servePage)
+	mux.HandleFunc("GET /debug/state", a.serveState)
+	mux.HandleFunc("GET /debug/traces", a.serveTraces)
+	mux.Handle("GET /log/level", a.logs.Level)
+	mux.Handle("PUT /log/level", a.logs.Level)
 	mux.HandleFunc("/debug/pprof/", pprof.Index)
 	mux.HandleFunc("/debug/pprof/cmdline", pprof.Cmdline)
 	mux.HandleFunc("/debug/pprof/profile", pprof.Profile)
@@ -36,4 +44,23 @@ func (a *App) serveAdmin(ctx context.Context) error {
 		return err
 	}
 	return nil
+}
+
+// reopenLogs opens the file of the log anew with each SIGHUP until ctx ends, for who has moved it away.
+func (a *App) reopenLogs(ctx context.Context) {
+	hangups := make(chan os.Signal, 1)
+	signal.Notify(hangups, syscall.SIGHUP)
+	defer signal.Stop(hangups)
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-hangups:
+		}
+		if err := a.logs.Reopen(); err != nil {
+			a.log.Error("the file of the log cannot be opened anew; the one before is written on", zap.Error(err))
+			continue
+		}
+		a.log.Info("the log is opened anew")
+	}
 }

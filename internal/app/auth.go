@@ -9,7 +9,8 @@ import (
 	"plinth/internal/auth/oidc"
 )
 
-// authenticator returns what authenticates API keys, and JWTs if there is an issuer. It returns nil if AUTH_MODE is off.
+// authenticator returns the authenticator of API keys, and of JWTs if there is an issuer. It returns nil if AUTH_MODE is
+// off.
 func (a *App) authenticator() auth.Authenticator {
 	if a.cfg.Auth.Mode == authOff {
 		return nil

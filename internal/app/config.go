@@ -12,13 +12,18 @@ import (
 	"github.com/caarlos0/env/v11"
 
 	"plinth/internal/auth"
+	"plinth/internal/cache"
+	"plinth/internal/channel"
+	"plinth/internal/file"
+	"plinth/internal/lock"
 	"plinth/internal/message"
+	"plinth/internal/schedule"
 )
 
-// Role is what a process does.
+// Role says what a process does.
 type Role string
 
-// The roles. A server with WORKER_INLINE=true does the worker's part too; cmd/dev is a server that may do without
+// The roles. A server with WORKER_INLINE=true does the worker's part as well; cmd/dev is a server that may run without
 // authentication.
 const (
 	Server Role = "server"
@@ -26,9 +31,9 @@ const (
 	Dev    Role = "dev"
 )
 
-// Config is everything that can be set from outside, in sections: the service's own, which stand in settings.go, then one for
-// each domain, which stands in its package. Their tags are the documentation: `-help` and docs/configuration.md are made from
-// them. A section checks its values itself.
+// Config is the whole configuration, in sections: first the service's own, which are in settings.go, then one for each
+// domain, which is in the domain's package. The fields' tags are the documentation: `-help` and docs/configuration.md are
+// generated from them. Each section checks its own values.
 type Config struct {
 	Role Role
 
@@ -40,12 +45,20 @@ type Config struct {
 	Redis     redisConfig     `envPrefix:"REDIS_"`
 	Broker    brokerConfig
 	S3        s3Config
-	Log       logConfig `envPrefix:"LOG_"`
+	Outbound  outboundConfig `envPrefix:"OUTBOUND_"`
+	Seal      sealConfig
+	Log       logConfig  `envPrefix:"LOG_"`
+	OTel      otelConfig `envPrefix:"OTEL_"`
 
-	Message message.Limits `envPrefix:"MESSAGE_"`
+	Message  message.Limits  `envPrefix:"MESSAGE_"`
+	Lock     lock.Limits     `envPrefix:"LOCK_"`
+	File     file.Limits     `envPrefix:"FILE_"`
+	Cache    cache.Limits    `envPrefix:"CACHE_"`
+	Channel  channel.Limits  `envPrefix:"CHANNEL_"`
+	Schedule schedule.Limits `envPrefix:"SCHEDULE_"`
 }
 
-// section is a field of Config that has settings: a pointer to it, and what the names of all its settings begin with.
+// section is a field of Config that has settings: a pointer to the field, and the prefix of the names of its settings.
 type section struct {
 	prefix string
 	fields reflect.Value
@@ -61,10 +74,11 @@ func (c *Config) sections() (all []section) {
 	return all
 }
 
-// checked is what every section is: Check wants what its settings must fulfil, as far as no parser knows it.
+// checked is implemented by every section. Check checks the values for what the parser does not.
 type checked interface{ Check(want want) }
 
-// want names a setting, without the prefix of its section, and what is wrong or allowed, unless ok.
+// want records a problem unless ok. setting is without the prefix of its section; format and args say what is wrong, or what
+// is allowed.
 type want = func(ok bool, setting, format string, args ...any)
 
 // Secret is a value that is never shown.
@@ -88,7 +102,7 @@ func Environ() map[string]string { return env.ToMap(os.Environ()) }
 func ParseConfig(role Role, environ map[string]string) (Config, error) {
 	set := map[string]string{}
 	for key, value := range environ {
-		if value != "" {
+		if value = strings.TrimRight(value, "\r\n"); value != "" { // Files that secrets come from often end with a newline.
 			set[key] = value
 		}
 	}
@@ -98,8 +112,9 @@ func ParseConfig(role Role, environ map[string]string) (Config, error) {
 		if err := env.ParseWithOptions(s.fields.Interface(), env.Options{Environment: set, Prefix: s.prefix}); err != nil {
 			problems = append(problems, s.parseProblems(err, set)...)
 		}
+		s.trimLists()
 	}
-	if value, named := environ["ADMIN_ADDR"]; named && value == "" { // The parser takes that for not set.
+	if value, named := environ["ADMIN_ADDR"]; named && strings.TrimRight(value, "\r\n") == "" { // To the parser that means not set.
 		cfg.Process.AdminAddr = ""
 	}
 	problems = append(problems, cfg.problems(problems)...)
@@ -110,7 +125,20 @@ func ParseConfig(role Role, environ map[string]string) (Config, error) {
 	return cfg, nil
 }
 
-// parseProblems says in our words what the parser found.
+// trimLists removes the blanks around the items of lists, and items that are nothing else.
+func (s section) trimLists() {
+	fields := s.fields.Elem()
+	for i := range fields.NumField() {
+		if list, ok := fields.Field(i).Addr().Interface().(*[]string); ok {
+			for i, item := range *list {
+				(*list)[i] = strings.TrimSpace(item)
+			}
+			*list = slices.DeleteFunc(*list, func(item string) bool { return item == "" })
+		}
+	}
+}
+
+// parseProblems returns the parser's errors in our own words.
 func (s section) parseProblems(err error, set map[string]string) (problems []string) {
 	var all env.AggregateError
 	if !errors.As(err, &all) {
@@ -121,7 +149,7 @@ func (s section) parseProblems(err error, set map[string]string) (problems []str
 		var wrong env.ParseError
 		switch {
 		case errors.As(err, &missing):
-			problems = append(problems, missing.Key+" is required: "+setting(missing.Key).help)
+			problems = append(problems, missing.Key+" is required: "+settingNamed(missing.Key).help)
 		case errors.As(err, &wrong):
 			field, _ := s.fields.Type().Elem().FieldByName(wrong.Name)
 			name := s.settingOf(field).name
@@ -146,7 +174,7 @@ func kindName(t reflect.Type) string {
 	}
 }
 
-// problems are the rules that no parser knows. Settings that the parser complained of already are left out.
+// problems returns the problems that the parser does not find. It leaves out settings that the parser has complained about.
 func (c *Config) problems(parsed []string) (problems []string) {
 	wantIn := func(prefix string) want {
 		return func(ok bool, setting, format string, args ...any) {

@@ -1,14 +1,24 @@
 package app
 
 import (
+	"context"
 	"errors"
 	"flag"
 	"fmt"
 	"maps"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
+
+	"go.uber.org/zap"
+	"go.uber.org/zap/zaptest/observer"
+
+	"plinth/internal/auth"
+	"plinth/internal/broker/amqp"
+	"plinth/internal/kv"
+	"plinth/internal/pg"
 )
 
 var update = flag.Bool("update", false, "write docs/configuration.md")
@@ -22,7 +32,7 @@ func valid() map[string]string {
 func TestDefaults(t *testing.T) {
 	t.Parallel()
 	env := valid()
-	env["SHUTDOWN_TIMEOUT"] = "" // Empty is not set.
+	env["SHUTDOWN_TIMEOUT"] = "" // Empty means not set.
 	cfg, err := ParseConfig(Server, env)
 	if err != nil {
 		t.Fatal(err)
@@ -33,6 +43,115 @@ func TestDefaults(t *testing.T) {
 	if s := fmt.Sprintf("%v %+v %#v", cfg, cfg, cfg); strings.Contains(s, "secret") {
 		t.Error("a printed configuration shows a password")
 	}
+}
+
+// TestBlanks has values with the newline that a mounted secret ends with, and lists with blanks.
+func TestBlanks(t *testing.T) {
+	t.Parallel()
+	key := auth.NewKey()
+	cfg, err := ParseConfig(Server, map[string]string{
+		"DATABASE_URL": "postgres://u:secret@h/d\n", "REDIS_URL": "redis://:secret@h:6379/0\r\n", "AMQP_URL": "amqp://u:secret@h/\n",
+		"AUTH_ADMIN_KEY": key + "\n", "SHUTDOWN_TIMEOUT": "7s\n", "AWS_SECRET_ACCESS_KEY": " with blanks \n", "AWS_ACCESS_KEY_ID": "id",
+		"HTTP_MAX_CALLS": "\n", "CORS_ALLOWED_ORIGINS": "https://a.test, https://b.test ,,",
+		"RATE_LIMIT_METHODS": "plinth.message.v1.MessageService/Publish=100/s, plinth.message.v1.MessageService/GetQueue=5/s",
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if cfg.Database.URL != "postgres://u:secret@h/d" || cfg.Redis.URL != "redis://:secret@h:6379/0" || cfg.Broker.AMQPURL != "amqp://u:secret@h/" ||
+		cfg.Auth.AdminKey != Secret(key) || cfg.Process.ShutdownTimeout != 7*time.Second || cfg.S3.SecretAccessKey != " with blanks " ||
+		cfg.HTTP.MaxCalls != 2048 || !slices.Equal(cfg.HTTP.AllowedOrigins, []string{"https://a.test", "https://b.test"}) {
+		t.Errorf("%q %q %+v", cfg.Database.URL, cfg.HTTP.AllowedOrigins, cfg)
+	}
+	if rates, err := methodRates(cfg.RateLimit.Methods); err != nil || len(rates) != 2 {
+		t.Errorf("%v, %v", rates, err)
+	}
+}
+
+// TestPasswordsWithAnAt has passwords that are not percent-encoded as they should be. Neither the message about them nor that of
+// a connection which fails shows a part of one.
+func TestPasswordsWithAnAt(t *testing.T) {
+	t.Parallel()
+	const before, after = "sesame", "street"
+	for _, password := range []string{
+		before + "@" + after, before + "/@" + after, before + "?@" + after, before + "#@" + after, before + "@" + after + "/x",
+		before + "@" + after + "?x", before + "@" + after + "#x", "12@" + after + "/" + before, before + ":@" + after, before + "%@" + after,
+		before + "@@" + after, "@" + after + before, before + " @" + after,
+	} {
+		env := valid()
+		for name, scheme := range map[string]string{"DATABASE_URL": "postgres", "DATABASE_DIRECT_URL": "postgres", "REDIS_URL": "redis", "AMQP_URL": "amqp", "AUTH_JWT_ISSUER": "https"} {
+			env[name] = scheme + "://user:" + password + "@127.0.0.1:1/1"
+		}
+		env["AUTH_JWT_AUDIENCE"] = "a"
+		said := ""
+		cfg, err := ParseConfig(Server, env)
+		if err != nil {
+			said = err.Error()
+		} else {
+			said = connectionErrors(t, cfg)
+		}
+		if strings.Contains(said, before) || strings.Contains(said, after) {
+			t.Errorf("%s: a part of it is shown: %s", password, said)
+		}
+	}
+	env := valid()
+	env["DATABASE_URL"] = "postgres://user:a/b@127.0.0.1:1/d"
+	env["REDIS_URL"] = "redis://h:6379?password=a@b"
+	_, err := ParseConfig(Server, env)
+	wantProblems(t, err, "DATABASE_URL has an @ that is not the one before its host: in a user, a password or a parameter, @ / ? and # are written %40",
+		"REDIS_URL has an @ that is not the one before its host")
+}
+
+// The page of the console tells everybody where to sign in, and its policy names that origin.
+func TestConsoleClient(t *testing.T) {
+	t.Parallel()
+	env := valid()
+	env["AUTH_CONSOLE_CLIENT_ID"] = "console"
+	_, err := ParseConfig(Server, env)
+	wantProblems(t, err, "AUTH_CONSOLE_CLIENT_ID is a client of AUTH_JWT_ISSUER: set that, too")
+	env["AUTH_JWT_AUDIENCE"], env["AUTH_CONSOLE_SCOPES"] = "plinth", "openid-not email"
+	for _, issuer := range []string{"https://user@id.example.com", "https://a;script-src", "https://*", "https://[::1]", "https://"} {
+		env["AUTH_JWT_ISSUER"] = issuer
+		_, err = ParseConfig(Server, env)
+		wantProblems(t, err, "AUTH_JWT_ISSUER must have a host of a-z, 0-9, dots and -, and no user", `AUTH_CONSOLE_SCOPES is "openid-not email"; it must have openid`)
+	}
+	env["AUTH_JWT_ISSUER"], env["AUTH_CONSOLE_SCOPES"] = "https://id.example.com:8443/realms/a", "openid offline_access"
+	if _, err := ParseConfig(Server, env); err != nil {
+		t.Error(err)
+	}
+}
+
+// connectionErrors returns what is said where nobody answers at the URLs.
+func connectionErrors(t *testing.T, cfg Config) string {
+	t.Helper()
+	core, logs := observer.New(zap.DebugLevel)
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	db, err := pg.Open(ctx, pg.Config{URL: string(cfg.Database.URL)})
+	said := fmt.Sprint(err)
+	if err == nil {
+		defer db.Close()
+		said += fmt.Sprint(db.Writable(ctx))
+	}
+	client, err := kv.Open(string(cfg.Redis.URL))
+	if said += fmt.Sprint(err); err == nil {
+		said += fmt.Sprint(client.Ping(ctx).Err(), client.Close())
+	}
+	rabbit, err := amqp.New(string(cfg.Broker.AMQPURL), zap.New(core))
+	if said += fmt.Sprint(err); err == nil {
+		running, stop := context.WithCancel(ctx)
+		ended := make(chan struct{})
+		go func() { defer close(ended); _ = rabbit.Run(running) }()
+		for logs.FilterMessageSnippet("no connection").Len() == 0 && ctx.Err() == nil {
+			<-time.After(time.Millisecond)
+		}
+		stop()
+		<-ended
+	}
+	for _, line := range logs.All() {
+		said += fmt.Sprint(line.Message, line.ContextMap())
+	}
+	return said
 }
 
 func TestEverythingMissingIsNamed(t *testing.T) {
@@ -63,7 +182,7 @@ func TestEverythingWrongIsNamed(t *testing.T) {
 	}
 }
 
-// wantProblems wants each problem once, and no other.
+// wantProblems checks that err names each problem once, and no others.
 func wantProblems(t *testing.T, err error, want ...string) {
 	t.Helper()
 	var config *ConfigError

@@ -3,10 +3,12 @@ package app
 import (
 	"testing"
 
+	"go.uber.org/zap"
+
 	"plinth/internal/pg"
 )
 
-// The pools have no more connections together than docs/configuration.md says, with either broker.
+// Together the pools have no more connections than docs/configuration.md says, with either broker.
 func TestConnectionsAddUp(t *testing.T) {
 	t.Parallel()
 	for _, conns := range []string{"3", "4", "16", "17"} {
@@ -17,7 +19,7 @@ func TestConnectionsAddUp(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			d, err := openDatabases(t.Context(), cfg)
+			d, err := openDatabases(t.Context(), cfg, zap.NewNop())
 			if err != nil {
 				t.Fatal(err)
 			}

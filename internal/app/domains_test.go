@@ -13,8 +13,8 @@ import (
 	"plinth/internal/observe"
 )
 
-// Every service of ours is in the table of domains, and so mounted, reflected and asked for its health. One whose proto nothing
-// links is missed by api's tests.
+// Every service of this module is in the table of domains, so it is mounted, and listed by reflection and health. The tests
+// of package api find services whose proto is not linked.
 func TestEveryServiceIsMounted(t *testing.T) {
 	t.Parallel()
 	cfg, err := ParseConfig(Server, valid())
@@ -26,7 +26,7 @@ func TestEveryServiceIsMounted(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer logs.Close()
-	a, err := build(context.Background(), cfg, logs) // It asks nothing of the backends, which are not there.
+	a, err := build(context.Background(), cfg, logs) // It does not ask the backends, which do not exist.
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -16,12 +16,12 @@ import (
 	"go.uber.org/zap/zaptest/observer"
 )
 
-// backends are two checks whose answers a test sets.
+// backends are two checks whose results a test sets.
 type backends struct{ needed, useful error }
 
 func (b *backends) health() (*health, *observer.ObservedLogs) {
 	core, logs := observer.New(zapcore.InfoLevel)
-	return newHealth(zap.New(core), []check{
+	return newHealth(zap.New(core), checkEvery, []check{
 		{"postgres", needed, func(context.Context) error { return b.needed }},
 		{"redis", useful, func(context.Context) error { return b.useful }},
 	}), logs
@@ -34,10 +34,12 @@ func (h *health) askAll(t *testing.T) {
 	}
 }
 
-func ask(t *testing.T, handler http.HandlerFunc) (int, healthReply) {
+func ask(t *testing.T, serve func(http.ResponseWriter, *http.Request) error) (int, healthReply) {
 	t.Helper()
 	w := httptest.NewRecorder()
-	handler(w, httptest.NewRequest("GET", "/", nil))
+	if err := serve(w, httptest.NewRequest("GET", "/", nil)); err != nil {
+		t.Error(err)
+	}
 	var r healthReply
 	if err := json.Unmarshal(w.Body.Bytes(), &r); err != nil || time.Since(r.Timestamp) > time.Minute {
 		t.Errorf("%s: %v", w.Body, err)
@@ -61,9 +63,9 @@ func TestHealth(t *testing.T) {
 			t.Errorf("live: %d %+v", code, r)
 		}
 	}
-	want(503, "unavailable", "unavailable", "unavailable") // Nothing was asked yet.
+	want(503, "unavailable", "unavailable", "unavailable") // Nothing was checked yet.
 	h.askAll(t)
-	want(503, "unavailable", "ok", "ok") // The queues are not there yet.
+	want(503, "unavailable", "ok", "ok") // The queues do not exist yet.
 	h.prepare()
 	want(200, "ok", "ok", "ok")
 	b.useful = errors.New("away")
@@ -122,7 +124,37 @@ func TestHealthOverGRPC(t *testing.T) {
 	if len(changes) != 0 {
 		t.Error("told of no change, or after the watch")
 	}
+	if res, err := (watched{h}).Check(t.Context(), &grpchealth.CheckRequest{Service: "none"}); err != nil || res.Status != 3 {
+		t.Errorf("who watches an unknown service is told %v, %v, want SERVICE_UNKNOWN", res, err)
+	}
+	if res, err := (watched{h}).Check(t.Context(), &grpchealth.CheckRequest{Service: "a.Service"}); err != nil || res.Status != grpchealth.StatusNotServing {
+		t.Errorf("who watches a service is told %v, %v", res, err)
+	}
 	if _, err := h.Check(t.Context(), &grpchealth.CheckRequest{Service: "none"}); connect.CodeOf(err) != connect.CodeNotFound {
 		t.Errorf("%v", err)
+	}
+}
+
+// Who watches a service that is not known, and may be later, is told so, and the stream stays open.
+func TestWatchOfAnUnknownService(t *testing.T) {
+	t.Parallel()
+	h, _ := (&backends{}).health()
+	_, handler := h.handler()
+	server := httptest.NewServer(handler)
+	t.Cleanup(server.Close)
+	ctx, end := context.WithCancel(t.Context())
+	defer end()
+	client := grpchealth.NewClient(server.Client(), server.URL)
+	events := client.Watch(ctx, &grpchealth.CheckRequest{Service: "none"})
+	if event := <-events; event.Err != nil || event.Response.Status != 3 {
+		t.Fatalf("%+v, want SERVICE_UNKNOWN", event)
+	}
+	if res, err := client.Check(ctx, &grpchealth.CheckRequest{}); err != nil || res.Status != grpchealth.StatusNotServing {
+		t.Errorf("%v, %v", res, err)
+	}
+	select {
+	case event, open := <-events:
+		t.Errorf("the stream goes on with %+v, open %t", event, open)
+	default:
 	}
 }

@@ -9,18 +9,18 @@ import (
 	"text/tabwriter"
 )
 
-// entry is one setting as its tags describe it.
-type entry struct {
+// setting is one as its tags describe it.
+type setting struct {
 	name, fallback, help string
 	required             bool
 }
 
-func (s section) settingOf(field reflect.StructField) entry {
+func (s section) settingOf(field reflect.StructField) setting {
 	name, option, _ := strings.Cut(field.Tag.Get("env"), ",")
-	return entry{name: s.prefix + name, fallback: field.Tag.Get("envDefault"), help: field.Tag.Get("help"), required: option == "required"}
+	return setting{name: s.prefix + name, fallback: field.Tag.Get("envDefault"), help: field.Tag.Get("help"), required: option == "required"}
 }
 
-func settings() (all []entry) {
+func settings() (all []setting) {
 	for _, s := range new(Config).sections() {
 		for _, field := range reflect.VisibleFields(s.fields.Type().Elem()) {
 			all = append(all, s.settingOf(field))
@@ -29,16 +29,16 @@ func settings() (all []entry) {
 	return all
 }
 
-func setting(name string) entry {
+func settingNamed(name string) setting {
 	for _, s := range settings() {
 		if s.name == name {
 			return s
 		}
 	}
-	return entry{}
+	return setting{}
 }
 
-func (s entry) defaultText() string {
+func (s setting) defaultText() string {
 	if s.required {
 		return "required"
 	}
@@ -56,7 +56,7 @@ func help(w io.Writer, role Role) {
 	_ = table.Flush()
 }
 
-// configurationPage is docs/configuration.md; a test keeps the two the same.
+// configurationPage returns the content of docs/configuration.md; a test compares the two.
 func configurationPage() string {
 	var b strings.Builder
 	b.WriteString("# Configuration\n\nEverything is set by environment variables. An empty value counts as not set. A missing or wrong value stops the\n" +
@@ -76,13 +76,14 @@ func configurationPage() string {
 	return b.String()
 }
 
-// connectionsTable is the part of the page about the connections of a process.
+// connectionsTable returns the part of the page about the connections of a process.
 func connectionsTable() string {
-	defaults, _ := ParseConfig(Server, nil) // The settings that are required are missing; the others have their defaults.
+	defaults, _ := ParseConfig(Server, nil) // The error is about required settings that are missing; the others have their defaults.
 	calls, quarter := defaults.Database.shares(defaults.Broker.Kind)
 	var b strings.Builder
 	b.WriteString("\n## Connections to PostgreSQL\n\nEach process has its connections in classes: whoever holds all of one holds up nobody in another. They are opened as they\n" +
-		"are needed, and closed after a minute or less without use.\n\n| for | at most | by default |\n| --- | --- | --- |\n")
+		"are needed, and closed after a minute or less without use.\n\nOf the connections for calls, and for a broker in PostgreSQL, one tenant has at most three times as many as stay free for\n" +
+		"others, which is 9 of 12. Tenants that wait for one take turns.\n\n| for | at most | by default |\n| --- | --- | --- |\n")
 	beside := workConns + directoryConns + listenConns
 	for _, row := range []struct {
 		what, most string

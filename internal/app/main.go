@@ -10,14 +10,14 @@ import (
 	"syscall"
 
 	"plinth/internal/auth"
+	"plinth/internal/observe"
 	"plinth/internal/rpc"
 )
 
-// Main is all that the binaries do: help, a new API key, or parse the configuration and run until a signal.
+// Main is the main function of the binaries: it prints the help, the version or a new API key, or parses the configuration and runs until
+// a signal.
 func Main(role Role) {
-	if len(os.Args) > 1 {
-		Exit(arguments(role, os.Args[1:]))
-	}
+	Arguments(role)
 	environ := Environ()
 	cfg, err := ParseConfig(role, environ)
 	if err != nil {
@@ -31,10 +31,20 @@ func Main(role Role) {
 	Exit(Run(ctx, cfg))
 }
 
+// Arguments ends the process if its command line has arguments: with what they ask for, or with an error if they are not known.
+func Arguments(role Role) {
+	if len(os.Args) > 1 {
+		Exit(arguments(role, os.Args[1:]))
+	}
+}
+
 func arguments(role Role, args []string) error {
 	switch args[0] {
 	case "-help", "--help", "-h":
 		help(os.Stdout, role)
+		return nil
+	case "-version", "--version":
+		fmt.Println("plinth", role, observe.ReadBuild())
 		return nil
 	case "-new-key", "--new-key":
 		fmt.Println(auth.NewKey())
@@ -43,7 +53,7 @@ func arguments(role Role, args []string) error {
 	return &ConfigError{[]string{fmt.Sprintf("argument %q is not known: settings come from the environment", args[0])}}
 }
 
-// Exit ends the process: with 0 for nil, 2 for a *ConfigError, 1 for any other error, which it prints for people.
+// Exit ends the process with status 0 for nil, 2 for a *ConfigError, and 1 for any other error. It prints the error.
 func Exit(err error) {
 	if err == nil {
 		os.Exit(0)

@@ -12,7 +12,8 @@ import (
 	"google.golang.org/protobuf/reflect/protoregistry"
 )
 
-// The Service of a domain has a method of the name of each of its RPCs, so that who comes from the proto finds the rule behind it.
+// The Service of a domain has a method with the name of each of its RPCs, so that a reader who comes from the proto finds
+// the rule behind it.
 func TestProceduresHaveMethods(t *testing.T) {
 	t.Parallel()
 	seen := 0

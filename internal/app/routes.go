@@ -2,11 +2,10 @@ package app
 
 import (
 	"context"
-	"fmt"
 	"net/http"
 	"strings"
-	"time"
 
+	"connectrpc.com/connect"
 	"connectrpc.com/grpchealth"
 	"connectrpc.com/grpcreflect"
 
@@ -14,8 +13,8 @@ import (
 	"plinth/internal/rpc"
 )
 
-// public are the RPCs that everybody may call, by which clients find out what is served, and whether. All others need the
-// scope that their proto names.
+// public returns the RPCs that everybody may call: those by which clients find out which services there are, and whether
+// they can serve. All other RPCs need the scope that their proto names.
 func public() []string {
 	return []string{
 		"/grpc.health.v1.Health/Check",
@@ -25,7 +24,7 @@ func public() []string {
 	}
 }
 
-// checks are of the backends that several domains stand on.
+// checks returns the health checks of the backends that several domains need.
 func (a *App) checks() []check {
 	checks := []check{
 		{"postgres", needed, a.askPostgres()},
@@ -37,58 +36,45 @@ func (a *App) checks() []check {
 	return checks
 }
 
-// routes mounts everything on the one port.
-func (a *App) routes() (*http.ServeMux, error) {
-	mux := http.NewServeMux()
-	options := a.stack.Options()
+// services are the RPCs of the domains, and those by which clients find out what is served.
+func (a *App) services() []rpc.Service {
 	var services []rpc.Service
 	names := []string{grpchealth.HealthV1ServiceName}
 	for _, d := range a.domains {
-		if d.service == nil {
-			continue
+		if d.service != nil {
+			path, _ := d.service()
+			services, names = append(services, d.service), append(names, strings.Trim(path, "/"))
 		}
-		s := rpc.Mount(d.service(options...))
-		mux.Handle(s.Path, s.Handler)
-		services, names = append(services, s), append(names, strings.Trim(s.Path, "/"))
 	}
-	rest, err := rpc.REST(services)
-	if err != nil {
-		return nil, fmt.Errorf("build the REST routes: %w", err)
-	}
-	mux.Handle("/api/", rest)
-
 	a.health.services = names
-	mux.Handle(a.untilDrain(grpchealth.NewHandler(a.health, options...)))
 	reflector := grpcreflect.NewStaticReflector(names...)
-	mux.Handle(a.untilDrain(grpcreflect.NewHandlerV1(reflector, options...)))
-	mux.Handle(a.untilDrain(grpcreflect.NewHandlerV1Alpha(reflector, options...)))
-
-	mux.HandleFunc("GET /health", a.health.serveHealth)
-	mux.HandleFunc("GET /livez", a.health.serveLive)
-	mux.HandleFunc("GET /readyz", a.health.serveReady)
-	mux.HandleFunc("GET /openapi.yaml", func(w http.ResponseWriter, _ *http.Request) {
-		w.Header().Set("Content-Type", "application/yaml")
-		_, _ = w.Write(api.OpenAPI)
-	})
-	return mux, nil
+	return append(services,
+		a.health.handler,
+		func(o ...connect.HandlerOption) (string, http.Handler) {
+			return grpcreflect.NewHandlerV1(reflector, o...)
+		},
+		func(o ...connect.HandlerOption) (string, http.Handler) {
+			return grpcreflect.NewHandlerV1Alpha(reflector, o...)
+		},
+	)
 }
 
-// untilDrain ends the streams of handlers that know nothing of a shutdown, which would otherwise wait for them.
-func (a *App) untilDrain(path string, handler http.Handler) (string, http.Handler) {
-	return path, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		ctx, cancel := context.WithCancel(r.Context())
-		defer cancel()
-		told := make(chan struct{})
-		stop := context.AfterFunc(a.draining, func() {
-			defer close(told)
-			cancel()
-			_ = http.NewResponseController(w).SetReadDeadline(time.Now())
-		})
-		defer func() {
-			if !stop() {
-				<-told // Once this handler has returned, w must not be touched.
-			}
-		}()
-		handler.ServeHTTP(w, r.WithContext(ctx))
-	})
+// routes are the plain routes: those of the process, and those of the domains.
+func (a *App) routes() []rpc.Route {
+	routes := []rpc.Route{
+		{Pattern: "GET /health", Public: true, Serve: a.health.serveHealth},
+		{Pattern: "GET /livez", Public: true, Serve: a.health.serveLive},
+		{Pattern: "GET /readyz", Public: true, Serve: a.health.serveReady},
+		{Pattern: "GET /openapi.yaml", Public: true, Serve: serveOpenAPI},
+	}
+	for _, d := range a.domains {
+		routes = append(routes, d.routes...)
+	}
+	return routes
+}
+
+func serveOpenAPI(w http.ResponseWriter, _ *http.Request) error {
+	w.Header().Set("Content-Type", "application/yaml")
+	_, err := w.Write(api.OpenAPI)
+	return err
 }

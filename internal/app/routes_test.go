@@ -29,7 +29,7 @@ func TestPublicMethods(t *testing.T) {
 
 var scopePattern = regexp.MustCompile(`^(admin|[a-z_]+\.[a-z]+)$`)
 
-// Every method that is linked is public, or states the scope that it needs; none is both.
+// Every method is public, or states the scope that it needs; none is both.
 func TestEveryMethodStatesItsScope(t *testing.T) {
 	t.Parallel()
 	ours := 0
@@ -43,7 +43,7 @@ func TestEveryMethodStatesItsScope(t *testing.T) {
 				if strings.HasPrefix(string(file.Package()), "plinth.") {
 					ours++
 				} else if scope == "" {
-					continue // A service of a library: public, or denied to everybody.
+					continue // A service of a library. It is public, or denied to everybody.
 				}
 				if open := slices.Contains(public(), path); open == (scope != "") || scope != "" && !scopePattern.MatchString(scope) {
 					t.Errorf("%s: public %v, scope %q; it needs one of the two", path, open, scope)

@@ -11,6 +11,7 @@ import (
 
 	"plinth/internal/errs"
 	"plinth/internal/loop"
+	"plinth/internal/observe"
 	"plinth/internal/pg"
 )
 
@@ -19,11 +20,14 @@ const (
 	migrateRetry   = time.Second
 )
 
-// run owns every part that runs long. There are two tiers: work (calls, messages) stops first and is waited for; what it
-// stands on (the broker's connections, the health checks) stops after it.
+// run runs every part of the service that runs long, in two tiers. Work (calls, messages) stops first, and run waits for it.
+// What the work needs (the broker's connections, the health checks) stops after that.
 //
 //	SIGTERM → not ready → drain window → streams finish, calls end, handlers finish → broker → notifier → pools
 func (a *App) run(ctx context.Context) error {
+	build := observe.ReadBuild()
+	a.log.Info("starting", zap.String("role", string(a.cfg.Role)), zap.String("version", build.Version),
+		zap.String("revision", build.Revision), zap.String("go", build.Go))
 	var server *http.Server
 	base, stopBase := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopBase()
@@ -42,6 +46,9 @@ func (a *App) run(ctx context.Context) error {
 		defer server.Close()
 		a.log.Info("listening", zap.Stringer("address", listener.Addr()), zap.Bool("tls", server.TLSConfig != nil))
 		group.Go(func() error { return serve(server, listener) })
+		if a.certificate != nil {
+			group.Go(func() error { return a.certificate.watch(base) })
+		}
 	}
 	notified := make(chan struct{})
 	go func() {
@@ -51,6 +58,9 @@ func (a *App) run(ctx context.Context) error {
 	group.Go(func() error { return a.broker.Run(base) })
 	group.Go(func() error { return a.health.run(base) })
 	group.Go(func() error { return a.serveAdmin(base) })
+	if a.cfg.Role != Dev { // There it is the end of a terminal.
+		group.Go(func() error { a.reopenLogs(base); return nil })
+	}
 	for _, d := range a.domains {
 		start(group, base, d.run)
 	}
@@ -64,12 +74,13 @@ func (a *App) run(ctx context.Context) error {
 	case <-ctx.Done():
 	case <-failed.Done(): // A part ended with an error.
 	}
-	deadline, cancel := context.WithTimeout(context.WithoutCancel(ctx), a.cfg.Process.ShutdownTimeout)
+	a.closeBy = time.Now().Add(a.cfg.Process.ShutdownTimeout)
+	deadline, cancel := context.WithDeadline(context.WithoutCancel(ctx), a.closeBy)
 	defer cancel()
 	a.shutdown(deadline, server, stopWork, work)
 	stopBase()
 	err := a.wait(deadline, group)
-	stopNotifying() // What the others have committed until now is to be heard.
+	stopNotifying() // Only now, so that notifications of what the other parts have committed are still received.
 	select {
 	case <-notified:
 	case <-deadline.Done():
@@ -77,14 +88,14 @@ func (a *App) run(ctx context.Context) error {
 	return err
 }
 
-// start has a group run a part of a domain, which may be nil.
+// start runs a part of a domain, which may be nil, in a group.
 func start(group *errgroup.Group, ctx context.Context, part func(context.Context) error) {
 	if part != nil {
 		group.Go(func() error { return part(ctx) })
 	}
 }
 
-// work prepares the schema and the queues, then runs what takes up work by itself, and handlers if this process is to.
+// work prepares the schema and the queues. Then it runs the parts of the domains and, in workers, the handlers.
 func (a *App) work(ctx context.Context) error {
 	if err := a.migrate(ctx); err != nil || ctx.Err() != nil {
 		return err
@@ -101,9 +112,6 @@ func (a *App) work(ctx context.Context) error {
 			continue
 		}
 		start(group, ctx, d.work)
-		for _, work := range d.periodic {
-			group.Go(func() error { a.db.work.System().Periodically(ctx, work); return nil })
-		}
 	}
 	if works {
 		start(group, ctx, a.worker.Run)
@@ -111,7 +119,7 @@ func (a *App) work(ctx context.Context) error {
 	return group.Wait()
 }
 
-// migrate brings the schema up to date, or waits until somebody has. A database that is away is waited for.
+// migrate migrates the schema, or waits until another process has. It waits for a database that is away.
 func (a *App) migrate(ctx context.Context) error {
 	for {
 		var err error
@@ -133,7 +141,7 @@ func (a *App) migrate(ctx context.Context) error {
 	}
 }
 
-// shutdown ends the work: it returns when all of it is done, or ctx ends.
+// shutdown ends the work. It blocks until all of it is done, or ctx ends.
 func (a *App) shutdown(ctx context.Context, server *http.Server, stopWork func(), work <-chan struct{}) {
 	a.log.Info("shutting down", zap.Duration("within_ms", a.cfg.Process.ShutdownTimeout))
 	a.health.drain()
@@ -143,7 +151,7 @@ func (a *App) shutdown(ctx context.Context, server *http.Server, stopWork func()
 		case <-time.After(min(a.cfg.Process.ShutdownTimeout/10, maxDrainWindow)):
 		case <-ctx.Done():
 		}
-		// What stands behind the calls needs time to end, too.
+		// The rest of the time is for what the calls depend on.
 		calls, cancel := context.WithTimeout(ctx, a.cfg.Process.ShutdownTimeout*3/4)
 		defer cancel()
 		if err := server.Shutdown(calls); err != nil {
@@ -158,7 +166,7 @@ func (a *App) shutdown(ctx context.Context, server *http.Server, stopWork func()
 	}
 }
 
-// wait ends with the last part. Parts that do not end in time are left to the end of the process.
+// wait blocks until the last part has ended. Parts that do not end in time end with the process.
 func (a *App) wait(ctx context.Context, group *errgroup.Group) error {
 	ended := make(chan error, 1)
 	go func() { ended <- group.Wait() }()

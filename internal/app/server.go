@@ -11,7 +11,7 @@ import (
 	"plinth/internal/rpc"
 )
 
-// newServer makes the one server. Its shutdown tells the streams to finish.
+// newServer returns the server of the one port. Its shutdown makes the streams finish.
 func (a *App) newServer() *http.Server {
 	server := rpc.NewServer(a.handler, a.log)
 	server.ConnContext = a.stack.ConnContext
@@ -19,14 +19,14 @@ func (a *App) newServer() *http.Server {
 	return server
 }
 
-// listen takes the port, with TLS where a certificate is set.
+// listen listens on the port, with TLS if a certificate is set.
 func (a *App) listen(server *http.Server) (net.Listener, error) {
 	if a.cfg.HTTP.TLSCertFile != "" {
-		certificate, err := tls.LoadX509KeyPair(a.cfg.HTTP.TLSCertFile, a.cfg.HTTP.TLSKeyFile)
-		if err != nil {
+		var err error
+		if a.certificate, err = loadCertificate(a.cfg.HTTP.TLSCertFile, a.cfg.HTTP.TLSKeyFile, a.log); err != nil {
 			return nil, wrong("TLS_CERT_FILE", fmt.Errorf("and TLS_KEY_FILE do not load: %w", err))
 		}
-		server.TLSConfig = &tls.Config{MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{certificate}}
+		server.TLSConfig = &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: a.certificate.get}
 	}
 	listener, err := net.Listen("tcp", a.cfg.HTTP.Addr)
 	if errors.Is(err, syscall.EADDRINUSE) {

@@ -31,6 +31,8 @@ type Principal struct {
 	// need not look the bucket up at each call; nil is none.
 	Rate     Rate
 	RateSlot *atomic.Value
+	// Grant narrows what the principal may do within its scopes; nil does not. Only the domain that made it knows what it means.
+	Grant any
 }
 
 // Tenant is whom a principal acts for, and what that tenant may have.

@@ -28,7 +28,7 @@ func TestNewKey(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	// Each of the 62 is as likely: 1,032 times, give or take 7 standard deviations.
+	// Each of the 62 is equally likely: 1,032 times, plus or minus 7 standard deviations.
 	mean := count * 32 / 62
 	for letter, n := range letters {
 		if n < mean-225 || n > mean+225 {
@@ -40,7 +40,7 @@ func TestNewKey(t *testing.T) {
 	}
 }
 
-// The form of the keys that are out there stays: this one was made with the CRC-32 of another implementation (zlib).
+// Keys that were issued once stay valid. This one was created with the CRC-32 of another implementation (zlib).
 func TestFormOfKeysStays(t *testing.T) {
 	t.Parallel()
 	if err := auth.CheckKey("plinth_0123456789ABCDEFGHIJKLMNOPQRSTUV1ggZdL"); err != nil {

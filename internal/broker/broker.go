@@ -32,7 +32,7 @@ type Queue struct {
 }
 
 // Binding binds a queue to a topic. The pattern consists of words separated by dots, where "*" matches any one word and "#"
-// matches any number of words, including none.
+// matches any number of words, including none. A pattern has at most MaxHashes "#".
 type Binding struct{ Topic, Pattern string }
 
 // Address is where a message goes: to a queue, or to every queue that is bound to the topic with a pattern that matches the
@@ -69,12 +69,23 @@ type Delivery struct {
 	Settler
 }
 
+// ErrCannotBrowse means that the broker cannot show messages without delivering them.
+var ErrCannotBrowse = errs.New(errs.Unimplemented, "this message broker cannot show what is in a queue without delivering it")
+
+// Browsed is a message that waits in a queue.
+type Browsed struct {
+	Message
+	Place    int64 // in its queue, greater than those of all older messages
+	Attempts int   // deliveries so far
+}
+
 // Settler settles one Delivery, once; a second call has no effect. An error means that the outcome is unknown and the
 // message may be delivered again.
 type Settler interface {
 	// Ack reports that the message was handled: it will not be delivered again.
 	Ack(ctx context.Context) error
-	// Nack returns the message to the queue, to be delivered again at once.
+	// Nack returns the message to the queue, to be delivered again at once. If other subscriptions of the queue have credit,
+	// it is their turn first.
 	Nack(ctx context.Context) error
 }
 
@@ -91,7 +102,8 @@ type Broker interface {
 	// Declare creates a queue; an existing one is left as it is. It returns FailedPrecondition if the existing queue has
 	// another MessageTTL or MaxLength, which are fixed at creation.
 	Declare(ctx context.Context, queue Queue) error
-	// Bind binds a queue to a topic; it is idempotent. It returns ErrNoQueue if the queue is not declared.
+	// Bind binds a queue to a topic; it is idempotent. It returns ErrNoQueue if the queue is not declared, and InvalidArgument
+	// for a pattern with more than MaxHashes "#". Unbind takes such a pattern.
 	Bind(ctx context.Context, queue string, b Binding) error
 	// Unbind removes a binding; an unknown binding or queue is not an error.
 	Unbind(ctx context.Context, queue string, b Binding) error
@@ -101,6 +113,10 @@ type Broker interface {
 	Purge(ctx context.Context, queue string) (int64, error)
 	// Ready returns the number of messages that wait in a queue, not counting outstanding ones.
 	Ready(ctx context.Context, queue string) (int64, error)
+	// Browse returns messages that wait in a queue, oldest first, without taking them: those behind a place, 0 being the
+	// beginning, at most limit of them and no more than the given number of bytes unless the first one alone is larger. more
+	// reports whether there are others. It returns ErrNoQueue, or ErrCannotBrowse if this broker cannot do that.
+	Browse(ctx context.Context, queue string, behind int64, limit, bytes int) (list []Browsed, more bool, err error)
 	// Generation changes whenever the broker may have come back without what was declared before. Messages to a missing
 	// queue fail with ErrNoQueue, but messages to a topic are copied only to the queues that exist. A publisher to a topic
 	// therefore declares its queues and bindings once in each generation.
@@ -108,8 +124,9 @@ type Broker interface {
 
 	// Publish puts a message in a queue, or a copy in each queue that the topic leads to. When it returns nil, the broker
 	// has stored the message durably. ErrNoQueue and errs.InvalidArgument mean that it was not stored. ErrFull means that
-	// one queue did not take it, though other queues of the topic may have. Any other error means that the outcome is
-	// unknown, so that publishing again may duplicate the message.
+	// one queue did not take it, though other queues of the topic may have. InDoubt means that it was sent and that the outcome
+	// is not known; after any other error, too, publishing again may duplicate the message. A message that the broker refuses
+	// does not disturb others.
 	Publish(ctx context.Context, to Address, m Message) error
 	// PublishBatch publishes many messages at the same time and returns the error of each, in their order.
 	PublishBatch(ctx context.Context, batch []Publication) []error
@@ -125,6 +142,9 @@ type Subscription interface {
 	// errs.Unavailable that the broker's Run has ended; either ends the subscription. Receive is not safe for concurrent
 	// use.
 	Receive(ctx context.Context) (Delivery, error)
+	// Stop has the queue send the subscription nothing more, and returns what has arrived and was not received yet. These
+	// deliveries have to be settled, too; until Close, all that are outstanding can be. Receive must not be called any more.
+	Stop() []Delivery
 	// Close ends the subscription. Deliveries that are outstanding or were not received yet return to the queue at once.
 	Close()
 }

@@ -10,13 +10,13 @@ import (
 	"syscall"
 )
 
-// account is whom PostgreSQL runs as. The zero account is ourselves.
+// account is the user that PostgreSQL runs as. The zero account is our own user.
 type account struct {
 	credential *syscall.Credential
 }
 
-// accountFor chooses whom to run as: ourselves, unless we are root, whom PostgreSQL refuses; then the owner of home, or
-// for a new one the user postgres, or nobody.
+// accountFor returns the account to run as: our own, unless we are root, which PostgreSQL refuses. For root it is the owner
+// of home or, if home does not exist, the user postgres, or else nobody.
 func accountFor(home string) (account, error) {
 	if os.Geteuid() != 0 {
 		return account{}, nil
@@ -49,8 +49,8 @@ func (a account) own(path string) error {
 	return os.Chown(path, int(a.credential.Uid), int(a.credential.Gid))
 }
 
-// command is a command that runs as the account and works on paths below dir. Its environment holds nothing that could
-// change what PostgreSQL does or what language it speaks.
+// command returns a command that runs as the account and works on paths below dir. Its environment has nothing that could
+// change what PostgreSQL does, or the language of its messages.
 func (a account) command(env map[string]string, dir, name string, args ...string) (*exec.Cmd, error) {
 	cmd := exec.Command(name, args...)
 	cmd.Env = []string{"LC_ALL=C", "TZ=UTC", "PATH=" + env["PATH"]}

@@ -61,7 +61,7 @@ func TestFindBinaries(t *testing.T) {
 	oneLine(t, err, "PG_BINDIR="+at("14/bin"), "initdb")
 }
 
-// repository plays a Maven repository with one archive, whatever is asked for, and counts the archives it sent.
+// repository simulates a Maven repository that has one archive for every request. It counts the archives that it has sent.
 func repository(t *testing.T, sent *atomic.Int32) string {
 	t.Helper()
 	archive, err := os.ReadFile("testdata/postgresql.txz")

@@ -24,8 +24,8 @@ type Backends struct {
 
 // Start starts a private server for each of DATABASE_URL, REDIS_URL and S3_ENDPOINT that env does not set. It returns when
 // PostgreSQL and Redis can be used; S3 may come minutes later, as its first start builds it. env is the environment of the
-// process, DATA_DIR in it (.plinth unless set) the folder where all data lies; out gets lines for a person, now and later.
-// ctx bounds the start alone. An error is one line that states what to do.
+// process, in which DATA_DIR (default .plinth) is the folder for all data; out gets lines for a person, now and later. ctx
+// only bounds the start. An error is one line that states what to do.
 func Start(ctx context.Context, env map[string]string, out io.Writer) (*Backends, error) {
 	b := &Backends{env: maps.Clone(env), dir: cmp.Or(env["DATA_DIR"], ".plinth")}
 	if err := b.start(ctx, &lockedWriter{w: out}); err != nil {
@@ -69,8 +69,8 @@ const (
 	defaultRegion = "us-east-1"
 )
 
-// complete adds to env what it does not set. The key of the private S3 replaces any other: real credentials are no
-// business of a private server's.
+// complete adds to env what it does not set. The key of the private S3 replaces any other: a private server must not get
+// real credentials.
 func (b *Backends) complete() {
 	env := maps.Clone(b.env) // S3 may still read the one that it was given
 	defaults := map[string]string{
@@ -107,7 +107,7 @@ func (b *Backends) complete() {
 	b.env = env
 }
 
-// Env is the environment that Start was given with the rest of what the service needs to run on the backends.
+// Env returns the environment that was passed to Start, and in addition what the service needs to run on the backends.
 func (b *Backends) Env() map[string]string { return maps.Clone(b.env) }
 
 // Close stops the private servers, within a second, and releases DATA_DIR.
@@ -162,7 +162,7 @@ Try:
 `, address, postgres, redis, s3, broker, psql)
 }
 
-// reachable is the address to connect to for one that a server listens on, which may mean every interface.
+// reachable returns the address to connect to for an address that a server listens on, which may mean every interface.
 func reachable(addr string) string {
 	host, port, err := net.SplitHostPort(addr)
 	if ip := net.ParseIP(host); err == nil && (host == "" || ip != nil && ip.IsUnspecified()) {

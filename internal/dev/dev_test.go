@@ -51,7 +51,7 @@ func TestStartCompletesTheEnvironment(t *testing.T) {
 	b.Banner(&banner)
 	contains(t, banner.String(), "127.0.0.1:8080/api/v1/message", "127.0.0.1:8080/health", env["S3_ENDPOINT"], env["REDIS_URL"],
 		`psql "$(cat `+dir+`/postgres.url)"`, dir+"/s3", dir+"/postgres")
-	b.Close() // and again when the test ends, which is no harm
+	b.Close() // closed again when the test ends, which does no harm
 	password, err := os.ReadFile(filepath.Join(dir, "postgres", "password"))
 	if err != nil {
 		t.Fatal(err)

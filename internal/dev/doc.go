@@ -22,7 +22,9 @@
 //	s3/, s3.meta/     buckets as folders; s3.meta only on file systems without extended attributes
 //	s3.credentials    the random key of the private S3; mode 0600
 //	s3.log            the log of the S3 server, truncated likewise
-//	bin/              versitygw, built once for each version; PostgreSQL, where it had to be downloaded
+//	bin/              PostgreSQL, where it had to be downloaded
+//
+// versitygw is built once for each version of it and for each user: plinth/ in the user's cache folder holds it.
 //
 // # PostgreSQL and root
 //

@@ -17,11 +17,13 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/caarlos0/env/v11"
 )
 
 const (
-	roleVariable = "PLINTH_TEST_ROLE" // makes the test binary play a program
-	patience     = 30 * time.Second   // what no healthy machine needs
+	roleVariable = "PLINTH_TEST_ROLE" // makes the test binary act as a program
+	patience     = 30 * time.Second   // a healthy machine never needs that long
 	nowhere      = "http://127.0.0.1:1"
 )
 
@@ -34,7 +36,7 @@ func TestMain(m *testing.M) {
 		}
 		os.Exit(status)
 	case "dev", "stubborn":
-		if err := Run(environ(), os.Stderr, serve); err != nil {
+		if err := Run(env.ToMap(os.Environ()), os.Stderr, serve); err != nil {
 			fmt.Fprintln(os.Stderr, "failed:", err)
 			os.Exit(1)
 		}
@@ -43,7 +45,7 @@ func TestMain(m *testing.M) {
 	}
 }
 
-// serve plays the service. The stubborn one does not end when it is asked to.
+// serve acts as the service. A stubborn one does not end when it is asked to.
 func serve(ctx context.Context, env map[string]string) error {
 	fmt.Println("serving")
 	<-ctx.Done()
@@ -54,7 +56,7 @@ func serve(ctx context.Context, env map[string]string) error {
 	return nil
 }
 
-// runAsParent plays `go run`: it starts the program named by its argument and waits for it.
+// runAsParent acts as `go run`: it starts the program named by its argument and waits for it.
 func runAsParent() {
 	cmd := exec.Command(os.Args[1])
 	cmd.Env = append(os.Environ(), roleVariable+"=dev")
@@ -62,26 +64,17 @@ func runAsParent() {
 	_ = cmd.Run()
 }
 
-func environ() map[string]string {
-	env := map[string]string{}
-	for _, variable := range os.Environ() {
-		name, value, _ := strings.Cut(variable, "=")
-		env[name] = value
-	}
-	return env
-}
-
-// machine is an environment that names no backend.
+// machine returns an environment that names no backend.
 func machine(with map[string]string) map[string]string {
-	env := environ()
+	all := env.ToMap(os.Environ())
 	for _, name := range []string{"DATABASE_URL", "REDIS_URL", "AMQP_URL", "S3_ENDPOINT", "BROKER", "DATA_DIR"} {
-		delete(env, name)
+		delete(all, name)
 	}
-	maps.Copy(env, with)
-	return env
+	maps.Copy(all, with)
+	return all
 }
 
-// dataDir is a folder below one that only its owner can enter.
+// dataDir returns a folder below one that only its owner can enter.
 func dataDir(t *testing.T) string {
 	t.Helper()
 	closed := filepath.Join(t.TempDir(), "closed")
@@ -91,14 +84,14 @@ func dataDir(t *testing.T) string {
 	return filepath.Join(closed, "data")
 }
 
-// template is a folder with a cluster in it, made once: initdb is most of the time of a first start.
+// template is a folder with a cluster in it. It is created once, because initdb takes most of the time of a first start.
 var template struct {
 	once sync.Once
 	dir  string
 	err  error
 }
 
-// seededDir is a dataDir with a cluster in it.
+// seededDir returns a dataDir with a cluster in it.
 func seededDir(t *testing.T) string {
 	t.Helper()
 	template.once.Do(func() {
@@ -194,7 +187,7 @@ func (p *program) wait(t *testing.T) int {
 	return p.cmd.ProcessState.ExitCode()
 }
 
-// descendants are the processes below one, however deep.
+// descendants returns the ids of all processes below root.
 func descendants(t *testing.T, root int) []int {
 	t.Helper()
 	output, err := ps(t, "-A", "-o", "pid=,ppid=")
@@ -217,7 +210,7 @@ func descendants(t *testing.T, root int) []int {
 	return found
 }
 
-// ps runs the program of that name. A test is skipped where there is none, but not where CI is true.
+// ps runs the program ps. If there is none, the test is skipped, or fails if CI is true.
 func ps(t *testing.T, args ...string) ([]byte, error) {
 	t.Helper()
 	output, err := exec.Command("ps", args...).Output()
@@ -271,7 +264,7 @@ func contains(t *testing.T, text string, parts ...string) {
 	}
 }
 
-// oneLine checks an error for a person.
+// oneLine checks that an error is one line that has all parts.
 func oneLine(t *testing.T, err error, parts ...string) {
 	t.Helper()
 	if err == nil {

@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// WithParent returns a context that ends when `go run`, our parent, is gone: killed with -9 or SIGTERM, it does not signal
-// us, and we would live on as an orphan. A program that was not started by `go run` gets its context back as it is.
+// WithParent returns a context that ends when our parent is `go run` and has ended. If that is killed with -9 or SIGTERM it
+// does not signal us, and we would live on as an orphan. If we were not started by `go run`, WithParent returns ctx.
 func WithParent(ctx context.Context) context.Context {
 	executable, err := os.Executable()
 	if err != nil || !madeByGoRun(executable) {
@@ -31,8 +31,8 @@ func WithParent(ctx context.Context) context.Context {
 	return ctx
 }
 
-// madeByGoRun knows the two places of such executables: a temporary folder go-build<number>, and from the second run on
-// the build cache, <two digits>/<hash>-d/.
+// madeByGoRun reports whether an executable is in one of the two places where `go run` puts them: a temporary folder
+// go-build<number> or, from the second run on, the build cache, <two digits>/<hash>-d/.
 func madeByGoRun(executable string) bool {
 	return regexp.MustCompile(`/go-build\d|/[0-9a-f]{2}/[0-9a-f]{64}-d/`).MatchString(executable)
 }

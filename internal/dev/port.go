@@ -8,8 +8,8 @@ import (
 	"syscall"
 )
 
-// reservedPort is a free TCP port of 127.0.0.1 that nobody else is given until release. It is bound and not listened on,
-// so connecting to it is refused.
+// reservedPort is a free TCP port of 127.0.0.1 that no other process gets until release. It is bound, but nobody listens on
+// it, so connections are refused.
 type reservedPort struct {
 	number int
 	socket int
@@ -42,14 +42,21 @@ func reservePort() (reservedPort, error) {
 // release lets another process listen on the port.
 func (p reservedPort) release() { _ = syscall.Close(p.socket) }
 
-// checkFree returns an error if the server will not be able to listen on addr.
-func checkFree(addr string) error {
+// freeAddr returns addr, with a free port in place of port 0. It returns an error if the server will not be able to listen
+// on addr.
+func freeAddr(addr string) (string, error) {
 	listener, err := net.Listen("tcp", addr)
 	switch {
 	case errors.Is(err, syscall.EADDRINUSE):
-		return fmt.Errorf("%s is taken by another process: stop it, or set HTTP_ADDR to another address", addr)
+		return "", fmt.Errorf("%s is taken by another process: stop it, or set HTTP_ADDR to another address", addr)
 	case err != nil:
-		return fmt.Errorf("cannot listen on HTTP_ADDR=%s (%w): set it to another address", addr, err)
+		return "", fmt.Errorf("cannot listen on HTTP_ADDR=%s (%w): set it to another address", addr, err)
 	}
-	return listener.Close()
+	defer func() { _ = listener.Close() }()
+	host, port, err := net.SplitHostPort(addr)
+	if number, lookupErr := net.LookupPort("tcp", port); err != nil || lookupErr != nil || number != 0 {
+		return addr, nil
+	}
+	_, port, err = net.SplitHostPort(listener.Addr().String())
+	return net.JoinHostPort(host, port), err
 }

@@ -35,10 +35,10 @@ type Postgres struct {
 	url   string
 }
 
-// StartPostgres starts the PostgreSQL whose data lies in dir, made when it is not there, and returns when it accepts
-// connections, which takes up to 30 s after a crash. It listens on a free port of 127.0.0.1. The binaries are those in
-// env's PG_BINDIR, in its PATH, or installed by Debian or Homebrew, else they are downloaded; out gets a line about that.
-// ctx bounds the start alone; the server runs until Close, or until this process ends. An error is one line for a person.
+// StartPostgres starts a PostgreSQL whose data is in dir, which it creates if necessary. It returns when the server accepts
+// connections, which takes up to 30 s after a crash. It listens on a free port of 127.0.0.1. The binaries are those in env's
+// PG_BINDIR, in its PATH, or installed by Debian or Homebrew. Otherwise they are downloaded, and out gets a line about that.
+// ctx only bounds the start; the server runs until Close, or until this process ends. An error is one line for a person.
 func StartPostgres(ctx context.Context, dir string, env map[string]string, out io.Writer) (*Postgres, error) {
 	folder, err := canonical(dir)
 	if err != nil {
@@ -57,7 +57,7 @@ func StartPostgres(ctx context.Context, dir string, env map[string]string, out i
 	return p, nil
 }
 
-// URL is the address of the database, with the password of its superuser.
+// URL returns the URL of the database, with the password of its superuser.
 func (p *Postgres) URL() string { return p.url }
 
 // Close stops the server, within a second, and releases the folder. Transactions that are open are rolled back.
@@ -130,7 +130,7 @@ func (c *cluster) serveOnce(ctx context.Context, password string, log *os.File) 
 	// same time have more than the usual 100 connections.
 	cmd, err := c.as.command(c.env, c.home, filepath.Join(c.bin, "postgres"), "-D", c.data(),
 		"-c", "listen_addresses=127.0.0.1", "-c", "port="+strconv.Itoa(port.number), "-c", "unix_socket_directories=",
-		"-c", "max_connections=200")
+		"-c", "max_connections=400")
 	if err != nil {
 		port.release()
 		return nil, err
@@ -182,15 +182,20 @@ func (c *cluster) await(ctx context.Context, p *Postgres, log *os.File, start in
 	return nil
 }
 
-// ready reads in postmaster.pid, as pg_ctl does, whether the server accepts connections: its eighth line is the status.
-// Connecting to find out would fill the log with refusals.
+// ready reports whether the server accepts connections. As pg_ctl does, it reads that in postmaster.pid, whose eighth line
+// is the status: ready, or standby for a server that follows another one. Connecting to find out would fill the log with
+// refusals.
 func (c *cluster) ready(pid int) bool {
 	raw, err := os.ReadFile(filepath.Join(c.data(), "postmaster.pid"))
 	if err != nil {
 		return false
 	}
 	lines := strings.Split(string(raw), "\n")
-	return len(lines) >= 8 && lines[0] == strconv.Itoa(pid) && strings.TrimSpace(lines[7]) == "ready"
+	if len(lines) < 8 || lines[0] != strconv.Itoa(pid) {
+		return false
+	}
+	status := strings.TrimSpace(lines[7])
+	return status == "ready" || status == "standby"
 }
 
 // failure determines from the log why the server did not start.

@@ -39,7 +39,7 @@ func TestPostgresKeepsItsData(t *testing.T) {
 		"listen_addresses":        "127.0.0.1",
 		"unix_socket_directories": "",
 		"fsync":                   "on",
-		"max_connections":         "200",
+		"max_connections":         "400",
 		"shared_buffers":          "128MB",
 		"password_encryption":     "scram-sha-256",
 		"server_encoding":         "UTF8",
@@ -59,7 +59,7 @@ func TestPostgresKeepsItsData(t *testing.T) {
 	if p.child.cmd.ProcessState.ExitCode() != 0 {
 		t.Errorf("the shutdown was not clean: %s", p.child.cmd.ProcessState)
 	}
-	p.Close() // again is no harm
+	p.Close() // closing again does no harm
 
 	p = mustStartPostgres(t, dir)
 	if n := query(t, p, "SELECT count(*)::text FROM pg_largeobject_metadata WHERE oid = 4711"); n != "1" {
@@ -176,7 +176,7 @@ func TestStalePidFile(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	sleep, err := as.command(machine(nil), "/", "/bin/sleep", "1000") // PostgreSQL respects a pid of its own user only
+	sleep, err := as.command(machine(nil), "/", "/bin/sleep", "1000") // PostgreSQL only respects a pid of its own user
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -214,7 +214,7 @@ func TestStalePidFile(t *testing.T) {
 	}
 }
 
-// TestRootRunsAsTheOwner takes over a folder that a person made before root came.
+// TestRootRunsAsTheOwner runs as root on a folder that belongs to another user.
 func TestRootRunsAsTheOwner(t *testing.T) {
 	t.Parallel()
 	if os.Geteuid() != 0 {
@@ -264,7 +264,7 @@ func TestFailingStartShowsTheLog(t *testing.T) {
 	oneLine(t, err, "postgresql.conf", "contains errors", filepath.Join(dir, "postgres.log"))
 }
 
-// TestPortTakenMeanwhile has a stand-in for a server whose port was taken between its choice and its use.
+// TestPortTakenMeanwhile starts a stand-in for a server whose port was taken after it was chosen.
 func TestPortTakenMeanwhile(t *testing.T) {
 	t.Parallel()
 	dir := seededDir(t)
@@ -324,12 +324,12 @@ func TestReservedPortIsRefusedAndFreedAgain(t *testing.T) {
 		t.Fatal(err)
 	}
 	addr := "127.0.0.1:" + strconv.Itoa(port.number)
-	if err := checkFree(addr); err == nil {
+	if _, err := freeAddr(addr); err == nil {
 		t.Error("somebody else can listen on the reserved port")
 	}
 	port.release()
 	for range 2 {
-		if err := checkFree(addr); err != nil {
+		if _, err := freeAddr(addr); err != nil {
 			t.Error(err)
 		}
 	}

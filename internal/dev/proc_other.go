@@ -9,10 +9,10 @@ import (
 	"syscall"
 )
 
-// dieWithParent has no means outside Linux: an orphaned PostgreSQL is stopped by the next start.
+// dieWithParent does nothing outside Linux: there the next start stops an orphaned PostgreSQL.
 func dieWithParent(*syscall.SysProcAttr, syscall.Signal) {}
 
-// enterAnyFolder has no means outside Linux.
+// enterAnyFolder returns false: it works only on Linux.
 func enterAnyFolder(*syscall.SysProcAttr) bool { return false }
 
 // commandLine returns the arguments of a process, separated by spaces; "" if there is none.

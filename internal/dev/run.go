@@ -19,24 +19,28 @@ import (
 func Run(env map[string]string, w io.Writer, serve func(ctx context.Context, env map[string]string) error) error {
 	ctx, stop := signal.NotifyContext(context.Background(), endSignals()...)
 	defer stop()
-	context.AfterFunc(ctx, stop) // from then on signals do what they do to any program
+	context.AfterFunc(ctx, stop) // from then on signals have their default effect
 	ctx = WithParent(ctx)
-	if err := checkFree(cmp.Or(env["HTTP_ADDR"], defaultAddr)); err != nil {
+	if _, err := freeAddr(cmp.Or(env["HTTP_ADDR"], defaultAddr)); err != nil { // before anything is started
 		return err
 	}
 	backends, err := Start(ctx, env, w)
 	switch {
 	case err != nil && ctx.Err() != nil:
-		return nil // asked to end while it started
+		return nil // interrupted while it started
 	case err != nil:
 		return err
 	}
 	defer backends.Close()
+	// Port 0 is replaced as late as possible, since another process may take the port before the service listens.
+	if backends.env["HTTP_ADDR"], err = freeAddr(backends.env["HTTP_ADDR"]); err != nil {
+		return err
+	}
 	backends.Banner(w)
 	return backends.serve(ctx, serve)
 }
 
-// serve serves until the end of ctx, of run, or of a private PostgreSQL, which nothing here would bring back.
+// serve serves until ctx ends, run returns, or a private PostgreSQL ends, which nothing here would start again.
 func (b *Backends) serve(ctx context.Context, run func(ctx context.Context, env map[string]string) error) error {
 	if b.postgres == nil {
 		return run(ctx, b.Env())
@@ -58,7 +62,7 @@ func (b *Backends) serve(ctx context.Context, run func(ctx context.Context, env 
 	return err
 }
 
-// endSignals are the signals to end on. A program that nohup started keeps ignoring the loss of its terminal.
+// endSignals returns the signals to end on. A program that was started by nohup keeps ignoring the loss of its terminal.
 func endSignals() []os.Signal {
 	signals := []os.Signal{syscall.SIGINT, syscall.SIGTERM}
 	if !signal.Ignored(syscall.SIGHUP) {

@@ -1,6 +1,7 @@
 package dev
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"net"
@@ -47,7 +48,7 @@ func TestSignalEndsEverything(t *testing.T) {
 	for _, signal := range []syscall.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP} {
 		t.Run(signal.String(), func(t *testing.T) {
 			t.Parallel()
-			if ossignal.Ignored(signal) { // As under nohup: dev would rightly ignore it as well.
+			if ossignal.Ignored(signal) { // As under nohup: dev ignores it as well, as it should.
 				t.Skipf("this process ignores %v, and so would its children", signal)
 			}
 			dir := seededDir(t)
@@ -108,7 +109,7 @@ func TestKillLeavesNothingAndLosesNothing(t *testing.T) {
 	if _, err := conn.Exec(t.Context(), "CREATE TABLE kept AS SELECT 42 AS answer"); err != nil {
 		t.Fatal(err)
 	}
-	busy := connect(t, dir) // a backend that computes does not look whether its postmaster lives
+	busy := connect(t, dir) // a backend that is busy does not check whether its postmaster lives
 	ended := make(chan error)
 	go func() {
 		_, err := busy.Exec(context.WithoutCancel(t.Context()), "SELECT count(*) FROM generate_series(1, 1000000000000)")
@@ -255,4 +256,27 @@ func TestTakenPort(t *testing.T) {
 	}
 	err = Run(machine(map[string]string{"HTTP_ADDR": "nonsense", "DATA_DIR": dir}), t.Output(), serve)
 	oneLine(t, err, "HTTP_ADDR=nonsense")
+}
+
+// With port 0 the banner shows the address that the service listens on.
+func TestBannerShowsTheChosenPort(t *testing.T) {
+	t.Parallel()
+	for _, host := range []string{"127.0.0.1", ""} {
+		var banner bytes.Buffer
+		var addr string
+		err := Run(machine(map[string]string{
+			"HTTP_ADDR": host + ":0", "DATA_DIR": filepath.Join(t.TempDir(), "data"),
+			"DATABASE_URL": "postgres://u@127.0.0.1:1/x", "REDIS_URL": "redis://127.0.0.1:1", "S3_ENDPOINT": nowhere,
+		}), &banner, func(_ context.Context, env map[string]string) error {
+			addr = env["HTTP_ADDR"]
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if name, port, err := net.SplitHostPort(addr); err != nil || name != host || port == "0" {
+			t.Errorf("the service got HTTP_ADDR=%s", addr)
+		}
+		contains(t, banner.String(), "http://"+reachable(addr)+";", reachable(addr)+"/health")
+	}
 }

@@ -12,17 +12,19 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
 )
 
-// s3 is a private S3 server: versitygw, a child process, which is built first when it is not there.
+// s3 is a private S3 server: versitygw, a child process. It is built first if it does not exist.
 type s3 struct {
 	dir       string // DATA_DIR
 	env       map[string]string
 	region    string
+	bucket    string
 	port      reservedPort
 	accessKey string
 	secretKey string
@@ -31,7 +33,7 @@ type s3 struct {
 	done      chan struct{}
 }
 
-// startS3 settles address, key and bucket, and returns before the server runs: the first start has to build it.
+// startS3 determines address, key and bucket, and returns before the server runs, because the first start of all has to build it.
 func startS3(dir string, env map[string]string, bucket, region string, out io.Writer) (*s3, error) {
 	accessKey, secretKey, err := s3Credentials(filepath.Join(dir, "s3.credentials"))
 	if err != nil {
@@ -47,7 +49,7 @@ func startS3(dir string, env map[string]string, bucket, region string, out io.Wr
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	s := &s3{
-		dir: dir, env: env, region: region, port: port, accessKey: accessKey, secretKey: secretKey,
+		dir: dir, env: env, region: region, bucket: bucket, port: port, accessKey: accessKey, secretKey: secretKey,
 		out: out, cancel: cancel, done: make(chan struct{}),
 	}
 	go s.run(ctx)
@@ -65,7 +67,7 @@ func (s *s3) close() {
 
 func (s *s3) run(ctx context.Context) {
 	defer close(s.done)
-	bin, err := s.build(ctx)
+	bin, err := S3Program(ctx, s.env, s.out)
 	s.port.release()
 	if err == nil {
 		err = s.serve(ctx, bin)
@@ -95,13 +97,19 @@ func (s *s3) serve(ctx context.Context, bin string) error {
 		return err
 	}
 	defer untie()
-	// It takes options from the environment too, so it is given none but the key, which does not belong in its arguments.
+	// versitygw also reads options from its environment, so that contains only the key, which must not be in the arguments.
 	cmd.Env = []string{"ROOT_ACCESS_KEY=" + s.accessKey, "ROOT_SECRET_KEY=" + s.secretKey}
 	cmd.Stdout, cmd.Stderr = log, log
 	server, err := startChild(cmd, syscall.SIGKILL)
 	if err != nil {
 		return fmt.Errorf("run versitygw: %w", err)
 	}
+	fmt.Fprintf(s.out, "S3 starts on %s\n", s.endpoint())
+	answering, cancel := context.WithCancel(ctx)
+	var asking sync.WaitGroup
+	defer asking.Wait()
+	defer cancel()
+	asking.Go(func() { s.allowPages(answering) })
 	select {
 	case <-ctx.Done():
 		server.stop(step{syscall.SIGTERM, 900 * time.Millisecond})

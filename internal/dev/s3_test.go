@@ -5,9 +5,11 @@ import (
 	"context"
 	"errors"
 	"io"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -17,7 +19,7 @@ import (
 	awss3 "github.com/aws/aws-sdk-go-v2/service/s3"
 )
 
-// s3Client is what a service makes of the environment.
+// s3Client returns a client as a service would configure it from the environment.
 func s3Client(env map[string]string) *awss3.Client {
 	return awss3.New(awss3.Options{
 		BaseEndpoint:     aws.String(env["S3_ENDPOINT"]),
@@ -32,7 +34,7 @@ func awaitS3(t *testing.T, b *Backends) *awss3.Client {
 	t.Helper()
 	env := b.Env()
 	client := s3Client(env)
-	eventually(t, "S3 answers", 5*time.Minute, func() bool {
+	eventually(t, "S3 answers", 9*time.Minute, func() bool {
 		select {
 		case <-b.s3.done:
 			t.Fatal("S3 is off")
@@ -49,16 +51,30 @@ func TestS3IsBuiltOnceAndKeepsItsObjects(t *testing.T) {
 		t.Skip("the first build of the S3 server takes a minute")
 	}
 	t.Parallel()
-	dir := dataDir(t)
-	bin := filepath.Join(dir, "bin", "versitygw")
-	copyFile(t, os.Args[0], bin) // a program of another version
-	env := machine(map[string]string{"DATA_DIR": dir, "DATABASE_URL": "postgres://unused", "REDIS_URL": "redis://unused"})
+	env := machine(map[string]string{"DATA_DIR": dataDir(t), "DATABASE_URL": "postgres://unused", "REDIS_URL": "redis://unused"})
 	began := time.Now()
 	b := mustStart(t, env)
 	if took := time.Since(began); took > time.Second {
 		t.Errorf("the build held the start up for %s", took)
 	}
 	client := awaitS3(t, b)
+	eventually(t, "pages of other origins may use it", patience, func() bool {
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodOptions, b.Env()["S3_ENDPOINT"]+"/plinth/a/b", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for name, value := range map[string]string{
+			"Origin": "https://page.example.com", "Access-Control-Request-Method": "PUT", "Access-Control-Request-Headers": "content-type,if-none-match,x-amz-checksum-sha256",
+		} {
+			req.Header.Set(name, value)
+		}
+		res, err := http.DefaultClient.Do(req)
+		if err != nil {
+			return false
+		}
+		_ = res.Body.Close()
+		return res.StatusCode == 200 && strings.Contains(res.Header.Get("Access-Control-Allow-Methods"), "PUT")
+	})
 	object := awss3.PutObjectInput{
 		Bucket: aws.String("plinth"), Key: aws.String("a/b"), Body: strings.NewReader("hello"), ContentType: aws.String("text/x-test"),
 	}
@@ -69,6 +85,10 @@ func TestS3IsBuiltOnceAndKeepsItsObjects(t *testing.T) {
 	wrong["AWS_SECRET_ACCESS_KEY"] = "wrong"
 	if _, err := s3Client(wrong).GetObject(t.Context(), &awss3.GetObjectInput{Bucket: object.Bucket, Key: object.Key}); err == nil {
 		t.Error("a wrong key opens it")
+	}
+	bin, err := S3Program(t.Context(), env, t.Output())
+	if err != nil {
+		t.Fatal(err)
 	}
 	built, err := os.Stat(bin)
 	if err != nil {
@@ -104,6 +124,31 @@ func requireRefused(t *testing.T, env map[string]string) {
 	}
 }
 
+// TestBuildOnce needs the program in several processes at once, which it stands for by calls: each opens the lock for itself.
+func TestBuildOnce(t *testing.T) {
+	t.Parallel()
+	tools, cache := t.TempDir(), t.TempDir()
+	script(t, filepath.Join(tools, "go"), `echo run >>"`+tools+`/runs"; sleep 0.5; echo built >"$4"`)
+	env := machine(map[string]string{"XDG_CACHE_HOME": cache, "PATH": tools + ":" + os.Getenv("PATH")})
+	var all sync.WaitGroup
+	for range 4 {
+		all.Go(func() {
+			bin, err := S3Program(t.Context(), env, t.Output())
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			if content, err := os.ReadFile(bin); string(content) != "built\n" {
+				t.Errorf("%q, %v", content, err)
+			}
+		})
+	}
+	all.Wait()
+	if runs, err := os.ReadFile(filepath.Join(tools, "runs")); string(runs) != "run\n" {
+		t.Errorf("built more than once: %q, %v", runs, err)
+	}
+}
+
 func TestBuildEndsWithUs(t *testing.T) {
 	for _, signal := range []syscall.Signal{syscall.SIGINT, syscall.SIGKILL} {
 		t.Run(signal.String(), func(t *testing.T) {
@@ -111,7 +156,7 @@ func TestBuildEndsWithUs(t *testing.T) {
 			tools, dir := t.TempDir(), dataDir(t)
 			script(t, filepath.Join(tools, "go"), "sleep 1000 & sleep 1000") // a go command and its compilers
 			p := startProgram(t, "dev", machine(map[string]string{
-				"DATA_DIR": dir, "DATABASE_URL": "postgres://unused", "PATH": tools + ":" + os.Getenv("PATH"),
+				"DATA_DIR": dir, "XDG_CACHE_HOME": dir, "DATABASE_URL": "postgres://unused", "PATH": tools + ":" + os.Getenv("PATH"),
 			}))
 			p.says(t, "serving")
 			var family []int
@@ -134,9 +179,9 @@ func TestBuildThatFailsLeavesTheRestUsable(t *testing.T) {
 	t.Parallel()
 	tools, dir := t.TempDir(), dataDir(t)
 	script(t, filepath.Join(tools, "go"), "echo go: downloading x >&2; echo no network >&2; exit 1")
-	var out bytes.Buffer // Start guards it, and is done with it when S3 is
+	var out bytes.Buffer // Start guards it, and no longer uses it once S3 is ready
 	b, err := Start(t.Context(), machine(map[string]string{
-		"DATA_DIR": dir, "DATABASE_URL": "postgres://unused", "PATH": tools + ":" + os.Getenv("PATH"),
+		"DATA_DIR": dir, "XDG_CACHE_HOME": dir, "DATABASE_URL": "postgres://unused", "PATH": tools + ":" + os.Getenv("PATH"),
 	}), &out)
 	if err != nil {
 		t.Fatal(err)

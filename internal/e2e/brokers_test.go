@@ -1,10 +1,15 @@
 package e2e
 
-import "testing"
+import (
+	"testing"
 
-// onEveryBroker are the tests that a system passes whatever its broker is.
+	"plinth/internal/blob/blobtest"
+)
+
+// onEveryBroker are the tests that a system must pass with every broker.
 var onEveryBroker = map[string]func(t *testing.T, broker string){
 	"service": service, "start without a backend": startsWithoutABackend, "stop of a server": serverStops, "stop of a worker": workerStops,
+	"pull": pullStorm, "push": pushing, "trace of a file": tracesFiles,
 }
 
 func TestOnPostgres(t *testing.T) {
@@ -26,14 +31,14 @@ func TestOnRabbitMQ(t *testing.T) {
 	}
 }
 
-// service is the service as clients see it.
+// service tests the service as its clients see it.
 func service(t *testing.T, broker string) {
-	sys := startSystem(t, backends(t, broker))
+	sys := startSystem(t, with(backends(t, broker), blobtest.New(t).Env()))
 	t.Run("memory", func(t *testing.T) { consumeMemory(t, sys) })
 	clients(t, sys)
 }
 
-// clients are what clients do, all at the same time.
+// clients tests what clients do, all of it at the same time.
 func clients(t *testing.T, sys *system) {
 	for name, test := range map[string]func(*testing.T, *system){
 		"scripts": scripts, "rpc": everyRPC, "consume": consuming, "canceled": canceledCall, "poison": poisoned, "isolation": isolated,

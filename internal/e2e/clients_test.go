@@ -24,7 +24,7 @@ import (
 	messagev1 "plinth/api/plinth/message/v1"
 )
 
-// Clients that are not ours get along with the server. Their programs in testdata/clients show how to call it, too.
+// Other people's clients work with the server. The programs in testdata/clients also show how to call it.
 func TestClients(t *testing.T) {
 	t.Parallel()
 	protos := descriptorSet(t)
@@ -50,14 +50,14 @@ func TestClients(t *testing.T) {
 	})
 }
 
-// failure is what a client saw of a call that failed, with the details by their types.
+// failure is a failed call as the client saw it, with the error details by their types.
 type failure struct {
 	Code, Message string
 	Details       map[string]map[string]any
 }
 
-// check compares the code, and looks for the details that every error of the server has, those of the request that was
-// given an id with that.
+// check compares the code, and checks that the failure has the details that every error of the server has, with the request
+// id if one was sent.
 func (f *failure) check(t testing.TB, code, requestID string) {
 	t.Helper()
 	switch {
@@ -70,7 +70,7 @@ func (f *failure) check(t testing.TB, code, requestID string) {
 	}
 }
 
-// checkGRPC has a program make its calls by gRPC, with the queue of the name.
+// checkGRPC runs a program that makes its calls over gRPC, with a queue of that name.
 func checkGRPC(t *testing.T, name, url string, client *exec.Cmd) {
 	t.Helper()
 	var got struct {
@@ -89,7 +89,7 @@ func checkGRPC(t *testing.T, name, url string, client *exec.Cmd) {
 	}
 	got.NotFound.check(t, "NOT_FOUND", name+"-1")
 	got.WithoutKey.check(t, "UNAUTHENTICATED", "")
-	if got.Deadline == nil || got.Deadline.Code != "DEADLINE_EXCEEDED" { // The client tells, and has no details.
+	if got.Deadline == nil || got.Deadline.Code != "DEADLINE_EXCEEDED" { // The client itself reports it, without details.
 		t.Errorf("a call whose time is over ends with %+v", got.Deadline)
 	}
 	if n := depth(t, url, name); n != 0 {
@@ -97,7 +97,7 @@ func checkGRPC(t *testing.T, name, url string, client *exec.Cmd) {
 	}
 }
 
-// visit is what a page saw of the server.
+// visit is what a page in the browser saw of the server.
 type visit struct {
 	Published  string
 	Refused    *failure // of what was published
@@ -146,7 +146,7 @@ func (v visit) mayNot(t *testing.T) {
 		t.Errorf("a page of another origin reads %q and the headers %v", v.Published, v.Headers)
 	}
 	for _, failed := range []*failure{v.Refused, v.NotFound, v.WithoutKey} {
-		if failed == nil || failed.Message != "Failed to fetch" || len(failed.Details) > 0 { // The browser's own words.
+		if failed == nil || failed.Message != "Failed to fetch" || len(failed.Details) > 0 { // The browser's own message.
 			t.Errorf("a page of another origin reads %+v", failed)
 		}
 	}
@@ -161,7 +161,7 @@ func depth(t testing.TB, url, queue string) int64 {
 	return q.GetDepth()
 }
 
-// python is one that has Google's packages; Debian gives them to the system's own.
+// python returns a Python that has Google's packages. On Debian that is the system's own.
 func python(t testing.TB) string {
 	t.Helper()
 	for _, path := range []string{"/usr/bin/python3", "python3"} {
@@ -173,8 +173,14 @@ func python(t testing.TB) string {
 	return ""
 }
 
-// node is a program of testdata/clients on Node, which finds the packages of web.
+// node returns a command that runs a program of testdata/clients on Node, with the packages of web.
 func node(t testing.TB, file, needs string, args ...string) *exec.Cmd {
+	t.Helper()
+	return nodeWithin(t, 2*patience, file, needs, args...)
+}
+
+// nodeWithin is node with a time limit.
+func nodeWithin(t testing.TB, limit time.Duration, file, needs string, args ...string) *exec.Cmd {
 	t.Helper()
 	path := tool(t, "node")
 	if _, err := os.Stat(filepath.Join(root, "web/node_modules", needs)); err != nil {
@@ -184,19 +190,23 @@ func node(t testing.TB, file, needs string, args ...string) *exec.Cmd {
 	if err != nil {
 		t.Fatal(err)
 	}
-	cmd := program(t, path, append([]string{"--input-type=module", "-"}, args...)...)
+	cmd := programWithin(t, limit, path, append([]string{"--input-type=module", "-"}, args...)...)
 	cmd.Dir = filepath.Join(root, "web")
 	cmd.Stdin = bytes.NewReader(source)
 	return cmd
 }
 
-// program is a command that has the administrator's key and ends in time.
+// program returns a command that has the administrator's key in its environment, and a time limit.
 func program(t testing.TB, path string, args ...string) *exec.Cmd {
-	ctx, cancel := context.WithTimeout(t.Context(), 2*patience)
+	return programWithin(t, 2*patience, path, args...)
+}
+
+func programWithin(t testing.TB, limit time.Duration, path string, args ...string) *exec.Cmd {
+	ctx, cancel := context.WithTimeout(t.Context(), limit)
 	t.Cleanup(cancel)
 	cmd := exec.CommandContext(ctx, path, args...)
 	cmd.Env = append(os.Environ(), "no_proxy=127.0.0.1", "PLINTH_API_KEY="+adminKey)
-	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) } // Its browser is ended with it.
+	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) } // So that it also ends its browser.
 	cmd.WaitDelay = 5 * time.Second
 	return cmd
 }
@@ -215,7 +225,8 @@ func output(t testing.TB, cmd *exec.Cmd, into any) {
 	}
 }
 
-// descriptorSet writes the protos for programs without code generated from them, as `buf build` does, and those of errors.
+// descriptorSet writes the protos, and those of the error details, to a file as `buf build` does, for programs that have no
+// generated code. It returns the path.
 func descriptorSet(t testing.TB) string {
 	t.Helper()
 	var set descriptorpb.FileDescriptorSet
@@ -245,7 +256,7 @@ func descriptorSet(t testing.TB) string {
 	return path
 }
 
-// servePage serves the page and the modules that it imports, and gives their origin, which is another one each time.
+// servePage serves the page and the modules that it imports. It returns their origin, which is another one each time.
 func servePage(t testing.TB, protos string) (origin string) {
 	mux := http.NewServeMux()
 	mux.Handle("/", http.FileServer(http.Dir("testdata/clients")))

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 	"syscall"
@@ -19,8 +20,8 @@ import (
 	messagev1 "plinth/api/plinth/message/v1"
 )
 
-// devEnv is an environment for cmd/dev that names no backend but an S3 that is not there: a private one would have to be
-// built first.
+// devEnv returns an environment for cmd/dev that names no backend but an S3 that does not exist: a private one would have to
+// be built first.
 func devEnv(t testing.TB) map[string]string {
 	return map[string]string{
 		"DATA_DIR": filepath.Join(t.TempDir(), "data"), "HTTP_ADDR": "127.0.0.1:0",
@@ -28,16 +29,16 @@ func devEnv(t testing.TB) map[string]string {
 	}
 }
 
-// The whole service in one command: it starts from nothing, keeps what it was given, and leaves no process behind.
+// cmd/dev is the whole service in one command. It starts from nothing, keeps its data, and leaves no process behind.
 func TestDev(t *testing.T) {
 	t.Parallel()
 	env := devEnv(t)
 	dev, url := startDev(t, env)
-	dev.says(t, `^Plinth runs on http://127\.0\.0\.1`)
+	dev.says(t, `^Plinth runs on `+regexp.QuoteMeta(url)+`;`)
 	client := messagev1.NewMessageServiceClient(http1(t), url)
 	id := publish(t, client, taskQueue, "hello dev")[0]
 	dev.says(t, `task.*`+id+`.*hello dev`)
-	publish(t, client, "kept", "until somebody comes") // The queue is created with that.
+	publish(t, client, "kept", "until somebody comes") // This creates the queue.
 	children := descendants(t, dev.cmd.Process.Pid)
 	if len(children) == 0 {
 		t.Fatal("it runs without any child: there is no private PostgreSQL")
@@ -53,13 +54,13 @@ func TestDev(t *testing.T) {
 	gone(t, children)
 
 	dev, url = startDev(t, env)
-	kept(t, url)
+	wantKept(t, url)
 	children = descendants(t, dev.cmd.Process.Pid)
 	dev.kill()
 	gone(t, children)
 
 	dev, url = startDev(t, env)
-	kept(t, url)
+	wantKept(t, url)
 	dev.stop(t)
 }
 
@@ -72,7 +73,7 @@ func startDev(t *testing.T, env map[string]string) (dev *process, url string) {
 	return dev, url
 }
 
-func kept(t testing.TB, url string) {
+func wantKept(t testing.TB, url string) {
 	t.Helper()
 	client := messagev1.NewMessageServiceClient(http2(t), url, connect.WithGRPC())
 	q, err := client.GetQueue(t.Context(), &messagev1.GetQueueRequest{Name: "kept"})
@@ -81,7 +82,7 @@ func kept(t testing.TB, url string) {
 	}
 }
 
-// A port that is taken is one line that says what to do.
+// If the port is taken, dev prints one line that says what to do.
 func TestDevOnATakenPort(t *testing.T) {
 	t.Parallel()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
@@ -100,12 +101,9 @@ func TestDevOnATakenPort(t *testing.T) {
 	}
 }
 
-// Without S3_ENDPOINT it builds an S3 server and runs it. That takes minutes, so only the gate waits for it.
+// Without S3_ENDPOINT dev builds an S3 server, unless the user has it already, and runs it.
 func TestDevBuildsS3(t *testing.T) {
 	t.Parallel()
-	if !ci() {
-		t.Skip("building the S3 server takes minutes: set CI=true")
-	}
 	env := devEnv(t)
 	delete(env, "S3_ENDPOINT")
 	dev, url := startDev(t, env)
@@ -123,7 +121,7 @@ func TestDevBuildsS3(t *testing.T) {
 	gone(t, children)
 }
 
-// descendants are the processes below one, however deep.
+// descendants returns the ids of all processes below root.
 func descendants(t testing.TB, root int) (found []int) {
 	t.Helper()
 	output, err := exec.Command(tool(t, "ps"), "-A", "-o", "pid=,ppid=").Output()
@@ -145,7 +143,7 @@ func descendants(t testing.TB, root int) (found []int) {
 	return found
 }
 
-// gone waits until no process is left.
+// gone waits until all of the processes have ended.
 func gone(t testing.TB, pids []int) {
 	t.Helper()
 	ps := tool(t, "ps")

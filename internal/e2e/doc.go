@@ -2,6 +2,6 @@
 // them as clients do. A domain has a file of its own, or several that begin with its name; testdata/service holds the
 // sessions with curl and grpcurl that every broker must pass.
 //
-// The suite builds what it runs, grpcurl included. What the machine alone can have, such as a browser or RabbitMQ, it looks
-// for: a test that misses it says what to install and is skipped, or fails where CI is true. There the storms are long, too.
+// The suite builds what it runs, grpcurl included. It looks for what it cannot build, such as a browser or RabbitMQ: if that
+// is missing, the test says what to install and is skipped, or fails if CI is true. The storms are long only if CI is true.
 package e2e

@@ -15,7 +15,7 @@ import (
 	tenantv1 "plinth/api/plinth/tenant/v1"
 )
 
-// key sends an API key with every call of a client, whatever the protocol.
+// key returns an option that sends an API key with every call of a client, in any protocol.
 func key(key string) connect.ClientOption { return connect.WithInterceptors(keySender(key)) }
 
 type keySender string
@@ -41,12 +41,12 @@ func (keySender) WrapStreamingHandler(next connect.StreamingHandlerFunc) connect
 
 func (k keySender) put(h http.Header) { h.Set("Authorization", "Bearer "+string(k)) }
 
-// tenantClient is the administrator's client for tenants and keys.
+// tenantClient returns the administrator's client for tenants and keys.
 func tenantClient(t testing.TB, url string) tenantv1.TenantServiceClient {
 	return tenantv1.NewTenantServiceClient(http2(t), url, connect.WithGRPC())
 }
 
-// newTenant makes a tenant and a key for it that may do all that a tenant can.
+// newTenant creates a tenant, and a key that may do everything that a tenant may.
 func newTenant(t testing.TB, url, name string) (apiKey string) {
 	t.Helper()
 	if _, err := tenantClient(t, url).CreateTenant(t.Context(), &tenantv1.CreateTenantRequest{Name: name}); err != nil {
@@ -66,9 +66,10 @@ func newKey(t testing.TB, url, tenant string, scopes ...string) (apiKey string) 
 
 // hidden is what the tenant acme has of a service, and hides from the tenant other.
 type hidden struct {
-	// tries are what other may try with each RPC, by its name. Each sees nothing and changes nothing of acme's.
+	// tries has a function for each RPC, by its name, which tries to see or change what acme has, and fails the test if it
+	// can.
 	tries map[protoreflect.Name]func(t *testing.T, other party)
-	// state is all that acme can see of its own.
+	// state returns everything that acme can see of its own.
 	state func(t *testing.T) []proto.Message
 }
 
@@ -80,15 +81,21 @@ type party struct {
 	streams bool // in both directions, which need HTTP/2 and have no route
 }
 
-// hiding has a row for each service: what acme makes of it, to hide it. Both tenants call over gRPC there.
+// hiding returns a function for each service, by its name, which creates what acme has to hide. There both tenants call over
+// gRPC.
 func hiding() map[protoreflect.FullName]func(t *testing.T, acme, other party) hidden {
 	return map[protoreflect.FullName]func(t *testing.T, acme, other party) hidden{
-		"plinth.message.v1.MessageService": hiddenMessages,
-		"plinth.tenant.v1.TenantService":   hiddenTenants,
+		"plinth.cache.v1.CacheService":       hiddenCache,
+		"plinth.channel.v1.ChannelService":   hiddenChannels,
+		"plinth.lock.v1.LockService":         hiddenLocks,
+		"plinth.message.v1.MessageService":   hiddenMessages,
+		"plinth.tenant.v1.TenantService":     hiddenTenants,
+		"plinth.file.v1.FileService":         hiddenFiles,
+		"plinth.schedule.v1.ScheduleService": hiddenSchedules,
 	}
 }
 
-// isolated holds that a tenant sees and changes nothing of another's, by every RPC, protocol and route.
+// isolated tests that a tenant neither sees nor changes anything of another's, with every RPC, protocol and route.
 func isolated(t *testing.T, sys *system) {
 	acmeKey, otherKey := newTenant(t, sys.url, "acme"), newTenant(t, sys.url, "other")
 	grpc := func(apiKey string) party {
@@ -129,7 +136,7 @@ func isolated(t *testing.T, sys *system) {
 	}
 }
 
-// ourServices are the services of all our protos.
+// ourServices returns the services of all our protos.
 func ourServices(t *testing.T) (all []protoreflect.ServiceDescriptor) {
 	t.Helper()
 	paths, err := filepath.Glob("../../api/plinth/*/v*/*.proto")
@@ -148,7 +155,7 @@ func ourServices(t *testing.T) (all []protoreflect.ServiceDescriptor) {
 	return all
 }
 
-// ourMethods are the RPCs of all services that are linked here.
+// ourMethods returns the RPCs of all those services.
 func ourMethods() (all []protoreflect.MethodDescriptor) {
 	protoregistry.GlobalFiles.RangeFiles(func(file protoreflect.FileDescriptor) bool {
 		if !strings.HasPrefix(string(file.Package()), "plinth.") {

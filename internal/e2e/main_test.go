@@ -28,29 +28,31 @@ func run(m *testing.M) int {
 	return checkSecrets(pgtest.Main(m))
 }
 
-// bin is the folder of the programs that the tests build. TestMain can hand it down in no other way.
+// bin is the folder of the programs that the tests build. It is a global because TestMain cannot pass it to the tests
+// otherwise.
 var bin struct {
 	dir     string
 	ours    build
 	grpcurl build
 }
 
-// coverDir is where the processes write their coverage, as files that `go tool covdata` reads. Empty is no coverage.
+// coverDir returns the folder where the processes write their coverage, as files for `go tool covdata`. Empty means no
+// coverage.
 func coverDir() string { return os.Getenv("E2E_COVERDIR") }
 
-// build is what the first test that needs it builds for all.
+// build is a program that the first test that needs it builds for all tests.
 type build struct {
 	once sync.Once
 	err  error
 }
 
-// into has the go command build into bin.dir, with the arguments that say what.
+// into runs the go command to build into bin.dir; args say what.
 func (b *build) into(t testing.TB, args ...string) {
 	t.Helper()
 	b.once.Do(func() {
 		cmd := exec.Command("go", append([]string{"build", "-ldflags=-s -w", "-o", bin.dir + string(filepath.Separator)}, args...)...)
 		cmd.Dir = root
-		cmd.Env = append(os.Environ(), "GOWORK=off") // A workspace does not go with -modfile.
+		cmd.Env = append(os.Environ(), "GOWORK=off") // -modfile is not allowed in a workspace.
 		if output, err := cmd.CombinedOutput(); err != nil {
 			b.err = fmt.Errorf("%s: %w\n%s", cmd, err, output)
 		}
@@ -65,8 +67,8 @@ func binary(t testing.TB, name string) string {
 	t.Helper()
 	args := []string{"plinth/cmd/server", "plinth/cmd/worker", "plinth/cmd/dev"}
 	if coverDir() != "" {
-		// Without the main packages nothing would be written at the end.
-		args = append([]string{"-cover", "-covermode=atomic", "-coverpkg=plinth/cmd/...,plinth/internal/..."}, args...)
+		// Without the main packages the processes would not write their coverage.
+		args = append([]string{"-cover", "-covermode=set", "-coverpkg=plinth/cmd/...,plinth/internal/..."}, args...)
 	}
 	bin.ours.into(t, args...)
 	return filepath.Join(bin.dir, name)

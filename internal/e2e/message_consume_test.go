@@ -20,14 +20,14 @@ import (
 	messagev1 "plinth/api/plinth/message/v1"
 )
 
-// consumer is a Consume stream and what has come over it.
+// consumer is a Consume stream and what it has received.
 type consumer struct {
 	stream *connect.BidiStreamForClientSimple[messagev1.ConsumeRequest, messagev1.ConsumeResponse]
 	got    chan *messagev1.Message
 	err    error // why the stream ended; read after got is closed
 }
 
-// consume subscribes; when it returns, the server has.
+// consume subscribes, and returns once the server has subscribed it.
 func consume(t testing.TB, client messagev1.MessageServiceClient, subscribe *messagev1.Subscribe) *consumer {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
@@ -94,7 +94,7 @@ func (c *consumer) next(t testing.TB) *messagev1.Message {
 	return nil
 }
 
-// silent wants no message for a while.
+// silent fails the test if a message comes within a while.
 func (c *consumer) silent(t testing.TB, during time.Duration) {
 	t.Helper()
 	select {
@@ -104,7 +104,7 @@ func (c *consumer) silent(t testing.TB, during time.Duration) {
 	}
 }
 
-// end half-closes the stream and waits for its end, which must be a good one.
+// end half-closes the stream, and waits until it ends without an error.
 func (c *consumer) end(t testing.TB) {
 	t.Helper()
 	if err := c.stream.CloseRequest(); err != nil {
@@ -115,7 +115,7 @@ func (c *consumer) end(t testing.TB) {
 	}
 }
 
-// closed waits for the end of the stream and gives its error, nil for a good end.
+// closed waits until the stream ends, and returns its error, nil for a good end.
 func (c *consumer) closed(t testing.TB) error {
 	t.Helper()
 	for deadline := time.After(patience); ; {
@@ -134,7 +134,7 @@ func (c *consumer) closed(t testing.TB) error {
 	}
 }
 
-// consuming is what a consumer may lean on, over both protocols that stream.
+// consuming tests what a consumer may rely on, over both protocols that stream.
 func consuming(t *testing.T, sys *system) {
 	t.Run("failing streams", func(t *testing.T) {
 		t.Parallel()
@@ -219,7 +219,7 @@ func consumeExtend(t *testing.T, client messagev1.MessageServiceClient, queue st
 	c.next(t)
 	c.extend(t, time.Minute, id)
 	c.silent(t, 1500*time.Millisecond)
-	c.extend(t, time.Second, id) // From now: shorter is allowed, too.
+	c.extend(t, time.Second, id) // From now, which may be sooner than before.
 	if m := c.next(t); m.GetId() != id || m.GetAttempt() != 2 {
 		t.Errorf("after the extended deadline: %v", m)
 	}
@@ -254,7 +254,7 @@ func consumeCredit(t *testing.T, client messagev1.MessageServiceClient, queue st
 		t.Errorf("after one ack: %v", m)
 	}
 	c.silent(t, 300*time.Millisecond)
-	c.nack(t, ids[1], 10*time.Minute) // It waits elsewhere, and no longer counts.
+	c.nack(t, ids[1], 10*time.Minute) // It waits elsewhere, and no longer uses credit.
 	if m := c.next(t); m.GetId() != ids[3] {
 		t.Errorf("after a nack: %v", m)
 	}
@@ -270,7 +270,7 @@ func consumeDeleted(t *testing.T, client messagev1.MessageServiceClient, queue s
 	wantCode(t, c.closed(t), connect.CodeNotFound)
 }
 
-// consumeCut cuts the connection of a consumer: what it held goes to another one at once.
+// consumeCut cuts the connection of a consumer. What it held goes to another one at once.
 func consumeCut(t *testing.T, url string, v variant) {
 	var cut sync.Once
 	var conn net.Conn
@@ -331,7 +331,7 @@ func consumeMemory(t *testing.T, sys *system) {
 	}
 }
 
-// memory is what the process occupies, in KiB.
+// memory returns the resident memory of the process, in KiB.
 func (p *process) memory(t testing.TB) int {
 	t.Helper()
 	output, err := exec.Command(tool(t, "ps"), "-o", "rss=", "-p", strconv.Itoa(p.cmd.Process.Pid)).Output()

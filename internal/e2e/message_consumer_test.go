@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 	"go.uber.org/zap"
 	"golang.org/x/sync/errgroup"
@@ -27,11 +28,11 @@ import (
 	"plinth/internal/pg"
 )
 
-// A service of a team's own: a process whose handlers have an effect once, a row in the table effects. It is this test
-// binary again; the variable that makes it one names its queues.
+// This is a service of a team's own: a process whose handlers have an effect once, a row in the table effects. It is the
+// test binary, started with consumerQueues in its environment, which names its queues.
 const consumerQueues = "E2E_CONSUMER_QUEUES"
 
-// poison is the payload of a message that no process survives.
+// poison is the payload of a message that kills each process that handles it.
 const poison = "poison"
 
 // startConsumer starts the process on the backends of env.
@@ -44,7 +45,7 @@ func startConsumer(t testing.TB, env map[string]string, queues ...string) *proce
 	return launch(t, "consumer", configured(exec.Command(self), with(env, map[string]string{consumerQueues: strings.Join(queues, ",")})))
 }
 
-// consumerMain is the main function of the process. It gives the exit status.
+// consumerMain is the main function of the process. It returns the exit status.
 func consumerMain() int {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer stop()
@@ -74,7 +75,9 @@ func runConsumer(ctx context.Context, queues []string) error {
 	}
 	var carrier broker.Broker
 	if os.Getenv("BROKER") == "rabbitmq" {
-		carrier, err = amqp.New(os.Getenv("AMQP_URL"), log)
+		if carrier, err = amqp.New(os.Getenv("AMQP_URL"), log); err == nil {
+			carrier = broker.Named(carrier, func(ctx context.Context) (uuid.UUID, error) { return pg.Identity(ctx, db.System()) })
+		}
 	} else {
 		var own *pg.DB
 		if own, err = pg.Open(ctx, pg.Config{URL: url, MaxConns: 3}); err == nil {
@@ -106,7 +109,7 @@ func runConsumer(ctx context.Context, queues []string) error {
 	return errors.Join(err, group.Wait())
 }
 
-// effect is a handler. Some first attempts fail after all is done.
+// effect returns the handler of a queue. Some first attempts fail after everything is done.
 func effect(queue string) func(context.Context, *pg.Tx, message.Message) error {
 	return func(ctx context.Context, tx *pg.Tx, m message.Message) error {
 		if string(m.Body) == poison {
@@ -122,7 +125,7 @@ func effect(queue string) func(context.Context, *pg.Tx, message.Message) error {
 	}
 }
 
-// effects is the table of what consumers did. Nothing in it keeps them from doing it twice.
+// effects is the table of what consumers did. It has no constraint that would keep them from doing it twice.
 type effects struct{ db *pgx.Conn }
 
 func newEffects(t testing.TB, url string) effects {
@@ -138,10 +141,10 @@ func newEffects(t testing.TB, url string) effects {
 	return effects{db}
 }
 
-// place is where a message took effect, or is to.
+// place is a message and a queue in which it takes effect.
 type place struct{ id, queue string }
 
-// seen are all effects, by place and by payload and queue, with how often each was seen.
+// seen returns how often each effect was seen, by id and queue, and by payload and queue.
 func (e effects) seen(t testing.TB) (places, payloads map[place]int) {
 	t.Helper()
 	places, payloads = map[place]int{}, map[place]int{}
@@ -160,5 +163,5 @@ func (e effects) seen(t testing.TB) (places, payloads map[place]int) {
 	return places, payloads
 }
 
-// some are a few of many, for people.
+// some returns the first few, for an error message.
 func some[T any](all []T) []T { return slices.Clip(all[:min(3, len(all))]) }

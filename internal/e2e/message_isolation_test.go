@@ -12,21 +12,21 @@ import (
 	messagev1 "plinth/api/plinth/message/v1"
 )
 
-// owned is what the tenant acme has.
-type owned struct {
-	client                                                    messagev1.MessageServiceClient
-	waiting, letter, operation, dryRun, queuePage, letterPage string // ids and tokens
+// acmeData is what the tenant acme has.
+type acmeData struct {
+	client                                                             messagev1.MessageServiceClient
+	waiting, letter, operation, dryRun, queuePage, letterPage, receipt string // ids, tokens and a receipt
 }
 
 const (
-	secretQueue = "secret" // acme's alone
-	sharedQueue = "shared" // a name that both tenants use
+	secretQueue = "secret" // only acme has it
+	sharedQueue = "shared" // both tenants have one of this name
 	secretTopic = "secrets"
 )
 
-// intrusions are what another tenant may try with each RPC. Each sees nothing and changes nothing.
-var intrusions = map[protoreflect.Name]func(*testing.T, *owned, messagev1.MessageServiceClient){
-	"Publish": func(t *testing.T, _ *owned, b messagev1.MessageServiceClient) {
+// intrusions are what another tenant tries with each RPC, without seeing or changing anything.
+var intrusions = map[protoreflect.Name]func(*testing.T, *acmeData, messagev1.MessageServiceClient){
+	"Publish": func(t *testing.T, _ *acmeData, b messagev1.MessageServiceClient) {
 		_, err := b.Publish(t.Context(), &messagev1.PublishRequest{Queue: secretQueue, Payload: text("x")})
 		wantCode(t, err, connect.CodeNotFound)
 		_, err = b.Publish(t.Context(), &messagev1.PublishRequest{Queue: secretQueue, Payload: text("x"), IdempotencyKey: "once"})
@@ -38,7 +38,7 @@ var intrusions = map[protoreflect.Name]func(*testing.T, *owned, messagev1.Messag
 			t.Errorf("its own queue: %v, %v", res, err)
 		}
 	},
-	"PublishBatch": func(t *testing.T, _ *owned, b messagev1.MessageServiceClient) {
+	"PublishBatch": func(t *testing.T, _ *acmeData, b messagev1.MessageServiceClient) {
 		res, err := b.PublishBatch(t.Context(), &messagev1.PublishBatchRequest{Messages: []*messagev1.PublishRequest{
 			{Queue: secretQueue, Payload: text("x")}, {Topic: secretTopic, RoutingKey: "a", Payload: text("x")},
 		}})
@@ -46,31 +46,77 @@ var intrusions = map[protoreflect.Name]func(*testing.T, *owned, messagev1.Messag
 			t.Errorf("got %v, %v", res, err)
 		}
 	},
-	"GetMessage": func(t *testing.T, a *owned, b messagev1.MessageServiceClient) {
+	"GetMessage": func(t *testing.T, a *acmeData, b messagev1.MessageServiceClient) {
 		_, err := b.GetMessage(t.Context(), &messagev1.GetMessageRequest{Id: a.waiting})
 		wantCode(t, err, connect.CodeNotFound)
 	},
-	"CancelMessage": func(t *testing.T, a *owned, b messagev1.MessageServiceClient) {
+	"CancelMessage": func(t *testing.T, a *acmeData, b messagev1.MessageServiceClient) {
 		_, err := b.CancelMessage(t.Context(), &messagev1.CancelMessageRequest{Id: a.waiting})
 		wantCode(t, err, connect.CodeNotFound)
 	},
-	"Consume": func(t *testing.T, _ *owned, b messagev1.MessageServiceClient) {
+	"Consume": func(t *testing.T, _ *acmeData, b messagev1.MessageServiceClient) {
 		stream, err := b.Consume(t.Context())
 		if err != nil {
 			t.Fatal(err)
 		}
 		_ = stream.Send(&messagev1.ConsumeRequest{Request: &messagev1.ConsumeRequest_Subscribe{
-			Subscribe: &messagev1.Subscribe{Queue: secretQueue}}}) // Receive tells why it may fail.
+			Subscribe: &messagev1.Subscribe{Queue: secretQueue}}}) // If it fails, Receive returns the cause.
 		_, err = stream.Receive()
 		wantCode(t, err, connect.CodeNotFound)
 		_ = stream.CloseRequest()
 		_ = stream.CloseResponse()
 	},
-	"CreateQueue": func(t *testing.T, _ *owned, b messagev1.MessageServiceClient) {
-		_, err := b.CreateQueue(t.Context(), &messagev1.CreateQueueRequest{Name: sharedQueue})
-		wantCode(t, err, connect.CodeAlreadyExists) // Its own: acme's does not count, or nobody could have made it.
+	"Pull": func(t *testing.T, _ *acmeData, b messagev1.MessageServiceClient) {
+		_, err := b.Pull(t.Context(), &messagev1.PullRequest{Queue: secretQueue})
+		wantCode(t, err, connect.CodeNotFound)
 	},
-	"GetQueue": func(t *testing.T, _ *owned, b messagev1.MessageServiceClient) {
+	"Ack": func(t *testing.T, a *acmeData, b messagev1.MessageServiceClient) {
+		for _, queue := range []string{secretQueue, sharedQueue} {
+			res, err := b.Ack(t.Context(), &messagev1.AckRequest{Queue: queue, Receipts: []string{a.receipt}})
+			wantResults(t, res.GetResults(), err, []string{a.receipt}, "failed_precondition")
+		}
+	},
+	"Nack": func(t *testing.T, a *acmeData, b messagev1.MessageServiceClient) {
+		for _, queue := range []string{secretQueue, sharedQueue} {
+			res, err := b.Nack(t.Context(), &messagev1.NackRequest{Queue: queue, Receipts: []string{a.receipt}})
+			wantResults(t, res.GetResults(), err, []string{a.receipt}, "failed_precondition")
+		}
+	},
+	"Extend": func(t *testing.T, a *acmeData, b messagev1.MessageServiceClient) {
+		for _, queue := range []string{secretQueue, sharedQueue} {
+			res, err := b.Extend(t.Context(), &messagev1.ExtendRequest{Queue: queue, Receipts: []string{a.receipt}})
+			wantResults(t, res.GetResults(), err, []string{a.receipt}, "failed_precondition")
+		}
+	},
+	"WatchQueue": func(t *testing.T, _ *acmeData, b messagev1.MessageServiceClient) {
+		stream, err := b.WatchQueue(t.Context(), &messagev1.WatchQueueRequest{Name: secretQueue})
+		if err == nil {
+			stream.Receive()
+			err = stream.Err()
+			_ = stream.Close()
+		}
+		wantCode(t, err, connect.CodeNotFound)
+	},
+	"ListMessages": func(t *testing.T, a *acmeData, b messagev1.MessageServiceClient) {
+		for _, view := range []messagev1.MessageView{1, 2, 3} {
+			_, err := b.ListMessages(t.Context(), &messagev1.ListMessagesRequest{Queue: secretQueue, View: view})
+			wantCode(t, err, connect.CodeNotFound)
+		}
+		res, err := b.ListMessages(t.Context(), &messagev1.ListMessagesRequest{Queue: sharedQueue, View: messagev1.MessageView_MESSAGE_VIEW_WAITING})
+		if err != nil {
+			t.Error(err)
+		}
+		for _, m := range res.GetMessages() { // What it publishes with a key waits for a moment.
+			if string(m.GetPayload()) != "x" {
+				t.Errorf("its own queue has %v", m)
+			}
+		}
+	},
+	"CreateQueue": func(t *testing.T, _ *acmeData, b messagev1.MessageServiceClient) {
+		_, err := b.CreateQueue(t.Context(), &messagev1.CreateQueueRequest{Name: sharedQueue})
+		wantCode(t, err, connect.CodeAlreadyExists) // Its own queue: acme's are of no consequence, or it could not have been created.
+	},
+	"GetQueue": func(t *testing.T, _ *acmeData, b messagev1.MessageServiceClient) {
 		_, err := b.GetQueue(t.Context(), &messagev1.GetQueueRequest{Name: secretQueue})
 		wantCode(t, err, connect.CodeNotFound)
 		q, err := b.GetQueue(t.Context(), &messagev1.GetQueueRequest{Name: sharedQueue})
@@ -78,7 +124,7 @@ var intrusions = map[protoreflect.Name]func(*testing.T, *owned, messagev1.Messag
 			t.Errorf("its own queue: %v, %v", q, err)
 		}
 	},
-	"ListQueues": func(t *testing.T, a *owned, b messagev1.MessageServiceClient) {
+	"ListQueues": func(t *testing.T, a *acmeData, b messagev1.MessageServiceClient) {
 		res, err := b.ListQueues(t.Context(), &messagev1.ListQueuesRequest{})
 		if err != nil || strings.Contains(res.String(), secretQueue) {
 			t.Errorf("got %v, %v", res, err)
@@ -86,15 +132,15 @@ var intrusions = map[protoreflect.Name]func(*testing.T, *owned, messagev1.Messag
 		_, err = b.ListQueues(t.Context(), &messagev1.ListQueuesRequest{PageToken: a.queuePage})
 		wantCode(t, err, connect.CodeInvalidArgument)
 	},
-	"UpdateQueue": func(t *testing.T, _ *owned, b messagev1.MessageServiceClient) {
+	"UpdateQueue": func(t *testing.T, _ *acmeData, b messagev1.MessageServiceClient) {
 		_, err := b.UpdateQueue(t.Context(), &messagev1.UpdateQueueRequest{Name: secretQueue, MaxAttempts: 9})
 		wantCode(t, err, connect.CodeNotFound)
 	},
-	"DeleteQueue": func(t *testing.T, _ *owned, b messagev1.MessageServiceClient) {
+	"DeleteQueue": func(t *testing.T, _ *acmeData, b messagev1.MessageServiceClient) {
 		_, err := b.DeleteQueue(t.Context(), &messagev1.DeleteQueueRequest{Name: secretQueue})
 		wantCode(t, err, connect.CodeNotFound)
 	},
-	"PauseQueue": func(t *testing.T, _ *owned, b messagev1.MessageServiceClient) {
+	"PauseQueue": func(t *testing.T, _ *acmeData, b messagev1.MessageServiceClient) {
 		_, err := b.PauseQueue(t.Context(), &messagev1.PauseQueueRequest{Name: secretQueue})
 		wantCode(t, err, connect.CodeNotFound)
 		_, err = b.PauseQueue(t.Context(), &messagev1.PauseQueueRequest{Name: sharedQueue})
@@ -102,18 +148,18 @@ var intrusions = map[protoreflect.Name]func(*testing.T, *owned, messagev1.Messag
 			t.Error(err)
 		}
 	},
-	"ResumeQueue": func(t *testing.T, _ *owned, b messagev1.MessageServiceClient) {
+	"ResumeQueue": func(t *testing.T, _ *acmeData, b messagev1.MessageServiceClient) {
 		_, err := b.ResumeQueue(t.Context(), &messagev1.ResumeQueueRequest{Name: secretQueue})
 		wantCode(t, err, connect.CodeNotFound)
 	},
-	"PurgeQueue": func(t *testing.T, _ *owned, b messagev1.MessageServiceClient) {
+	"PurgeQueue": func(t *testing.T, _ *acmeData, b messagev1.MessageServiceClient) {
 		_, err := b.PurgeQueue(t.Context(), &messagev1.PurgeQueueRequest{Name: secretQueue})
 		wantCode(t, err, connect.CodeNotFound)
 		if _, err = b.PurgeQueue(t.Context(), &messagev1.PurgeQueueRequest{Name: sharedQueue}); err != nil {
 			t.Error(err)
 		}
 	},
-	"ListDeadLetters": func(t *testing.T, a *owned, b messagev1.MessageServiceClient) {
+	"ListDeadLetters": func(t *testing.T, a *acmeData, b messagev1.MessageServiceClient) {
 		_, err := b.ListDeadLetters(t.Context(), &messagev1.ListDeadLettersRequest{Queue: secretQueue})
 		wantCode(t, err, connect.CodeNotFound)
 		res, err := b.ListDeadLetters(t.Context(), &messagev1.ListDeadLettersRequest{Queue: sharedQueue})
@@ -123,11 +169,11 @@ var intrusions = map[protoreflect.Name]func(*testing.T, *owned, messagev1.Messag
 		_, err = b.ListDeadLetters(t.Context(), &messagev1.ListDeadLettersRequest{Queue: sharedQueue, PageSize: 1, PageToken: a.letterPage})
 		wantCode(t, err, connect.CodeInvalidArgument)
 	},
-	"GetDeadLetter": func(t *testing.T, a *owned, b messagev1.MessageServiceClient) {
+	"GetDeadLetter": func(t *testing.T, a *acmeData, b messagev1.MessageServiceClient) {
 		_, err := b.GetDeadLetter(t.Context(), &messagev1.GetDeadLetterRequest{Id: a.letter})
 		wantCode(t, err, connect.CodeNotFound)
 	},
-	"RedriveDeadLetters": func(t *testing.T, a *owned, b messagev1.MessageServiceClient) {
+	"RedriveDeadLetters": func(t *testing.T, a *acmeData, b messagev1.MessageServiceClient) {
 		_, err := b.RedriveDeadLetters(t.Context(), &messagev1.RedriveDeadLettersRequest{Queue: secretQueue, Filter: &messagev1.DeadLetterFilter{}})
 		wantCode(t, err, connect.CodeNotFound)
 		_, err = b.RedriveDeadLetters(t.Context(), &messagev1.RedriveDeadLettersRequest{Queue: sharedQueue, Token: a.dryRun})
@@ -137,7 +183,7 @@ var intrusions = map[protoreflect.Name]func(*testing.T, *owned, messagev1.Messag
 			t.Errorf("got %v, %v", res, err)
 		}
 	},
-	"PurgeDeadLetters": func(t *testing.T, a *owned, b messagev1.MessageServiceClient) {
+	"PurgeDeadLetters": func(t *testing.T, a *acmeData, b messagev1.MessageServiceClient) {
 		_, err := b.PurgeDeadLetters(t.Context(), &messagev1.PurgeDeadLettersRequest{Queue: secretQueue, Filter: &messagev1.DeadLetterFilter{}})
 		wantCode(t, err, connect.CodeNotFound)
 		res, err := b.PurgeDeadLetters(t.Context(), &messagev1.PurgeDeadLettersRequest{Queue: sharedQueue, Ids: []string{a.letter}})
@@ -149,11 +195,11 @@ var intrusions = map[protoreflect.Name]func(*testing.T, *owned, messagev1.Messag
 			t.Errorf("got %v, %v", res, err)
 		}
 	},
-	"GetDeadLetterOperation": func(t *testing.T, a *owned, b messagev1.MessageServiceClient) {
+	"GetDeadLetterOperation": func(t *testing.T, a *acmeData, b messagev1.MessageServiceClient) {
 		_, err := b.GetDeadLetterOperation(t.Context(), &messagev1.GetDeadLetterOperationRequest{Id: a.operation})
 		wantCode(t, err, connect.CodeNotFound)
 	},
-	"ListDeadLetterOperations": func(t *testing.T, a *owned, b messagev1.MessageServiceClient) {
+	"ListDeadLetterOperations": func(t *testing.T, a *acmeData, b messagev1.MessageServiceClient) {
 		_, err := b.ListDeadLetterOperations(t.Context(), &messagev1.ListDeadLetterOperationsRequest{Queue: secretQueue})
 		wantCode(t, err, connect.CodeNotFound)
 		res, err := b.ListDeadLetterOperations(t.Context(), &messagev1.ListDeadLetterOperationsRequest{Queue: sharedQueue})
@@ -169,7 +215,8 @@ func hiddenMessages(t *testing.T, acme, other party) hidden {
 	h := hidden{tries: map[protoreflect.Name]func(*testing.T, party){}, state: a.state}
 	for name, intrude := range intrusions {
 		h.tries[name] = func(t *testing.T, other party) {
-			if name != "Consume" || other.streams {
+			// A client of Connect reads no events.
+			if name != "Consume" && name != "WatchQueue" || other.streams {
 				intrude(t, a, messagev1.NewMessageServiceClient(other.http, other.url, other.options...))
 			}
 		}
@@ -177,10 +224,10 @@ func hiddenMessages(t *testing.T, acme, other party) hidden {
 	return h
 }
 
-// acmeMessages makes what acme has to hide.
-func acmeMessages(t *testing.T, acme party) *owned {
+// acmeMessages creates what acme has to hide.
+func acmeMessages(t *testing.T, acme party) *acmeData {
 	client := messagev1.NewMessageServiceClient(acme.http, acme.url, acme.options...)
-	a := &owned{client: client}
+	a := &acmeData{client: client}
 	ctx := t.Context()
 	for _, queue := range []string{secretQueue, sharedQueue} {
 		_, err := client.CreateQueue(ctx, &messagev1.CreateQueueRequest{
@@ -190,7 +237,7 @@ func acmeMessages(t *testing.T, acme party) *owned {
 			t.Fatal(err)
 		}
 	}
-	for range 3 { // Three dead letters in the queue whose name both use.
+	for range 3 { // Three dead letters in the queue whose name both tenants use.
 		publish(t, client, sharedQueue, "fails")
 		c := consume(t, client, &messagev1.Subscribe{Queue: sharedQueue, MaxOutstanding: 1})
 		c.nack(t, c.next(t).GetId(), 0)
@@ -201,7 +248,11 @@ func acmeMessages(t *testing.T, acme party) *owned {
 	if err != nil {
 		t.Fatal(err)
 	}
-	publish(t, client, secretQueue, "hidden")
+	publish(t, client, secretQueue, "hidden", "pulled")
+	pulled, err := client.Pull(ctx, &messagev1.PullRequest{Queue: secretQueue, AckDeadline: durationpb.New(3600e9)})
+	if err != nil || len(pulled.GetMessages()) != 1 {
+		t.Fatal(pulled, err)
+	}
 	letters, err := client.ListDeadLetters(ctx, &messagev1.ListDeadLettersRequest{Queue: sharedQueue, PageSize: 1})
 	if err != nil {
 		t.Fatal(err)
@@ -220,12 +271,13 @@ func acmeMessages(t *testing.T, acme party) *owned {
 		t.Fatal(err)
 	}
 	a.waiting, a.letter, a.letterPage = waiting.GetId(), letters.GetDeadLetters()[0].GetId(), letters.GetNextPageToken()
+	a.receipt = pulled.GetMessages()[0].GetReceipt()
 	a.queuePage, a.dryRun, a.operation = queues.GetNextPageToken(), dry.GetToken(), op.GetOperation().GetId()
 	return a
 }
 
-// state is all that acme can see of its own.
-func (a *owned) state(t *testing.T) (all []proto.Message) {
+// state returns everything that acme can see of its own.
+func (a *acmeData) state(t *testing.T) (all []proto.Message) {
 	t.Helper()
 	ctx := t.Context()
 	keep := func(m proto.Message, err error) {
@@ -237,7 +289,7 @@ func (a *owned) state(t *testing.T) (all []proto.Message) {
 	}
 	for _, name := range []string{secretQueue, sharedQueue} {
 		q, err := a.client.GetQueue(ctx, &messagev1.GetQueueRequest{Name: name})
-		q.Rates = nil // They fade.
+		q.Rates = nil // They change as time passes.
 		keep(q, err)
 		letters, err := a.client.ListDeadLetters(ctx, &messagev1.ListDeadLettersRequest{Queue: name})
 		keep(letters, err)

@@ -15,12 +15,12 @@ import (
 	messagev1 "plinth/api/plinth/message/v1"
 )
 
-// The storm of TestNothingIsLost.
+// Parameters of the storm of TestNothingIsLost.
 const (
-	messages   = 5000 // that are answered, at the least; fewer in a short storm
+	messages   = 5000 // that are answered, at least; fewer in a short storm
 	publishers = 8
-	recovery   = 15 * time.Second // after which the service takes messages again, at the latest
-	settling   = 2 * time.Second  // within which RabbitMQ has the name of a new queue on disk
+	recovery   = 15 * time.Second // the service takes messages again within this time
+	settling   = 2 * time.Second  // within this time RabbitMQ has the name of a new queue on disk
 )
 
 // The queues of the storm: one that is published to by name, and two that get copies of what goes to a topic.
@@ -30,8 +30,8 @@ const (
 	stormCopyA, stormCopyB = "storm-a", "storm-b"
 )
 
-// Whatever is killed or cut off, and whenever: a message whose id was answered takes effect in each of its queues, and
-// none takes effect twice.
+// Whatever is killed or cut off, and whenever, each message that the server has answered with an id takes effect in each of
+// its queues, and none takes effect twice.
 func TestNothingIsLost(t *testing.T) {
 	t.Parallel()
 	for _, broker := range []string{"postgres", "rabbitmq"} { // One after the other: a storm has many connections to PostgreSQL.
@@ -45,8 +45,8 @@ func TestNothingIsLost(t *testing.T) {
 	}
 }
 
-// fault is something that goes wrong. It returns when what it broke can be used again by who asks for it, so that the
-// service has nothing more to wait for.
+// fault is something that goes wrong. strike returns when what it broke can be used again, so that the service has nothing
+// more to wait for.
 type fault struct {
 	name   string
 	strike func()
@@ -57,12 +57,12 @@ type fault struct {
 type storm struct {
 	t        *testing.T
 	env      map[string]string
-	rabbitmq *rabbitNode // nil where Postgres is the broker
-	proxy    *proxy      // before the broker
+	rabbitmq *rabbitNode // nil if Postgres is the broker
+	proxy    *proxy      // in front of the broker
 	effects  effects
 
 	server, worker, consumer *process
-	url                      atomic.Value // of the server that lives
+	url                      atomic.Value // of the running server
 	probe                    *publisher
 	ledger
 }
@@ -95,14 +95,14 @@ func (s *storm) makeQueues() {
 	for _, req := range []*messagev1.CreateQueueRequest{
 		{Name: stormQueue}, {Name: stormCopyA, Bindings: bindings}, {Name: stormCopyB, Bindings: bindings},
 	} {
-		// With each crash, what the consumer has taken has one attempt less.
+		// Each crash costs the messages that the consumer holds one attempt.
 		req.MaxAttempts, req.MinBackoff, req.MaxBackoff = 1000, durationpb.New(10*time.Millisecond), durationpb.New(200*time.Millisecond)
 		if _, err := grpcClient(s.t, s.url.Load().(string)).CreateQueue(s.t.Context(), req); err != nil {
 			s.t.Fatal(err)
 		}
 	}
 	if s.rabbitmq != nil {
-		<-time.After(settling) // A queue that is younger does not survive the end of its only node.
+		<-time.After(settling) // A younger queue does not survive the end of its only node.
 	}
 }
 
@@ -143,7 +143,7 @@ func (s *storm) terminate() {
 	}
 }
 
-// outage takes RabbitMQ away. All that starts meanwhile, starts without it.
+// outage returns a fault that ends RabbitMQ. Processes that start meanwhile start without it.
 func (s *storm) outage(end func()) func() {
 	return func() {
 		end()
@@ -154,13 +154,13 @@ func (s *storm) outage(end func()) func() {
 	}
 }
 
-// often returns how often something happens in a storm that happens n times in a long one. A storm is long where CI is true;
-// elsewhere it is short, but every fault strikes.
+// often returns how often something happens that happens n times in a long storm. A storm is long if CI is true; otherwise
+// it is short, but every fault strikes.
 func often(n int) int {
 	if ci() {
 		return n
 	}
-	return (n + 4) / 5
+	return (n + 8) / 9
 }
 
 func (s *storm) faults() (all []fault) {
@@ -181,13 +181,13 @@ func (s *storm) faults() (all []fault) {
 	return all
 }
 
-// rage lets every fault strike, and wants the service to take messages again soon after each.
+// rage strikes with every fault, and checks that the service takes messages again soon after each.
 func (s *storm) rage() {
 	defer s.over.Store(true)
 	began := time.Now()
 	worst := map[string]time.Duration{}
 	for _, fault := range s.faults() {
-		<-time.After(rand.N(600 * time.Millisecond)) // Any moment may be the wrong one.
+		<-time.After(rand.N(600 * time.Millisecond)) // A fault may strike at any moment.
 		fault.strike()
 		struck := time.Now()
 		eventually(s.t, "after a fault the service takes messages", s.serves)
@@ -202,7 +202,7 @@ func (s *storm) rage() {
 	}
 }
 
-// answerEnough waits for the answers that the storm left no time for. They may take as long as they like, but not stop.
+// answerEnough waits for the answers that are still missing after the storm. They may take any time, but must not stop.
 func (s *storm) answerEnough() {
 	s.t.Helper()
 	for n := s.answered(); n < often(messages); n = s.answered() {
@@ -210,7 +210,7 @@ func (s *storm) answerEnough() {
 	}
 }
 
-// serves says whether the server is ready, and takes a message.
+// serves reports whether the server is ready and takes a message.
 func (s *storm) serves() bool {
 	url := s.url.Load().(string)
 	if statusOf(url+"/readyz") != http.StatusOK {
@@ -219,7 +219,7 @@ func (s *storm) serves() bool {
 	return s.probe.publish(&messagev1.PublishRequest{Queue: stormQueue, Payload: text(fmt.Sprint("probe ", rand.Uint64()))})
 }
 
-// arrive waits until all that was answered has taken effect, and nothing is left that might do so once more.
+// arrive waits until every message that was answered has taken effect, and no message is left that might do so once more.
 func (s *storm) arrive() {
 	t := s.t
 	ready(t, s.url.Load().(string))
@@ -255,7 +255,7 @@ func (s *storm) arrive() {
 	}
 }
 
-// awaitEffects waits for as long as what was answered takes effect, and gives what does not.
+// awaitEffects waits as long as messages take effect, and returns those that were answered and have not.
 func (s *storm) awaitEffects() (lost []place) {
 	s.t.Helper()
 	deadline := time.Now().Add(2 * patience)

@@ -38,7 +38,7 @@ func poisoned(t *testing.T, sys *system) {
 		}
 		return res.GetDeadLetters()
 	}
-	// On Postgres, what a dead process held comes again after 15 s.
+	// On Postgres, messages that a dead process held come again after 15 s.
 	within(t, 3*patience, "the poison is a dead letter, and all others are handled", func() bool {
 		select {
 		case <-p.done: // Its supervisor starts it again.

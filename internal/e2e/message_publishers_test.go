@@ -16,17 +16,17 @@ import (
 	messagev1 "plinth/api/plinth/message/v1"
 )
 
-// ledger is what publishers were answered.
+// ledger records the answers that publishers got.
 type ledger struct {
 	publishers sync.WaitGroup
-	over       atomic.Bool // They may end.
+	over       atomic.Bool // the publishers may end
 
 	mu     sync.Mutex
 	ids    int
-	places map[place]bool       // where the messages are to take effect, by id
+	places map[place]bool       // where the answered messages are to take effect, by id
 	keyed  []place              // the same of those with an idempotency key, by payload
-	errors map[connect.Code]int // that came in place of an id
-	wrong  []error              // those of them that a server should not have answered
+	errors map[connect.Code]int // how many of each code came in place of an id
+	wrong  []error              // errors that a server must not answer
 }
 
 func (l *ledger) answered() int {
@@ -35,7 +35,7 @@ func (l *ledger) answered() int {
 	return l.ids
 }
 
-// record keeps the answer to a request.
+// record records the answer to a request.
 func (l *ledger) record(req *messagev1.PublishRequest, id string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -55,7 +55,7 @@ func (l *ledger) record(req *messagev1.PublishRequest, id string) {
 	}
 }
 
-// fail keeps an error. All that a server may say is that it is unavailable; for a lost connection clients have many words.
+// fail records an error. A server may only answer that it is unavailable; clients report a lost connection in many forms.
 func (l *ledger) fail(err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -69,7 +69,7 @@ func (l *ledger) fail(err error) {
 	}
 }
 
-// missing are the places where no message has taken effect.
+// missing returns the places where no message has taken effect.
 func (l *ledger) missing(seen map[place]int) (missing []place) {
 	for place := range l.places {
 		if seen[place] == 0 {
@@ -92,7 +92,7 @@ func (s *storm) publisher(way string) *publisher {
 	return &publisher{s, speak, speak.http(s.t)}
 }
 
-// publishUntilItIsOver lets many publishers loose.
+// publishUntilItIsOver runs many publishers.
 func (s *storm) publishUntilItIsOver() {
 	ways := []string{"connect-json-http1", "grpc-proto-http2", "rest-http1"}
 	for i := range publishers {
@@ -101,12 +101,12 @@ func (s *storm) publishUntilItIsOver() {
 	}
 }
 
-// run publishes in every form, until it is over. n names the publisher in its payloads.
+// run publishes in every form until the storm is over. n identifies the publisher in its payloads.
 func (p *publisher) run(n int) {
 	forms := []func(payload string){p.plain, p.keyed, p.delayed, p.copied, p.keyedCopied, p.batch}
 	for i := 0; !p.over.Load(); i++ {
 		forms[i%len(forms)](fmt.Sprint(n, " ", i))
-		<-time.After(10 * time.Millisecond) // The pace that the consumer keeps up with.
+		<-time.After(10 * time.Millisecond) // The consumer can keep up with this rate.
 	}
 }
 
@@ -132,7 +132,7 @@ func (p *publisher) keyedCopied(payload string) {
 	p.insist(&messagev1.PublishRequest{Topic: stormTopic, Payload: text(payload), IdempotencyKey: payload})
 }
 
-// insist publishes until there is an answer, which the key makes harmless.
+// insist repeats a publish until it is answered. The idempotency key makes that harmless.
 func (p *publisher) insist(req *messagev1.PublishRequest) {
 	for deadline := time.Now().Add(2 * patience); !p.publish(req) && time.Now().Before(deadline); {
 		<-time.After(50 * time.Millisecond)
@@ -158,7 +158,7 @@ func (p *publisher) batch(payload string) {
 	}
 }
 
-// publish says whether the message was answered.
+// publish reports whether the message was answered.
 func (p *publisher) publish(req *messagev1.PublishRequest) bool {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
@@ -171,7 +171,7 @@ func (p *publisher) publish(req *messagev1.PublishRequest) bool {
 	return true
 }
 
-// client calls the server that lives now.
+// client returns a client of the server that runs now.
 func (p *publisher) client() messagev1.MessageServiceClient {
 	return messagev1.NewMessageServiceClient(p.http, p.url.Load().(string), p.speak.options...)
 }

@@ -10,7 +10,7 @@ import (
 	messagev1 "plinth/api/plinth/message/v1"
 )
 
-// letters makes a queue with a dead letter for each reason. They are given in their order.
+// letters creates a queue with a dead letter for each reason, and returns them in that order.
 func (c *caller) letters(t testing.TB, name string, reasons ...string) (queue string, letters []*messagev1.DeadLetter) {
 	t.Helper()
 	queue = c.queue(t, name, &messagev1.CreateQueueRequest{MaxAttempts: 1})
@@ -26,7 +26,7 @@ func (c *caller) letters(t testing.TB, name string, reasons ...string) (queue st
 	return queue, letters
 }
 
-// die publishes a message to a queue that takes one attempt, and makes it a dead letter.
+// die publishes a message to a queue that allows one attempt, and makes it a dead letter.
 func (c *caller) die(t testing.TB, queue, reason string) {
 	t.Helper()
 	count := func() int64 {
@@ -47,7 +47,7 @@ func (c *caller) die(t testing.TB, queue, reason string) {
 	consumer.end(t)
 }
 
-// giveBack says that a message was not handled, and why.
+// giveBack nacks a message with a reason.
 func (c *consumer) giveBack(t testing.TB, reason, id string) {
 	t.Helper()
 	c.send(t, &messagev1.ConsumeRequest{Request: &messagev1.ConsumeRequest_Nack{
@@ -118,7 +118,7 @@ func getsDeadLetters(t *testing.T, c *caller) {
 	})
 }
 
-// A dry run fixes what is redriven; what dies after it stays.
+// A dry run pins the dead letters that are redriven. Those that are added later stay.
 func redrivesDeadLetters(t *testing.T, c *caller) {
 	queue, letters := c.letters(t, "redrive", "a", "b")
 	dry, err := c.RedriveDeadLetters(t.Context(), &messagev1.RedriveDeadLettersRequest{Queue: queue,
@@ -176,7 +176,7 @@ func purgesDeadLetters(t *testing.T, c *caller) {
 	wantCode(t, err, connect.CodeNotFound)
 }
 
-// What was done, and who did it, is kept.
+// Operations keep what was done, and who did it.
 func getsOperations(t *testing.T, c *caller) {
 	queue, _ := c.letters(t, "operation", "a")
 	res, err := c.RedriveDeadLetters(t.Context(), &messagev1.RedriveDeadLettersRequest{Queue: queue,

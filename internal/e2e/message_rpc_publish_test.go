@@ -14,7 +14,7 @@ import (
 	messagev1 "plinth/api/plinth/message/v1"
 )
 
-// The payloads that every way in and out must keep as they are.
+// Payloads that must come out as they went in, by every protocol.
 var (
 	binary256  = func() []byte { return bytes.Repeat([]byte{0, 1, 0x80, 0xff}, 64) }
 	attributes = func() map[string]string {
@@ -22,11 +22,11 @@ var (
 	}
 )
 
-// Every way to publish: to a queue, to a topic, once for a key, and at a time that is past.
+// publishes tests every way to publish: to a queue, to a topic, once for a key, and at a time in the past.
 func publishes(t *testing.T, c *caller) {
 	topic := c.name + ".topic"
 	queue := c.queue(t, "publish", &messagev1.CreateQueueRequest{Bindings: []*messagev1.Binding{{Topic: topic, Pattern: "eu.*"}}})
-	keyed := &messagev1.PublishRequest{Queue: queue, Payload: text("once"), IdempotencyKey: "key 1"}
+	keyed := &messagev1.PublishRequest{Queue: queue, Payload: text("once"), IdempotencyKey: "key 1 of " + c.name}
 	want := map[string]string{}
 	for body, req := range map[string]*messagev1.PublishRequest{
 		string(binary256()): {Queue: queue, Payload: &messagev1.PublishRequest_Data{Data: binary256()}, Attributes: attributes()},
@@ -65,14 +65,14 @@ func publishes(t *testing.T, c *caller) {
 	consumer.end(t)
 }
 
-// The entries of a batch stand each for itself.
+// Each entry of a batch succeeds or fails by itself.
 func publishesBatches(t *testing.T, c *caller) {
 	queue := c.queue(t, "batch", &messagev1.CreateQueueRequest{})
 	entry := func(queue, key string) *messagev1.PublishRequest {
 		return &messagev1.PublishRequest{Queue: queue, Payload: text("x"), IdempotencyKey: key}
 	}
 	res, err := c.PublishBatch(t.Context(), &messagev1.PublishBatchRequest{Messages: []*messagev1.PublishRequest{
-		entry(queue, ""), entry("nope", ""), entry(queue, "key"), entry("no queue", ""), entry(queue, "key"), {Queue: queue},
+		entry(queue, ""), entry("nope", ""), entry(queue, c.name), entry("no queue", ""), entry(queue, c.name), {Queue: queue},
 	}})
 	if err != nil || len(res.GetResults()) != 6 {
 		t.Fatalf("PublishBatch answers %v, %v", res, err)
@@ -85,7 +85,7 @@ func publishesBatches(t *testing.T, c *caller) {
 			t.Errorf("the result of entry %d is %v, want the code %q", i, r, code)
 		}
 	}
-	first, second := res.GetResults()[2], res.GetResults()[4] // Which of the two came first is open.
+	first, second := res.GetResults()[2], res.GetResults()[4] // Either of the two may have been first.
 	if first.GetId() != second.GetId() || first.GetDuplicate() == second.GetDuplicate() {
 		t.Errorf("two entries with one key: %v and %v", first, second)
 	}
@@ -126,7 +126,7 @@ func cancelsMessages(t *testing.T, c *caller) {
 	wantCode(t, err, connect.CodeNotFound)
 }
 
-// Whoever can stream gets what was published.
+// Clients that can stream receive what was published.
 func delivers(t *testing.T, c *caller) {
 	if !c.streams {
 		return

@@ -34,7 +34,7 @@ func createsQueues(t *testing.T, c *caller) {
 	wantCode(t, err, connect.CodeAlreadyExists)
 }
 
-// A queue that was made without a policy has the one that the proto promises.
+// A queue that was created without a policy has the default that the proto promises.
 func getsQueues(t *testing.T, c *caller) {
 	name := c.queue(t, "get", &messagev1.CreateQueueRequest{})
 	publish(t, c, name, "a", "b")
@@ -50,10 +50,10 @@ func getsQueues(t *testing.T, c *caller) {
 		t.Errorf("GetQueue answers %v", got)
 	}
 	got.CreateTime, got.Rates, got.DeadLetters, got.Depth = nil, nil, nil, nil
-	waiting := int64(1)
+	waiting, pulled := int64(1), int64(0)
 	same(t, "GetQueue", got, &messagev1.Queue{
 		Name: name, MaxAttempts: 10, MinBackoff: durationpb.New(time.Second), MaxBackoff: durationpb.New(10 * time.Minute),
-		DeadLetterRetention: durationpb.New(30 * 24 * time.Hour), Waiting: &waiting,
+		DeadLetterRetention: durationpb.New(30 * 24 * time.Hour), Waiting: &waiting, Pulled: &pulled,
 	})
 }
 
@@ -72,7 +72,7 @@ func listsQueues(t *testing.T, c *caller) {
 	wantCode(t, err, connect.CodeInvalidArgument)
 }
 
-// What has a value is changed, what has none is kept; a mask says it more exactly.
+// Fields that have a value are changed, others are kept. A mask is more exact.
 func updatesQueues(t *testing.T, c *caller) {
 	topic := c.name + ".update"
 	name := c.queue(t, "update", &messagev1.CreateQueueRequest{MaxAttempts: 3, Bindings: []*messagev1.Binding{{Topic: topic, Pattern: "#"}}})
@@ -104,7 +104,7 @@ func updatesQueues(t *testing.T, c *caller) {
 	wantCode(t, err, connect.CodeFailedPrecondition)
 }
 
-// What a queue had goes with it.
+// Everything in a queue is deleted with it.
 func deletesQueues(t *testing.T, c *caller) {
 	name := c.queue(t, "delete", &messagev1.CreateQueueRequest{})
 	waiting := c.waiting(t, name)
@@ -117,7 +117,7 @@ func deletesQueues(t *testing.T, c *caller) {
 	wantCode(t, err, connect.CodeNotFound)
 }
 
-// A paused queue takes messages and gives none.
+// A paused queue takes messages, but does not deliver any.
 func pausesQueues(t *testing.T, c *caller) {
 	name := c.queue(t, "pause", &messagev1.CreateQueueRequest{})
 	for range 2 {
@@ -134,7 +134,7 @@ func pausesQueues(t *testing.T, c *caller) {
 	consumer.end(t)
 }
 
-// Consumers that are there get what has waited.
+// Consumers that are connected receive what has waited.
 func resumesQueues(t *testing.T, c *caller) {
 	name := c.queue(t, "resume", &messagev1.CreateQueueRequest{})
 	if _, err := c.PauseQueue(t.Context(), &messagev1.PauseQueueRequest{Name: name}); err != nil {
@@ -173,7 +173,7 @@ func purgesQueues(t *testing.T, c *caller) {
 	wantCode(t, err, connect.CodeNotFound)
 }
 
-// A thousand queues are listed in pages, each once and in order.
+// A thousand queues are listed in pages, each queue once and in order.
 func TestPaging(t *testing.T) {
 	t.Parallel()
 	sys := startSystem(t, backends(t, "postgres"))
@@ -190,7 +190,7 @@ func TestPaging(t *testing.T) {
 	if err := group.Wait(); err != nil {
 		t.Fatal(err)
 	}
-	pages := map[int32]int{0: 11, 100: 11, 143: 7, 1000: 2} // of the thousand and task_queue
+	pages := map[int32]int{0: 11, 100: 11, 143: 7, 1000: 2} // for the thousand and task_queue
 	for size, want := range pages {
 		var names []string
 		token, count := "", 0

@@ -19,7 +19,7 @@ import (
 	messagev1 "plinth/api/plinth/message/v1"
 )
 
-// refusal is a request that gets an error, and what the error says. field is the one at fault, empty where there is none.
+// refusal is a request that fails, and its error. field is the field at fault, empty if there is none.
 type refusal struct {
 	name  string
 	call  func(context.Context, messagev1.MessageServiceClient) error
@@ -29,7 +29,7 @@ type refusal struct {
 
 type client = messagev1.MessageServiceClient
 
-// refuse makes a refusal of a method of the client.
+// refuse returns a refusal of a request to a method of the client.
 func refuse[Req, Res any](name string, method func(client, context.Context, *Req) (*Res, error), req *Req, code connect.Code, field string) refusal {
 	return refusal{name, func(ctx context.Context, c client) error {
 		_, err := method(c, ctx, req)
@@ -37,7 +37,7 @@ func refuse[Req, Res any](name string, method func(client, context.Context, *Req
 	}, code, field}
 }
 
-// check makes the call. An error names the field in a detail or, where it is one of several, in its message.
+// check makes the call. The error must name the field in a detail or, if it is one of several, in its message.
 func (r refusal) check(t *testing.T, c messagev1.MessageServiceClient) {
 	t.Helper()
 	err := r.call(t.Context(), c)
@@ -45,7 +45,7 @@ func (r refusal) check(t *testing.T, c messagev1.MessageServiceClient) {
 		t.Errorf("%s: got %v, want the code %s", r.name, err, r.code)
 		return
 	}
-	ofConnect := r.code == connect.CodeResourceExhausted // It refuses a call that is too large before anybody knows its id.
+	ofConnect := r.code == connect.CodeResourceExhausted // The library refuses a call that is too large before the server reads its id.
 	if detail[*errdetails.RequestInfo](err).GetRequestId() == "" && !ofConnect {
 		t.Errorf("%s: the error does not tell the id of its request: %v", r.name, err)
 	}
@@ -55,7 +55,7 @@ func (r refusal) check(t *testing.T, c messagev1.MessageServiceClient) {
 	}
 }
 
-// refusals are what each RPC wants none of.
+// refusals are the requests that each RPC must refuse.
 var refusals = map[protoreflect.Name][]refusal{
 	"Publish": {
 		refuse("unknown queue", client.Publish,

@@ -18,13 +18,15 @@ import (
 	"github.com/jackc/pgx/v5/pgtype"
 
 	messagev1 "plinth/api/plinth/message/v1"
+	"plinth/internal/blob/blobtest"
+	"plinth/internal/porttest"
 )
 
-// Behind a PgBouncer in transaction mode the service does as without: what it asks of PostgreSQL needs no connection of its own,
-// but for what goes past the pooler.
+// Behind a PgBouncer in transaction mode the service works as it does without: only what goes past the pooler needs a
+// connection of its own.
 func TestBehindAPooler(t *testing.T) {
 	t.Parallel()
-	env := backends(t, "postgres")
+	env := with(backends(t, "postgres"), blobtest.New(t).Env())
 	pooler := startPooler(t, env["DATABASE_URL"])
 	env["DATABASE_URL"], env["DATABASE_DIRECT_URL"] = pooler.url+"&default_query_exec_mode=cache_describe", env["DATABASE_URL"]
 	sys := startSystem(t, env)
@@ -39,7 +41,7 @@ func TestBehindAPooler(t *testing.T) {
 	}
 }
 
-// wakesAtOnce wants notifications to arrive: without them a message is found by a poll every two seconds.
+// wakesAtOnce tests that notifications arrive. Without them a message is only found by a poll every two seconds.
 func wakesAtOnce(t *testing.T, sys *system) {
 	client := grpcClient(t, sys.url)
 	newQueue(t, client, "wakes")
@@ -58,11 +60,12 @@ func wakesAtOnce(t *testing.T, sys *system) {
 
 // pooler is a PgBouncer that runs for a test.
 type pooler struct {
-	url     string // leads through it to the database
-	console string // leads to its own statistics
+	url     string // of the database, through it
+	console string // of its own statistics
 }
 
-// startPooler starts a PgBouncer in transaction mode before a database. It has fewer connections to that than its clients have.
+// startPooler starts a PgBouncer in transaction mode in front of a database. It has fewer connections to that than its
+// clients have to it.
 func startPooler(t testing.TB, database string) *pooler {
 	t.Helper()
 	program, err := exec.LookPath("pgbouncer")
@@ -75,9 +78,9 @@ func startPooler(t testing.TB, database string) *pooler {
 	if err != nil {
 		t.Fatal(err)
 	}
-	port := freePort()
+	port := porttest.Free(t)
 	// Everybody may connect, as the user of the database's URL.
-	dir, err := os.MkdirTemp("", "plinth-pgbouncer-") // Into t.TempDir nobody but ourselves may look.
+	dir, err := os.MkdirTemp("", "plinth-pgbouncer-") // Other users may not enter t.TempDir.
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -113,7 +116,8 @@ default_pool_size = 8
 	return &pooler{through.String(), console.String()}
 }
 
-// unprivileged returns whom PgBouncer, which refuses to run as root, runs as, and hands the files over; nil is ourselves.
+// unprivileged returns the user that PgBouncer runs as, since it refuses to run as root, and makes it the owner of the
+// files. nil means our own user.
 func unprivileged(t testing.TB, files ...string) *syscall.Credential {
 	t.Helper()
 	if os.Geteuid() != 0 {
@@ -136,7 +140,7 @@ func unprivileged(t testing.TB, files ...string) *syscall.Credential {
 	return &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}
 }
 
-// transactions returns how many the pooler has passed on.
+// transactions returns how many transactions the pooler has passed on.
 func (p *pooler) transactions(t testing.TB) (n int64) {
 	t.Helper()
 	conn, err := pgx.Connect(t.Context(), p.console)

@@ -16,10 +16,10 @@ import (
 	"time"
 )
 
-// patience bounds every wait; no healthy machine needs it.
+// patience bounds every wait. A healthy machine never needs that long.
 const patience = 30 * time.Second
 
-// process is one of the binaries, running.
+// process is a running binary.
 type process struct {
 	name string
 	cmd  *exec.Cmd
@@ -27,10 +27,10 @@ type process struct {
 	done chan struct{} // closed when the process has ended
 }
 
-// ours are the variables that the binaries read. Those of the test's own environment are not for them.
-var ours = regexp.MustCompile(`^(ADMIN_ADDR|AUTH|CORS|DATABASE|REDIS|AMQP|BROKER|S3|AWS|HTTP|RATE|TLS|LOG|MESSAGE|SHUTDOWN|WORKER|DATA_DIR)`)
+// ours matches the variables that the binaries read. They must not get those of the test's own environment.
+var ours = regexp.MustCompile(`^(ADMIN_ADDR|AUTH|CORS|DATABASE|REDIS|AMQP|BROKER|CACHE|S3|AWS|FILE|HTTP|RATE|TLS|LOCK|LOG|MESSAGE|SHUTDOWN|WORKER|DATA_DIR|OTEL)`)
 
-// command is a binary that has env for its configuration, and nothing else.
+// command returns a command that runs a binary with env as its whole configuration.
 func command(t testing.TB, name string, env map[string]string, args ...string) *exec.Cmd {
 	t.Helper()
 	return configured(exec.Command(binary(t, name), args...), env)
@@ -53,18 +53,18 @@ func start(t testing.TB, name string, env map[string]string) *process {
 	return launch(t, name, command(t, name, env))
 }
 
-// launch starts a command. What is left of it when the test is over is killed; a test that failed shows its log.
+// launch starts a command, and kills what is left of it when the test ends. If the test has failed, it shows the log.
 func launch(t testing.TB, name string, cmd *exec.Cmd) *process {
 	t.Helper()
 	p := &process{name: name, cmd: cmd, log: newTranscript(), done: make(chan struct{})}
 	remember(p.log)
 	p.cmd.Stdout, p.cmd.Stderr = p.log, p.log
-	p.cmd.WaitDelay = time.Second // For a child that was left behind and holds the pipe.
+	p.cmd.WaitDelay = time.Second // A child that was left behind may hold the pipe.
 	if err := p.cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
 	go func() {
-		_ = p.cmd.Wait() // The state has the outcome.
+		_ = p.cmd.Wait() // The outcome is in ProcessState.
 		p.log.close()
 		close(p.done)
 	}()
@@ -90,7 +90,7 @@ func (p *process) signal(t testing.TB, s os.Signal) {
 	}
 }
 
-// exit waits for the end of the process and gives its status, -1 after a signal.
+// exit waits until the process has ended, and returns its exit status, -1 after a signal.
 func (p *process) exit(t testing.TB, within time.Duration) int {
 	t.Helper()
 	select {
@@ -101,7 +101,7 @@ func (p *process) exit(t testing.TB, within time.Duration) int {
 	return p.cmd.ProcessState.ExitCode()
 }
 
-// stop ends the process as a supervisor does, and wants it to end well.
+// stop ends the process as a supervisor does, and checks that it ends well.
 func (p *process) stop(t testing.TB) {
 	t.Helper()
 	p.signal(t, syscall.SIGTERM)
@@ -110,7 +110,7 @@ func (p *process) stop(t testing.TB) {
 	}
 }
 
-// says waits for a line of the log and gives what the first group of the pattern matched.
+// says waits for a line of the log, and returns what the first group of the pattern matched.
 func (p *process) says(t testing.TB, pattern string) string {
 	t.Helper()
 	match, err := p.log.await(regexp.MustCompile(pattern))
@@ -120,13 +120,13 @@ func (p *process) says(t testing.TB, pattern string) string {
 	return match
 }
 
-// address is where a server listens.
+// address returns the address that a server listens on.
 func (p *process) address(t testing.TB) string {
 	t.Helper()
 	return p.says(t, `listening.*"address":\s?"([^"]+)"`)
 }
 
-// transcript keeps what a process wrote, line by line.
+// transcript holds the output of a process, line by line.
 type transcript struct {
 	mu      sync.Mutex
 	lines   []string
@@ -148,7 +148,7 @@ func (l *transcript) Write(p []byte) (int, error) {
 		}
 		l.lines, l.rest = append(l.lines, string(line)), rest
 	}
-	l.tell()
+	l.notify()
 	return len(p), nil
 }
 
@@ -156,16 +156,16 @@ func (l *transcript) close() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.ended = true
-	l.tell()
+	l.notify()
 }
 
-// tell wakes who waits; the caller holds the lock.
-func (l *transcript) tell() {
+// notify wakes those that wait; the caller holds the lock.
+func (l *transcript) notify() {
 	close(l.changed)
 	l.changed = make(chan struct{})
 }
 
-// from gives the lines from the nth on, and a channel that is closed when there are more; nil when there will be none.
+// from returns the lines from the nth on, and a channel that is closed when there are more; nil if there will be none.
 func (l *transcript) from(n int) ([]string, <-chan struct{}) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -175,8 +175,8 @@ func (l *transcript) from(n int) ([]string, <-chan struct{}) {
 	return l.lines[n:], l.changed
 }
 
-// await waits for a line, one of the past included, and gives what the first group of the pattern matched in it; the
-// whole match where there is no group.
+// await waits for a line, which may be an earlier one. It returns what the first group of the pattern matched in it, or the
+// whole match if there is no group.
 func (l *transcript) await(pattern *regexp.Regexp) (string, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
@@ -220,7 +220,7 @@ func within(t testing.TB, limit time.Duration, what string, holds func() bool) {
 	}
 }
 
-// with is a copy of env with more in it.
+// with returns a copy of env with more in it.
 func with(env map[string]string, more map[string]string) map[string]string {
 	env = maps.Clone(env)
 	maps.Copy(env, more)

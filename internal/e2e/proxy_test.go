@@ -10,7 +10,8 @@ import (
 	"time"
 )
 
-// proxy stands before a server of the tests and plays the network's faults. Until it is opened it cuts connections off.
+// proxy stands in front of a server of the tests and simulates faults of the network. It cuts off connections until it is
+// opened.
 type proxy struct {
 	listener net.Listener
 	target   string
@@ -22,7 +23,7 @@ type proxy struct {
 	conns map[net.Conn]bool
 }
 
-// newProxy puts a proxy before the server of a URL, and gives the URL of the proxy.
+// newProxy puts a proxy in front of the server of a URL, and returns the URL of the proxy.
 func newProxy(t testing.TB, raw string) (p *proxy, through string) {
 	t.Helper()
 	u, err := url.Parse(raw)
@@ -42,7 +43,7 @@ func newProxy(t testing.TB, raw string) (p *proxy, through string) {
 
 func (p *proxy) open() { p.opened.Store(true) }
 
-// partition lets nothing through for a while, and then cuts every connection. What was sent meanwhile is lost.
+// partition drops all traffic for a while, and then cuts every connection.
 func (p *proxy) partition() {
 	p.muted.Store(true)
 	<-time.After(100 * time.Millisecond)
@@ -87,7 +88,7 @@ func (p *proxy) serve(client net.Conn) {
 	_, _ = io.Copy(muting{p, client}, server)
 }
 
-// track keeps a connection for partition until the function that it gives closes it.
+// track registers a connection for partition. The function that it returns closes the connection.
 func (p *proxy) track(conn net.Conn) (untrack func()) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -100,7 +101,7 @@ func (p *proxy) track(conn net.Conn) (untrack func()) {
 	}
 }
 
-// muting writes to a connection what the proxy lets through.
+// muting is a writer to a connection, which drops what the proxy does not let through.
 type muting struct {
 	proxy *proxy
 	conn  net.Conn

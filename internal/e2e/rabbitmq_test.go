@@ -1,48 +1,62 @@
 package e2e
 
 import (
+	"context"
 	"fmt"
-	"math/rand/v2"
-	"net"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
 
+	"connectrpc.com/connect"
 	amqp091 "github.com/rabbitmq/amqp091-go"
+
+	messagev1 "plinth/api/plinth/message/v1"
+	"plinth/internal/porttest"
 )
 
-// rabbitNode is a RabbitMQ of a test's own, which it may stop, kill and start again on the same data.
+// rabbitNode is a private RabbitMQ, which a test may stop, kill and start again on the same data.
 type rabbitNode struct {
 	env  map[string]string
 	url  string
 	node *process
 }
 
-// startRabbitMQ starts one. It and all that belongs to it end with the test.
+// startRabbitMQ starts a RabbitMQ, which ends with the test.
 func startRabbitMQ(t testing.TB) *rabbitNode {
 	t.Helper()
+	return startRabbitMQWith(t, "")
+}
+
+// startRabbitMQWith starts a RabbitMQ with settings of its own, in the form of rabbitmq.conf.
+func startRabbitMQWith(t testing.TB, settings string) *rabbitNode {
+	t.Helper()
 	home := t.TempDir()
+	conf := filepath.Join(home, "rabbitmq.conf")
+	if err := os.WriteFile(conf, []byte(settings), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	plugins := filepath.Join(home, "plugins")
 	if err := os.WriteFile(plugins, []byte("[]."), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	amqpPort, distPort, epmdPort := freePort(), freePort(), freePort()
+	amqpPort, distPort, epmdPort := porttest.Free(t), porttest.Free(t), porttest.Free(t)
 	r := &rabbitNode{url: "amqp://guest:guest@127.0.0.1:" + amqpPort + "/", env: map[string]string{
 		"HOME":                          home, // for the cookie
 		"RABBITMQ_NODENAME":             fmt.Sprintf("plinth-%d-%s@localhost", os.Getpid(), amqpPort),
 		"RABBITMQ_MNESIA_BASE":          filepath.Join(home, "data"),
 		"RABBITMQ_LOG_BASE":             filepath.Join(home, "log"),
 		"RABBITMQ_PID_FILE":             filepath.Join(home, "pid"),
-		"RABBITMQ_CONFIG_FILE":          filepath.Join(home, "none"),
+		"RABBITMQ_CONFIG_FILE":          conf,
 		"RABBITMQ_CONF_ENV_FILE":        filepath.Join(home, "none"),
 		"RABBITMQ_ENABLED_PLUGINS_FILE": plugins, "RABBITMQ_LOGS": "-",
 		"RABBITMQ_NODE_IP_ADDRESS": "127.0.0.1", "RABBITMQ_NODE_PORT": amqpPort, "RABBITMQ_DIST_PORT": distPort,
-		"ERL_EPMD_ADDRESS": "127.0.0.1", "ERL_EPMD_PORT": epmdPort, // Else the node would join, or leave behind, a shared one.
-		"RUNNING_UNDER_SYSTEMD": "true", // The script then becomes the node, in place of a shell that waits for it.
+		"ERL_EPMD_ADDRESS": "127.0.0.1", "ERL_EPMD_PORT": epmdPort, // Otherwise the node would join a shared epmd, or leave one behind.
+		"RUNNING_UNDER_SYSTEMD": "true", // The script then becomes the node, instead of a shell that waits for it.
 	}}
 	launch(t, "epmd", configured(exec.Command(tool(t, "epmd"), "-address", "127.0.0.1", "-port", epmdPort), nil))
 	r.start(t)
@@ -52,10 +66,10 @@ func startRabbitMQ(t testing.TB) *rabbitNode {
 // start starts the node, and waits until it takes connections.
 func (r *rabbitNode) start(t testing.TB) {
 	t.Helper()
-	// Debian's rabbitmq-server in the path is for the one node of the machine.
+	// Debian's rabbitmq-server in the PATH only starts the machine's own node.
 	script := tool(t, "/usr/lib/rabbitmq/bin/rabbitmq-server", "rabbitmq-server")
 	r.node = launch(t, "rabbitmq", configured(exec.Command(script), r.env))
-	within(t, 2*patience, "RabbitMQ takes connections", func() bool { // It computes a lot before that.
+	within(t, 6*patience, "RabbitMQ takes connections", func() bool { // Its start is slow, and waits for the disk.
 		select {
 		case <-r.node.done:
 			t.Fatal("RabbitMQ does not start")
@@ -79,15 +93,42 @@ func (r *rabbitNode) stop(t testing.TB) {
 	r.node.exit(t, patience)
 }
 
-// freePort is one that nobody listens on, and that no system gives to who asks for any port: until the node listens there,
-// and while it is away, another test might get it.
-func freePort() string {
-	for {
-		port := strconv.Itoa(10_000 + rand.N(20_000))
-		listener, err := net.Listen("tcp", "127.0.0.1:"+port)
-		if err == nil {
-			_ = listener.Close()
-			return port
+// TestCreateQueueWhileRabbitMQIsSilent has more calls wait for RabbitMQ than there are connections to PostgreSQL. None of them
+// has one meanwhile.
+func TestCreateQueueWhileRabbitMQIsSilent(t *testing.T) {
+	takeRabbitMQ(t)
+	env := backends(t, "rabbitmq")
+	silent, through := newProxy(t, env["AMQP_URL"])
+	silent.open()
+	server := start(t, "server", with(env, map[string]string{"AMQP_URL": through}))
+	url := "http://" + server.address(t)
+	ready(t, url)
+	client := grpcClient(t, url)
+	silent.muted.Store(true)
+	var calls sync.WaitGroup
+	for i := range 24 {
+		calls.Go(func() {
+			_, err := client.CreateQueue(t.Context(), &messagev1.CreateQueueRequest{Name: fmt.Sprintf("silent-%d", i)})
+			wantCode(t, err, connect.CodeUnavailable)
+		})
+	}
+	ended := make(chan struct{})
+	go func() { calls.Wait(); close(ended) }()
+	for waiting := true; waiting; {
+		if code := statusOf(url + "/readyz"); code != http.StatusOK {
+			t.Errorf("/readyz answers %d", code)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+		if _, err := client.ListQueues(ctx, &messagev1.ListQueuesRequest{}); err != nil {
+			t.Errorf("ListQueues: %v", err)
+		}
+		cancel()
+		select {
+		case <-ended:
+			waiting = false
+		case <-time.After(50 * time.Millisecond):
 		}
 	}
+	silent.muted.Store(false)
+	server.kill()
 }

@@ -9,11 +9,14 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"plinth/internal/blob/blobtest"
 )
 
 const root = "../.."
 
-// fence is a fenced block of a Markdown file; kind is what the comment before it says, <!-- e2e: kind -->.
+// fence matches a fenced block of a Markdown file. Its first group is the kind in the comment before the block, <!-- e2e:
+// kind -->.
 var fence = regexp.MustCompile("(?m)(?:^<!-- e2e: (\\w+) -->\n)?^```(\\w*)\n((?s:.*?)\n)```$")
 
 func blocks(t testing.TB, file string) [][]string {
@@ -25,12 +28,12 @@ func blocks(t testing.TB, file string) [][]string {
 	return fence.FindAllStringSubmatch(string(text), -1)
 }
 
-// What the README says to paste works as pasted, in the order it stands there.
+// The examples of the README work as they stand there, in their order.
 func TestREADME(t *testing.T) {
 	t.Parallel()
 	tool(t, "curl")
 	tool(t, "bash")
-	dev, url := startDev(t, devEnv(t))
+	dev, url := startDev(t, with(devEnv(t), blobtest.New(t).Env()))
 	host := strings.TrimPrefix(url, "http://")
 	ran := map[string]int{}
 	for _, block := range blocks(t, "README.md") {
@@ -64,7 +67,7 @@ func TestREADME(t *testing.T) {
 
 var uuidPattern = regexp.MustCompile(`[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[0-9a-f]{4}-[0-9a-f]{12}`)
 
-// requirements skips the blocks that this machine has not got the programs for.
+// requirements skips the blocks whose programs this machine does not have.
 func requirements(t *testing.T, kind string) {
 	t.Helper()
 	switch kind {

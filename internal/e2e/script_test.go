@@ -33,13 +33,23 @@ import (
 //	await path pattern args...  asks with curl until the value matches
 //	nack queue reasons...  publishes a message for each reason, receives it and gives it back
 //	log process pattern    waits for a line in the log of the server or the worker
+//
+// What is between a system and its backends meets only the sessions where it matters.
 func scripts(t *testing.T, sys *system) {
 	tool(t, "curl")
 	path := pathWithGrpcurl(t)
+	sessions, _ := filepath.Glob("testdata/service/*.txtar")
+	if !sys.plain() {
+		sessions = nil
+		for _, name := range []string{"deadletters", "delayed", "grpcurl", "pull", "queues", "topics"} {
+			sessions = append(sessions, filepath.Join("testdata/service", name+".txtar"))
+		}
+	}
 	testscript.Run(t, testscript.Params{
-		Dir: "testdata/service",
+		Files: sessions,
 		Setup: func(env *testscript.Env) error {
 			env.Setenv("URL", sys.url)
+			env.Setenv("ADMIN_KEY", adminKey)
 			env.Setenv("HOST", strings.TrimPrefix(sys.url, "http://"))
 			env.Setenv("PORT", sys.url[strings.LastIndex(sys.url, ":")+1:]) // for names that other systems on the same Redis do not have
 			env.Setenv("PATH", path)
@@ -87,7 +97,7 @@ func anyone(ts *testscript.TestScript, _ bool, args []string) {
 
 func status(ts *testscript.TestScript, _ bool, args []string) {
 	head := ts.ReadFile("head")
-	last := head[strings.LastIndex(head, "HTTP/"):] // There may have been a 100 before.
+	last := head[strings.LastIndex(head, "HTTP/"):] // A 100 may precede it.
 	if got := strings.Fields(last)[1]; got != args[0] {
 		ts.Fatalf("the status is %s", got)
 	}
@@ -197,7 +207,7 @@ func (s *system) giveBack(queue, reason string) error {
 	if err := stream.CloseRequest(); err != nil {
 		return err
 	}
-	if _, err := stream.Receive(); !errors.Is(err, io.EOF) { // The end says that all was settled.
+	if _, err := stream.Receive(); !errors.Is(err, io.EOF) { // A good end means that everything was settled.
 		return fmt.Errorf("the stream ended: %w", err)
 	}
 	return stream.CloseResponse()

@@ -7,8 +7,7 @@ import (
 	"sync"
 )
 
-// transcripts are the logs of all processes of the run. TestMain, which looks through them at the end, has no other way to
-// come by them.
+// transcripts are the logs of all processes of the run. They are global because TestMain searches them at the end.
 var transcripts struct {
 	mu  sync.Mutex
 	all []*transcript
@@ -20,10 +19,10 @@ func remember(l *transcript) {
 	transcripts.all = append(transcripts.all, l)
 }
 
-// secret is what no log may hold: a whole API key, a JWT, a credential on its way, and the password of a URL.
+// secret matches what no log may hold: a whole API key, a JWT, a credential of a request, or the password of a URL.
 var secret = regexp.MustCompile(`plinth_[0-9A-Za-z]{38}|eyJ[\w-]{10,}\.[\w-]{10,}\.|(?i:bearer) [\w-]{8,}|://[^/@:\s"]+:[^/@\s"]+@`)
 
-// secretsInLogs looks through every line that a process of the run has logged. How many there are is told, so that a run
+// secretsInLogs searches every line that a process of the run has logged. It returns the number of lines, so that a run
 // which logged nothing does not pass for a clean one.
 func secretsInLogs() (lines int, err error) {
 	transcripts.mu.Lock()
@@ -40,7 +39,7 @@ func secretsInLogs() (lines int, err error) {
 	return lines, nil
 }
 
-// checkSecrets gives the exit status of a run whose tests had the status.
+// checkSecrets returns the exit status of the run: status if no secret was logged.
 func checkSecrets(status int) int {
 	lines, err := secretsInLogs()
 	if err != nil {

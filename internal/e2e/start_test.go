@@ -43,8 +43,8 @@ func TestManyServersStartAtOnce(t *testing.T) {
 	stopping.Wait()
 }
 
-// A first start while a backend is away is no failure: the process lives, says that it cannot serve, answers quickly, and
-// serves once the backend has come. Redis is of use and not needed.
+// A first start while a backend is away is not a failure: the process lives, reports that it is not ready, answers quickly,
+// and serves once the backend is there. Redis is useful, but not needed.
 func startsWithoutABackend(t *testing.T, broker string) {
 	type absence struct {
 		variable, check string
@@ -113,7 +113,7 @@ func bodyOf(url string) []byte {
 	return body
 }
 
-// With a certificate the port speaks TLS, and HTTP/2 to those who ask for it.
+// With a certificate the port speaks TLS, and HTTP/2 with clients that ask for it.
 func TestTLS(t *testing.T) {
 	t.Parallel()
 	certificate, key, roots := selfSigned(t)
@@ -142,6 +142,21 @@ func TestTLS(t *testing.T) {
 	c.end(t)
 	if got := statusOf("http://" + server.address(t) + "/livez"); got == http.StatusOK {
 		t.Error("it answers without TLS, too")
+	}
+
+	renewed, renewedKey, roots := selfSigned(t)
+	for from, to := range map[string]string{renewed: certificate, renewedKey: key} {
+		if err := os.Rename(from, to); err != nil {
+			t.Fatal(err)
+		}
+	}
+	server.says(t, "the TLS certificate is renewed")
+	fresh := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}}
+	t.Cleanup(fresh.CloseIdleConnections)
+	if res, err := (&http.Client{Transport: fresh}).Get(base + "/livez"); err != nil {
+		t.Errorf("with the renewed certificate: %v", err)
+	} else {
+		_ = res.Body.Close()
 	}
 	server.stop(t)
 }

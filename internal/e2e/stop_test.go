@@ -20,11 +20,11 @@ import (
 	messagev1 "plinth/api/plinth/message/v1"
 )
 
-// slowCall is a publish over REST whose body is on its way: the server has begun to read it.
+// slowCall is a publish over REST whose body is not complete yet. The server has begun to read it.
 type slowCall struct {
 	body   *io.PipeWriter
 	cancel func()
-	done   chan struct{} // closed when there is an outcome
+	done   chan struct{} // closed when the call has ended
 	status int
 	reply  struct{ ID string }
 	err    error
@@ -36,7 +36,7 @@ func startSlowCall(t testing.TB, url, queue string) *slowCall {
 	ctx, cancel := context.WithCancel(context.Background())
 	c := &slowCall{body: writer, done: make(chan struct{}), cancel: func() {
 		cancel()
-		_ = writer.CloseWithError(context.Canceled) // The client waits for the body's reader.
+		_ = writer.CloseWithError(context.Canceled) // The client waits until the body has been read.
 	}}
 	t.Cleanup(c.cancel)
 	reading := make(chan struct{})
@@ -46,7 +46,7 @@ func startSlowCall(t testing.TB, url, queue string) *slowCall {
 		t.Fatal(err)
 	}
 	req.Header.Set("Content-Type", "application/json")
-	req.Header.Set("Expect", "100-continue") // The server answers that when it begins to read.
+	req.Header.Set("Expect", "100-continue") // The server answers this when it begins to read.
 	client := &http.Client{Transport: keyed{&http.Transport{ExpectContinueTimeout: patience}, adminKey}}
 	t.Cleanup(client.CloseIdleConnections)
 	go func() {
@@ -77,7 +77,7 @@ func (c *slowCall) write(t testing.TB, part string) {
 	}
 }
 
-// finish sends the rest of the body and gives the id of the message.
+// finish sends the rest of the body, and returns the id of the message.
 func (c *slowCall) finish(t testing.TB) string {
 	t.Helper()
 	c.write(t, `"}`)
@@ -89,7 +89,7 @@ func (c *slowCall) finish(t testing.TB) string {
 	return c.reply.ID
 }
 
-// canceledCall is one whose client goes away: that ends it on the server.
+// canceledCall tests that a call ends on the server when its client goes away.
 func canceledCall(t *testing.T, sys *system) {
 	call := startSlowCall(t, sys.url, "task_queue")
 	call.cancel()
@@ -97,7 +97,7 @@ func canceledCall(t *testing.T, sys *system) {
 	<-call.done
 }
 
-// On SIGTERM the server says that it is not ready, finishes what it has in hand, and ends well. Nothing is lost by it.
+// On SIGTERM the server reports that it is not ready, finishes the work in hand, and ends well. No message is lost.
 func serverStops(t *testing.T, broker string) {
 	const timeout = 20 * time.Second // So the drain window is 2 s, and streams have 5 s more.
 	env := with(backends(t, broker), map[string]string{"SHUTDOWN_TIMEOUT": timeout.String()})
@@ -112,13 +112,23 @@ func serverStops(t *testing.T, broker string) {
 	stream.next(t)
 	call := startSlowCall(t, url, "stop")
 	reflect(t, url)
-	watch := watchHealth(t, url)
+	watch := watchHealth(t, url, "")
 	if got := <-watch; got != grpchealth.StatusServing {
 		t.Fatalf("health is %s", got)
+	}
+	const serviceUnknown = 3
+	unknown := watchHealth(t, url, "unknown.Service")
+	if got := <-unknown; got != serviceUnknown {
+		t.Errorf("health of an unknown service is %s", got)
 	}
 
 	began := time.Now()
 	server.signal(t, syscall.SIGTERM)
+	select {
+	case got, open := <-unknown:
+		t.Errorf("the watch of an unknown service tells %s, open: %v", got, open)
+	default:
+	}
 	if got := <-watch; got != grpchealth.StatusNotServing {
 		t.Errorf("after SIGTERM health is %s", got)
 	}
@@ -127,11 +137,11 @@ func serverStops(t *testing.T, broker string) {
 			t.Errorf("after SIGTERM %s answers %d, want %d", path, got, want)
 		}
 	}
-	late := publish(t, client, "stop", "late")[0] // The load balancer may not have noticed yet.
+	late := publish(t, client, "stop", "late")[0] // As from a load balancer that has not noticed yet.
 	eventually(t, "no connection is taken any more", func() bool { return statusOf(url+"/livez") == 0 })
 	slow := call.finish(t)
 	stream.ack(t, ids[0])
-	stream.silent(t, 200*time.Millisecond) // There is credit, but no new message for it.
+	stream.silent(t, 200*time.Millisecond) // There is credit, but no new message is delivered.
 	stream.ack(t, ids[1])
 	if err := stream.closed(t); err != nil {
 		t.Errorf("the stream ended with %v", err)
@@ -154,7 +164,7 @@ func serverStops(t *testing.T, broker string) {
 	}
 	rest.silent(t, 200*time.Millisecond)
 
-	// A consumer that settles nothing holds the stop up for a while; a second signal ends that.
+	// A consumer that settles nothing delays the stop for a while. A second signal ends the process at once.
 	eventually(t, "the second signal ends the server", func() bool {
 		_ = again.cmd.Process.Signal(syscall.SIGTERM)
 		select {
@@ -169,11 +179,11 @@ func serverStops(t *testing.T, broker string) {
 	}
 }
 
-// watchHealth gives what grpc.health.v1.Health/Watch tells.
-func watchHealth(t testing.TB, url string) <-chan grpchealth.Status {
+// watchHealth returns a channel of the statuses that grpc.health.v1.Health/Watch sends.
+func watchHealth(t testing.TB, url, service string) <-chan grpchealth.Status {
 	ctx, cancel := context.WithCancel(context.Background())
 	t.Cleanup(cancel)
-	events := grpchealth.NewClient(http2(t), url, connect.WithGRPC()).Watch(ctx, &grpchealth.CheckRequest{})
+	events := grpchealth.NewClient(http2(t), url, connect.WithGRPC()).Watch(ctx, &grpchealth.CheckRequest{Service: service})
 	statuses := make(chan grpchealth.Status)
 	go func() {
 		defer close(statuses)
@@ -201,7 +211,8 @@ func reflect(t testing.TB, url string) {
 	}
 }
 
-// A worker that is stopped in the middle of its work finishes what it holds and leaves the rest to the next one.
+// A worker that is stopped in the middle of its work finishes the messages that it holds, and leaves the rest to the next
+// worker.
 func workerStops(t *testing.T, broker string) {
 	env := backends(t, broker)
 	server := start(t, "server", env)
@@ -241,7 +252,7 @@ func workerStops(t *testing.T, broker string) {
 	}
 }
 
-// handled are the ids of the messages that a worker has handled.
+// handled returns the ids of the messages that a worker has handled.
 func handled(worker *process) map[string]bool {
 	ids := map[string]bool{}
 	lines, _ := worker.log.from(0)
@@ -254,7 +265,7 @@ func handled(worker *process) map[string]bool {
 	return ids
 }
 
-// missingFrom are the ids that none of the workers has handled.
+// missingFrom returns the ids that none of the workers has handled.
 func missingFrom(ids []string, workers ...*process) (missing []string) {
 	all := map[string]bool{}
 	for _, w := range workers {

@@ -28,7 +28,7 @@ type system struct {
 	url            string
 }
 
-// startSystem starts a system. It is ready, and it is stopped with the test.
+// startSystem starts a system and waits until it is ready. It stops with the test.
 func startSystem(t *testing.T, env map[string]string) *system {
 	t.Helper()
 	s := &system{env: with(env, map[string]string{
@@ -44,12 +44,18 @@ func startSystem(t *testing.T, env map[string]string) *system {
 	return s
 }
 
-// backends is the configuration of a system on servers of the tests.
+// plain reports whether a system has nothing but PostgreSQL, and no pooler before that.
+func (s *system) plain() bool {
+	return s.env["BROKER"] == "postgres" && s.env["DATABASE_DIRECT_URL"] == ""
+}
+
+// backends returns the configuration of a system on servers of the tests.
 func backends(t *testing.T, broker string) map[string]string {
 	t.Helper()
 	env := map[string]string{
 		"AUTH_ADMIN_KEY": adminKey, "ADMIN_ADDR": "", "HTTP_ADDR": "127.0.0.1:0", "SHUTDOWN_TIMEOUT": "5s", "DATABASE_MAX_CONNS": "4",
-		"DATABASE_URL": pgtest.New(t), "REDIS_URL": redisURL(t), "BROKER": broker,
+		"DATABASE_URL": pgtest.New(t), "REDIS_URL": redisURL(t, broker), "BROKER": broker,
+		"CACHE_REPLY_TIMEOUT": patience.String(), "CHANNEL_REPLY_TIMEOUT": patience.String(), // Redis is slow beside the other tests.
 	}
 	if broker == "rabbitmq" {
 		env["AMQP_URL"] = rabbitMQ(t, env["DATABASE_URL"])
@@ -57,10 +63,10 @@ func backends(t *testing.T, broker string) map[string]string {
 	return env
 }
 
-// ci says that this is where nothing may be left out.
+// ci reports whether CI is true, which means that no test may be skipped.
 func ci() bool { return os.Getenv("CI") == "true" }
 
-// missing ends a test that this machine has not got something for.
+// missing skips a test because something is missing on this machine, or fails it if CI is true.
 func missing(t testing.TB, what string) {
 	t.Helper()
 	if ci() {
@@ -69,7 +75,7 @@ func missing(t testing.TB, what string) {
 	t.Skip(what)
 }
 
-// tool finds a program.
+// tool returns the path of a program.
 func tool(t testing.TB, name string, places ...string) string {
 	t.Helper()
 	for _, place := range append([]string{name}, places...) {
@@ -81,35 +87,49 @@ func tool(t testing.TB, name string, places ...string) string {
 	return ""
 }
 
-// redisURL is a Redis: database 10 of the one of REDIS_URL or, where CI is true, of 127.0.0.1; else one of the test's own.
-func redisURL(t testing.TB) string {
+// redisURL returns the URL of a Redis: database 10 or 11, by the broker, of the one of REDIS_URL or, if CI is true, of 127.0.0.1; else one
+// of the test's own. What is tried with each broker is tried at the same time, with the same names.
+func redisURL(t testing.TB, broker string) string {
 	t.Helper()
 	named := os.Getenv("REDIS_URL")
 	switch {
 	case named == "" && ci():
 		named = "redis://127.0.0.1:6379"
 	case named == "":
-		return "redis://" + miniredis.RunT(t).Addr()
+		server := miniredis.RunT(t)
+		passing, stop := time.NewTicker(100*time.Millisecond), make(chan struct{}) // Its keys expire only as it is told that time passes.
+		t.Cleanup(func() { passing.Stop(); close(stop) })
+		go func() {
+			for {
+				select {
+				case <-passing.C:
+					server.FastForward(100 * time.Millisecond)
+				case <-stop:
+					return
+				}
+			}
+		}()
+		return "redis://" + server.Addr()
 	}
 	u, err := url.Parse(named)
 	if err != nil {
 		t.Fatal(err)
 	}
 	u.Path = "/10"
+	if broker == "rabbitmq" {
+		u.Path = "/11"
+	}
 	return u.String()
 }
 
-// The queue of the worker's handler, and the name that it has on every broker.
-const (
-	taskQueue         = "task_queue"
-	taskQueueOnBroker = "default." + taskQueue
-)
+// taskQueue is the queue of the worker's handler.
+const taskQueue = "task_queue"
 
-// queueing bounds how long the tests wait for RabbitMQ while those of another process have it. They take about a minute.
+// queueing bounds how long the tests wait for RabbitMQ while those of another process hold it. They take about a minute.
 const queueing = 3 * time.Minute
 
-// takeRabbitMQ waits until the tests of no other process have RabbitMQ, and has it until the test is over. All systems on one
-// RabbitMQ share their queues. It is an exclusive queue that is held.
+// takeRabbitMQ waits until no tests of another process hold RabbitMQ, and holds it until the test ends, because they would take its
+// time from each other. The lock is an exclusive queue.
 func takeRabbitMQ(t *testing.T) {
 	t.Helper()
 	conn := dialRabbitMQ(t)
@@ -131,7 +151,7 @@ func takeRabbitMQ(t *testing.T) {
 	}
 }
 
-// amqpURL is the RabbitMQ of AMQP_URL, else of 127.0.0.1.
+// amqpURL returns AMQP_URL, else the URL of the RabbitMQ on 127.0.0.1.
 func amqpURL() string { return cmp.Or(os.Getenv("AMQP_URL"), "amqp://guest:guest@127.0.0.1:5672/") }
 
 func dialRabbitMQ(t *testing.T) *amqp091.Connection {
@@ -144,19 +164,16 @@ func dialRabbitMQ(t *testing.T) *amqp091.Connection {
 	return conn
 }
 
-// rabbitMQ is the URL of RabbitMQ for the system on a database, in a test that has taken it. None of the system's queues is left
-// behind.
+// rabbitMQ returns the URL of RabbitMQ for the system on a database, in a test that holds it. It deletes the system's queues
+// when the test ends.
 func rabbitMQ(t *testing.T, database string) string {
 	t.Helper()
 	conn := dialRabbitMQ(t)
-	if consumers(t, conn, taskQueueOnBroker) > 0 {
-		missing(t, "another service uses this RabbitMQ: its worker would handle the messages of the tests")
-	}
-	deleteQueues(t, conn, taskQueueOnBroker) // A run that was killed may have left it.
 	t.Cleanup(func() { deleteQueues(t, conn, queuesOf(t, database)...) })
 	return amqpURL()
 }
 
+// queuesOf returns the names that the queues of a system have on RabbitMQ.
 func queuesOf(t testing.TB, database string) []string {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
@@ -165,7 +182,8 @@ func queuesOf(t testing.TB, database string) []string {
 		t.Fatal(err)
 	}
 	defer func() { _ = db.Close(ctx) }()
-	rows, err := db.Query(ctx, "SELECT tenant || '.' || name FROM queues")
+	rows, err := db.Query(ctx, `SELECT tenant || '.' || name || '@' ||
+		translate(rtrim(encode(decode(replace(id::text, '-', ''), 'hex'), 'base64'), '='), '+/', '-_') FROM queues, identities`)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -191,25 +209,6 @@ func deleteQueues(t testing.TB, conn *amqp091.Connection, names ...string) {
 	}
 }
 
-// consumers counts those of a queue, none for a queue that is not there.
-func consumers(t testing.TB, conn *amqp091.Connection, queue string) (n int) {
-	t.Helper()
-	err := onChannel(conn, func(c *amqp091.Channel) error {
-		const durable, autoDelete, exclusive, noWait = true, false, false, false
-		q, err := c.QueueDeclarePassive(queue, durable, autoDelete, exclusive, noWait, nil)
-		n = q.Consumers
-		return err
-	})
-	var reply *amqp091.Error
-	if errors.As(err, &reply) && reply.Code == amqp091.NotFound {
-		return 0
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	return n
-}
-
 func onChannel(conn *amqp091.Connection, op func(*amqp091.Channel) error) error {
 	channel, err := conn.Channel()
 	if err != nil {
@@ -219,7 +218,7 @@ func onChannel(conn *amqp091.Connection, op func(*amqp091.Channel) error) error 
 	return op(channel)
 }
 
-// ready waits until a server can serve, and has made the queue of the worker's handler.
+// ready waits until a server is ready, and has created the queue of the worker's handler.
 func ready(t testing.TB, url string) {
 	t.Helper()
 	for _, path := range []string{"/readyz", "/api/v1/queues/" + taskQueue} {
@@ -227,7 +226,7 @@ func ready(t testing.TB, url string) {
 	}
 }
 
-// statusOf is the HTTP status of a path, asked by the administrator; 0 where nobody answers.
+// statusOf returns the HTTP status of a URL for the administrator, 0 if nobody answers.
 func statusOf(url string) int {
 	client := http.Client{Timeout: patience, Transport: keyed{&http.Transport{}, adminKey}}
 	defer client.CloseIdleConnections()
@@ -239,7 +238,7 @@ func statusOf(url string) int {
 	return res.StatusCode
 }
 
-// http1 and http2 are clients that speak that version alone, without TLS.
+// http1 and http2 return clients that speak only that version, without TLS.
 func http1(t testing.TB) *http.Client { return httpClient(t, (*http.Protocols).SetHTTP1) }
 func http2(t testing.TB) *http.Client { return httpClient(t, (*http.Protocols).SetUnencryptedHTTP2) }
 
@@ -251,10 +250,10 @@ func httpClient(t testing.TB, allow func(*http.Protocols, bool)) *http.Client {
 	return &http.Client{Transport: keyed{transport, adminKey}}
 }
 
-// adminKey is the administrator's of every system, and the key of a client that is given no other.
+// adminKey is the administrator's key of every system. Clients use it unless they have another.
 var adminKey = auth.NewKey()
 
-// keyed sends a key with each request, unless that has one; an empty one sends none.
+// keyed is a transport that sends a key with each request that has none. An empty key is not sent.
 type keyed struct {
 	*http.Transport
 	key string
@@ -268,12 +267,12 @@ func (k keyed) RoundTrip(req *http.Request) (*http.Response, error) {
 	return k.Transport.RoundTrip(req)
 }
 
-// grpcClient is a client of a server, over gRPC.
+// grpcClient returns a client of a server, over gRPC.
 func grpcClient(t testing.TB, url string) messagev1.MessageServiceClient {
 	return messagev1.NewMessageServiceClient(http2(t), url, connect.WithGRPC())
 }
 
-// newQueue makes a queue.
+// newQueue creates a queue.
 func newQueue(t testing.TB, client messagev1.MessageServiceClient, name string) {
 	t.Helper()
 	if _, err := client.CreateQueue(t.Context(), &messagev1.CreateQueueRequest{Name: name}); err != nil {
@@ -281,7 +280,7 @@ func newQueue(t testing.TB, client messagev1.MessageServiceClient, name string) 
 	}
 }
 
-// publish publishes texts to a queue and gives their ids.
+// publish publishes texts to a queue, and returns their ids.
 func publish(t testing.TB, client messagev1.MessageServiceClient, queue string, texts ...string) (ids []string) {
 	t.Helper()
 	for _, text := range texts {
@@ -294,7 +293,7 @@ func publish(t testing.TB, client messagev1.MessageServiceClient, queue string, 
 	return ids
 }
 
-// wantCode checks how a call failed.
+// wantCode checks that a call failed with a code.
 func wantCode(t testing.TB, err error, code connect.Code) {
 	t.Helper()
 	if err == nil || connect.CodeOf(err) != code {

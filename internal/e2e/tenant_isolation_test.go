@@ -11,7 +11,7 @@ import (
 	tenantv1 "plinth/api/plinth/tenant/v1"
 )
 
-// administration is what no tenant's key may do, whatever its scopes.
+// administration has a call for each RPC that no tenant's key may make, whatever its scopes.
 var administration = map[protoreflect.Name]func(context.Context, tenantv1.TenantServiceClient) error{
 	"CreateTenant": func(ctx context.Context, c tenantv1.TenantServiceClient) error {
 		_, err := c.CreateTenant(ctx, &tenantv1.CreateTenantRequest{Name: "mine"})

@@ -29,6 +29,7 @@ const (
 	Unimplemented
 	Unavailable
 	Unauthenticated
+	DataLoss
 )
 
 // Error is a classified error. Message is safe to show to any caller: it names fields and what is allowed, never a

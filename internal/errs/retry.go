@@ -10,7 +10,7 @@ func Retryable(err error) bool {
 		return false
 	}
 	switch KindOf(err) {
-	case InvalidArgument, NotFound, AlreadyExists, PermissionDenied, FailedPrecondition, Unimplemented, Unauthenticated:
+	case InvalidArgument, NotFound, AlreadyExists, PermissionDenied, FailedPrecondition, Unimplemented, Unauthenticated, DataLoss:
 		return false
 	case Internal, Canceled, DeadlineExceeded, ResourceExhausted, Aborted, Unavailable:
 		return true

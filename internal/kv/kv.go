@@ -21,7 +21,9 @@ func Open(url string) (redis.UniversalClient, error) {
 	if err != nil {
 		return nil, err
 	}
-	return open(), nil
+	client := open()
+	client.AddHook(observed{})
+	return client, nil
 }
 
 // LogTo has the clients of this process write to a log what they would write to standard error. It writes at debug level, since

@@ -12,9 +12,10 @@ import (
 
 	"plinth/internal/kv"
 	"plinth/internal/kv/kvtest"
+	"plinth/internal/pg/pgtest"
 )
 
-// trusted is an authority that this process trusts as it trusts those of the system.
+// trusted is an authority that this process trusts like those of the system.
 var trusted *kvtest.Authority
 
 func TestMain(m *testing.M) { os.Exit(run(m)) }
@@ -24,6 +25,9 @@ func run(m *testing.M) int {
 	if err == nil {
 		defer os.RemoveAll(folder)
 		trusted, err = kvtest.NewAuthority(folder)
+	}
+	if err == nil {
+		err = pgtest.SetParallel("8") // They wait for servers to find each other.
 	}
 	if err == nil {
 		err = os.Setenv("SSL_CERT_FILE", trusted.File) // Read when the first certificate is verified.
@@ -48,7 +52,7 @@ func open(t testing.TB, url string) redis.UniversalClient {
 // incr is a script with two keys.
 var incr = redis.NewScript(`redis.call('INCR', KEYS[1]) return redis.call('INCRBY', KEYS[2], ARGV[1])`)
 
-// works has a client write and read, and run a script with keys of many tenants, several of each.
+// works checks that a client can write and read, and run scripts with keys of many tenants, several of each.
 func works(t *testing.T, client redis.UniversalClient) {
 	t.Helper()
 	for i := range 50 {
@@ -145,7 +149,7 @@ func TestSentinel(t *testing.T) {
 	}
 }
 
-// TestCertificates has a server whose certificate is of an authority that nobody trusts.
+// TestCertificates connects to a server whose certificate is of an authority that is not trusted.
 func TestCertificates(t *testing.T) {
 	t.Parallel()
 	stranger, err := kvtest.NewAuthority(t.TempDir())
@@ -158,7 +162,7 @@ func TestCertificates(t *testing.T) {
 	}
 }
 
-// The client's own words go to the log, not to standard error.
+// What the client itself logs goes to the log, not to standard error.
 func TestLogTo(t *testing.T) {
 	core, logs := observer.New(zap.DebugLevel)
 	kv.LogTo(zap.New(core))

@@ -11,7 +11,7 @@ import (
 
 func TestURLs(t *testing.T) {
 	t.Parallel()
-	// What is opened, as the client's type and its first and all addresses.
+	// Prefixes of descriptions of clients: the type, the first address, and all addresses.
 	const single, cluster, sentinel = "single ", "cluster ", "sentinel "
 	for url, want := range map[string]string{
 		"redis://h":                                 single + "h:6379",

@@ -52,7 +52,7 @@ func chooseBacklogs(seen []backlog, continued bool) (due []backlog, next time.Du
 			continue
 		}
 		if len(due) == relayBatch {
-			return share(due, tenants), 0, seen[i-1].key()
+			return shareOut(due, tenants), 0, seen[i-1].key()
 		}
 		due = append(due, b)
 		tenants[b.tenant]++
@@ -63,11 +63,11 @@ func chooseBacklogs(seen []backlog, continued bool) (due []backlog, next time.Du
 	case continued:
 		next = 0
 	}
-	return share(due, tenants), next, after
+	return shareOut(due, tenants), next, after
 }
 
-// share sets the share of each backlog. tenants counts the due backlogs of each tenant.
-func share(due []backlog, tenants map[string]int) []backlog {
+// shareOut sets the share of each backlog. tenants counts the due backlogs of each tenant.
+func shareOut(due []backlog, tenants map[string]int) []backlog {
 	for i := range due {
 		b := &due[i]
 		b.share = max(1, relayBatch/len(tenants)/tenants[b.tenant])
@@ -85,7 +85,8 @@ func (r *relay) backOff(ctx context.Context, tx *pg.Tx, batch []*envelope, outco
 	for i, m := range batch {
 		b := m.backlog()
 		failures[b] = m.failures
-		sent[b] = sent[b] || outcomes[i] == nil || errs.Is(outcomes[i], errs.InvalidArgument)
+		// A message without a binding has a back-off of its own, and must not hold up those that have one.
+		sent[b] = sent[b] || outcomes[i] == nil || errs.Is(outcomes[i], errs.InvalidArgument) || b.topic != "" && errs.Is(outcomes[i], errs.NotFound)
 	}
 	var blocked, free []backlog
 	for b, before := range failures {

@@ -59,7 +59,7 @@ func TestBacklogThatCannotBeSentIsLeftAlone(t *testing.T) {
 	f := newTroubled(t)
 	f.queueAs(t, "a", "full", message.Policy{})
 	q := f.queueAs(t, "b", "orders", message.Policy{})
-	f.fillOf(t, "a", "full", 5000)
+	f.fillOf(t, "a", "full", atFullLength(5000, 2000))
 	var mu sync.Mutex
 	var tried []int // by batch
 	full := true

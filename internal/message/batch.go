@@ -3,6 +3,7 @@ package message
 import (
 	"context"
 	"errors"
+	"slices"
 
 	"plinth/internal/auth"
 	"plinth/internal/broker"
@@ -48,6 +49,8 @@ func (s *Service) PublishBatch(ctx context.Context, batch []Publication) []Resul
 }
 
 func (s *Service) sendAll(ctx context.Context, batch []*outgoing) {
+	s.admit(ctx, batch...)
+	batch = slices.DeleteFunc(batch, func(m *outgoing) bool { return m.err != nil })
 	messages := make([]*envelope, len(batch))
 	for i, m := range batch {
 		messages[i] = &m.envelope
@@ -58,6 +61,7 @@ func (s *Service) sendAll(ctx context.Context, batch []*outgoing) {
 			s.rates.of(tenantQueue{m.tenant, m.to.queue}).published.Add(1)
 		}
 	}
+	s.sent(ctx, messages...)
 }
 
 // holdAll puts messages in the waiting table, in one transaction.
@@ -81,6 +85,7 @@ func (s *Service) sendBatch(ctx context.Context, batch []*envelope, declare func
 	s.declareTopics(ctx, generation, batch, outcomes)
 	s.sendSome(ctx, batch, outcomes, func(i int) bool { return outcomes[i] == nil })
 	s.declareQueues(ctx, batch, outcomes, declare)
+	s.explainRefusals(ctx, batch, outcomes)
 	late := s.broker.Generation() != generation
 	for i, m := range batch {
 		if late && m.to.topic != "" && (outcomes[i] == nil || errors.Is(outcomes[i], broker.ErrNoQueue)) {

@@ -47,6 +47,7 @@ func (r *RPC) Consume(ctx context.Context, stream *connect.BidiStream[messagev1.
 		switch {
 		case err == nil:
 			if err := stream.Send(&messagev1.ConsumeResponse{Messages: rpc.SliceToProto(batch, messageToProto)}); err != nil {
+				sub.Undelivered(batch)
 				return err
 			}
 		case ctx.Err() != nil: // The client half-closed, went away or sent something bad.
@@ -58,6 +59,7 @@ func (r *RPC) Consume(ctx context.Context, stream *connect.BidiStream[messagev1.
 			grace, cancel := context.WithTimeout(ctx, r.grace)
 			defer cancel()
 			sub.Settled(grace)
+			sub.Stopping()
 			return nil
 		default:
 			return err

@@ -1,6 +1,9 @@
 package message_test
 
 import (
+	"encoding/base64"
+	"encoding/binary"
+	"math"
 	"strings"
 	"testing"
 	"time"
@@ -91,6 +94,29 @@ func TestDeadLettersOnTheWireRefuse(t *testing.T) {
 	} {
 		if err := call(); connect.CodeOf(err) != connect.CodeInvalidArgument {
 			t.Errorf("%s: %v", what, err)
+		}
+	}
+}
+
+// TestForgedPageToken changes the time in a token of the list.
+func TestForgedPageToken(t *testing.T) {
+	t.Parallel()
+	e := newEdge(t)
+	q, ctx, c := e.queue(t, "orders"), within(t), e.client(connect.WithProtoJSON())
+	e.letters(t, q, 2)
+	page, err := c.ListDeadLetters(ctx, &messagev1.ListDeadLettersRequest{Queue: "orders", PageSize: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	token, err := base64.RawURLEncoding.DecodeString(page.GetNextPageToken())
+	if err != nil || len(token) < 16 {
+		t.Fatal(page, err)
+	}
+	for _, micros := range []int64{math.MinInt64, math.MaxInt64, -1, 1 << 60} {
+		binary.BigEndian.PutUint64(token[8:], uint64(micros))
+		_, err := c.ListDeadLetters(ctx, &messagev1.ListDeadLettersRequest{Queue: "orders", PageToken: base64.RawURLEncoding.EncodeToString(token)})
+		if connect.CodeOf(err) != connect.CodeInvalidArgument {
+			t.Errorf("a token with the time %d: %v", micros, err)
 		}
 	}
 }

@@ -227,3 +227,19 @@ func TestDeadLetterRoundTrip(t *testing.T) {
 		}
 	}
 }
+
+// TestReasonThatFewMatch looks for one dead letter behind very many with another reason: no call reads them all.
+func TestReasonThatFewMatch(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t, false)
+	q := f.queue(t, "orders")
+	f.letters(t, q, 70_000)
+	want := f.letter(t, q, "the needle", time.Now().Add(-24*time.Hour), 1)
+	ids, pages := f.list(t, q, message.Filter{Reason: "needle"}, 10)
+	if !slices.Equal(ids, []string{want}) || len(pages) < 2 || pages[0] != 0 {
+		t.Errorf("%v in pages of %v", ids, pages)
+	}
+	if ids, pages := f.list(t, q, message.Filter{Reason: "BECAUSE OF 699"}, 10); len(ids) != 111 || pages[0] != 10 {
+		t.Errorf("%d in pages of %v", len(ids), pages)
+	}
+}

@@ -33,8 +33,9 @@ func (s *Service) clear(ctx context.Context, i intent) (done bool, err error) {
 	return done, err
 }
 
-// RemoveTenant removes what the broker has of a tenant that is being deleted, see tenant.Deletion. It waits for queues
-// that were deleted before, and deletes queues that calls which were still running have created since.
+// RemoveTenant removes what the broker has of a tenant that is being deleted, see tenant.Deletion. It deletes queues that calls which
+// were still running have created since, and waits until each queue that was deleted was looked at once more: what another
+// process had read of it, or was still publishing to it, came to an end before that, so a tenant that is made again has nothing of it.
 func (s *Service) RemoveTenant(ctx context.Context) (done bool, err error) {
 	queues, err := selectQueues(ctx, s.db, "", queuesAtOnce)
 	if err != nil {
@@ -48,6 +49,6 @@ func (s *Service) RemoveTenant(ctx context.Context) (done bool, err error) {
 	if len(queues) == queuesAtOnce {
 		return false, nil
 	}
-	left, err := isRemoving(ctx, s.db)
+	left, err := hasIntents(ctx, s.db)
 	return !left, err
 }

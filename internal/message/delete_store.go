@@ -20,6 +20,8 @@ var beside = []string{
 		SELECT id FROM dead_letters WHERE tenant = $1 AND queue = $2 LIMIT $3))`,
 	`DELETE FROM message_keys WHERE tenant = $1 AND destination = $2 AND key = ANY (ARRAY(
 		SELECT key FROM message_keys WHERE tenant = $1 AND destination = $2 LIMIT $3))`,
+	`DELETE FROM message_uncounted WHERE tenant = $1 AND queue = $2 AND message_id = ANY (ARRAY(
+		SELECT message_id FROM message_uncounted WHERE tenant = $1 AND queue = $2 LIMIT $3))`,
 	`DELETE FROM queue_rates WHERE tenant = $1 AND queue = $2 AND bucket = ANY (ARRAY(
 		SELECT bucket FROM queue_rates WHERE tenant = $1 AND queue = $2 LIMIT $3))`,
 }

@@ -5,6 +5,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/uuid"
+
 	"plinth/internal/auth"
 	"plinth/internal/broker"
 	"plinth/internal/errs"
@@ -44,7 +46,7 @@ func (f fixture) beside(t *testing.T, q message.QueueName) int {
 func TestDeleteLargeQueue(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t, false)
-	q := f.full(t, "large", 50_000)
+	q := f.full(t, "large", atFullLength(50_000, 10_000))
 	receipt, err := f.Publish(within(t), message.Publication{To: message.ToQueue(q), Delay: time.Minute})
 	if err != nil {
 		t.Fatal(err)
@@ -53,7 +55,7 @@ func TestDeleteLargeQueue(t *testing.T) {
 	letter := f.letters(t, q, 1)[0]
 	op, _ := f.redrive(t, q, all, 1)
 
-	// The first process ends in its first steps: one of the rows that it comes to is held.
+	// The first process ends in its first steps: one of the rows that it reaches is locked.
 	tx, err := pgtest.Owner(t, f.url).Begin(within(t))
 	if err == nil {
 		_, err = tx.Exec(within(t), `SELECT FROM message_waiting WHERE id = $1::text::uuid FOR UPDATE`, id)
@@ -86,10 +88,10 @@ func TestDeleteLargeQueue(t *testing.T) {
 	if _, err := f.CreateQueue(within(t), q, message.Policy{}); !errs.Is(err, errs.Unavailable) {
 		t.Errorf("another one of that name: %v", err)
 	}
-	// A redrive that runs puts nothing back.
+	// A running redrive puts nothing back.
 	f.exec(t, `UPDATE dead_letter_operations SET next_due_at = NULL`)
 	f.work(t)
-	if done := f.operation(t, op.ID); done.State != message.Done || done.Skipped != done.Total || done.Total < 5000 {
+	if done := f.operation(t, op.ID); done.State != message.Done || done.Skipped != done.Total || done.Total < int64(atFullLength(5000, 1000)) {
 		t.Errorf("the redrive is %+v", done)
 	}
 
@@ -151,7 +153,7 @@ func TestRemoveTenant(t *testing.T) {
 	if done, err := f.RemoveTenant(acme); done || err != nil {
 		t.Errorf("while a queue is left to somebody else: %v, %v", done, err)
 	}
-	f.exec(t, `UPDATE queue_intents SET due_at = now()`)
+	f.exec(t, `UPDATE queue_intents SET due_at = now(), again = false`) // It would be looked at once more much later.
 	run(t, f.Relay)
 	eventually(t, "all is removed", func() bool { done, err := f.RemoveTenant(acme); return done && err == nil })
 	for _, queue := range []string{"a", "b", "c"} {
@@ -161,6 +163,64 @@ func TestRemoveTenant(t *testing.T) {
 	}
 	if _, err := f.GetQueue(within(t), kept); err != nil || !f.reaches(t, onBroker("a")) {
 		t.Errorf("another tenant's: %v", err)
+	}
+}
+
+// A process that read a queue before it was deleted declares it afterwards, and publishes to it. A tenant's name is not free before
+// that is gone as well, so its next owner has nothing of it.
+func TestTenantThatIsMadeAgain(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t, false)
+	acme := as(t, "acme")
+	q := f.queueAs(t, "acme", "a", message.Policy{})
+	if err := f.DeleteQueue(acme, q); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.broker.Declare(within(t), broker.Queue{Name: "acme.a"}); err != nil {
+		t.Fatal(err)
+	}
+	late := broker.Message{ID: uuid.NewString(), Body: []byte("of the one before")}
+	if err := f.broker.Publish(within(t), broker.Address{Queue: "acme.a"}, late); err != nil {
+		t.Fatal(err)
+	}
+	if done, err := f.RemoveTenant(acme); done || err != nil {
+		t.Fatalf("before the second look: %v, %v", done, err)
+	}
+	f.exec(t, `UPDATE queue_intents SET due_at = now()`)
+	run(t, f.Relay)
+	eventually(t, "all is removed", func() bool { done, err := f.RemoveTenant(acme); return done && err == nil })
+	f.queueAs(t, "acme", "a", message.Policy{})
+	if n, err := f.broker.Ready(within(t), "acme.a"); n != 0 || err != nil {
+		t.Errorf("the new queue has %d messages of the one before, %v", n, err)
+	}
+}
+
+// A fresh database on a RabbitMQ that another one has used, and uses, has a queue of its own by each name, and topics.
+func TestDatabasesOnOneRabbitMQ(t *testing.T) {
+	t.Parallel()
+	before, fresh := newRabbitFixture(t), newRabbitFixture(t)
+	q, topic := name(t, "q-"+uuid.NewString()), "t-"+uuid.NewString()
+	for pattern, f := range map[string]fixture{"#": before, "known": fresh} {
+		if _, err := f.CreateQueue(within(t), q, message.Policy{Bindings: []message.Binding{{Topic: topic, Pattern: pattern}}}); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() {
+			ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+			defer cancel()
+			_ = f.broker.Delete(ctx, onBroker(q.String()).Queue)
+		})
+	}
+	before.publish(t, q, "of the one before")
+	to, err := message.ToTopic(topic, "new")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := fresh.Publish(within(t), message.Publication{To: to}); !errs.Is(err, errs.NotFound) {
+		t.Errorf("a message that only the other's binding matches: %v", err)
+	}
+	nothing(t, fresh.subscribe(t, q, 1, long))
+	if m := one(t, before.subscribe(t, q, 1, long)); string(m.Body) != "of the one before" {
+		t.Errorf("%q came", m.Body)
 	}
 }
 

@@ -36,14 +36,24 @@
 //     for another ack deadline.
 //   - an attempt fails: one transaction reads the queue's policy and moves the message to message_waiting or dead_letters, and
 //     then its delivery is acknowledged. After a crash between the two the message is moved once more, into the same row.
+//   - a consumer that pulled does not settle: its message is a row of message_waiting that is due at the end of the lease. The
+//     relay counts the attempt, and publishes the message or makes a dead letter of it, whichever processes have died.
+//   - a process dies while it gives a message to a pull: before the row is committed, the broker delivers the message again;
+//     afterwards the row is the truth, and the broker's copy is dropped.
+//   - an endpoint that is pushed to is overloaded or down: its messages stay in the queue, and come to other consumers, while the
+//     worker makes no calls; one that was refused with 429 or 503 waits as one that a handler snoozed (endpoint.go).
 //   - a process dies: its outstanding messages are delivered again, and each such delivery counts as an attempt. A handler's
 //     message that comes again waits for the back-off first. If that was not its first failure, it is handled while no other
 //     such message is being handled in the same process, so that a message that kills its process neither loops nor makes the
 //     same other messages fail each time.
+//   - a process gives back what nobody was given, because of a pause, a consumer that does not read, or its own end: the table
+//     message_uncounted notes that the delivery, which the broker counts, is no attempt. A crash, and the loss of the connection to
+//     the broker, count for all that was outstanding.
 //   - a handler is cut off by the end of the process: the message is given back, and no failure is recorded.
+//   - a topic has no binding when a message to it is due: the message waits on, longer each time, until there is one.
 //   - the relay dies: the end of its transaction releases what it had claimed. Messages that the broker had already confirmed
 //     are published twice; handlers with a transaction have the effect once (message_handled).
-//   - a queue is paused: nothing is received; outstanding messages can be settled, and the others go back to the queue.
+//   - a queue is paused: nothing is received; outstanding messages can be settled, and the others go back to the queue at once.
 //   - a queue is deleted: its messages, its waiting messages and its dead letters are removed in small steps, and its
 //     subscriptions end. Until everything is gone nothing of it is visible, and the name is not free.
 //   - a tenant is no longer active: its handlers take no more messages, and finish what they hold as at the end of the process.

@@ -28,7 +28,10 @@ type envelope struct {
 
 	// Set if a relay has claimed the message:
 	place    string // ctid of its row
+	lapsed   bool   // its lease is over
 	failures int    // of its backlog
+	fault    error  // why the row cannot be sent as it is
+	doubt    *broker.InDoubt
 }
 
 // publication returns the message for the broker, with its tenant and its past attempts in the headers.

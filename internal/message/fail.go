@@ -1,6 +1,7 @@
 package message
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"strings"
@@ -24,6 +25,7 @@ type failure struct {
 	permanent bool           // a retry cannot help
 	postponed bool           // the attempt did not begin, and does not count
 	delay     *time.Duration // before the next attempt; nil means the queue's back-off
+	most      int            // attempts, if the handler says so; 0 means the queue's max_attempts
 
 	dead bool          // the message became a dead letter
 	due  time.Duration // otherwise it comes again after this time
@@ -35,30 +37,38 @@ type failure struct {
 func (s *Service) fail(ctx context.Context, queue QueueName, failures ...*failure) error {
 	ctx, cancel := context.WithTimeout(ctx, settleTimeout)
 	defer cancel()
-	return s.handlers.InTx(ctx, func(tx *pg.Tx) error {
-		policy, now, err := lockPolicy(ctx, tx, queue)
-		if errs.Is(err, errs.NotFound) {
-			return nil
-		}
-		if err != nil {
-			return err
-		}
-		var again []envelope
-		for _, f := range failures {
-			if f.dead = !f.postponed && (f.permanent || f.message.Attempt >= policy.MaxAttempts); f.dead {
-				if err := insertDeadLetter(ctx, tx, f.deadLetter(queue, now)); err != nil {
-					return err
-				}
-				continue
+	return s.handlers.InTx(ctx, func(tx *pg.Tx) error { return s.failTx(ctx, tx, queue, failures...) })
+}
+
+// failTx is fail in a transaction of the caller's.
+func (s *Service) failTx(ctx context.Context, tx *pg.Tx, queue QueueName, failures ...*failure) error {
+	policy, now, err := lockPolicy(ctx, tx, queue)
+	if errs.Is(err, errs.NotFound) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	var again []envelope
+	for _, f := range failures {
+		if f.dead = f.isDead(policy); f.dead {
+			if err := insertDeadLetter(ctx, tx, f.deadLetter(queue, now)); err != nil {
+				return err
 			}
-			again = append(again, f.next(tenantQueue{auth.TenantOf(ctx), queue}, policy, now))
+			continue
 		}
-		if len(again) == 0 {
-			return nil
-		}
-		s.wakeRelay(tx)
-		return insertWaiting(ctx, tx, again...)
-	})
+		again = append(again, f.next(tenantQueue{auth.TenantOf(ctx), queue}, policy, now))
+	}
+	if len(again) == 0 {
+		return nil
+	}
+	s.wakeRelay(tx)
+	return insertWaiting(ctx, tx, again...)
+}
+
+// isDead reports whether the message becomes a dead letter.
+func (f *failure) isDead(policy Policy) bool {
+	return !f.postponed && (f.permanent || f.message.Attempt >= cmp.Or(f.most, policy.MaxAttempts))
 }
 
 func (f *failure) deadLetter(queue QueueName, now time.Time) DeadLetter {

@@ -10,7 +10,7 @@ import (
 	"plinth/internal/message"
 )
 
-// away makes the tables of queues unavailable until back is called. The broker's stay.
+// away makes the tables of queues unavailable until back is called. Those of the broker stay available.
 func (f fixture) away(t *testing.T) (back func()) {
 	t.Helper()
 	rename := func(from, to string) {
@@ -21,7 +21,7 @@ func (f fixture) away(t *testing.T) (back func()) {
 	return func() { t.Helper(); rename("away", "queues") }
 }
 
-// TestFailureWhilePostgresIsAway checks that a worker keeps a message that it cannot move.
+// TestFailureWhilePostgresIsAway checks that a worker holds a message that it cannot move.
 func TestFailureWhilePostgresIsAway(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t, false)

@@ -6,7 +6,6 @@ import (
 	"slices"
 
 	"plinth/internal/auth"
-	"plinth/internal/errs"
 	"plinth/internal/pg"
 )
 
@@ -22,7 +21,7 @@ type TenantPublication struct {
 func (s *Service) PublishBatchTx(ctx context.Context, tx *pg.Tx, batch []TenantPublication) ([]Result, error) {
 	all, held := make([]*outgoing, len(batch)), make([]*outgoing, 0, len(batch))
 	for i, p := range batch {
-		m, err := newOutgoing(auth.AsService(ctx, p.Tenant), p.Publication)
+		m, err := newOutgoing(s.apart(auth.AsService(ctx, p.Tenant)), p.Publication)
 		if err != nil {
 			all[i] = &outgoing{err: err}
 			continue
@@ -53,10 +52,19 @@ func (s *Service) hold(ctx context.Context, tx *pg.Tx, batch []*outgoing) error 
 	if err := s.findDestinations(ctx, tx, batch); err != nil {
 		return err
 	}
-	if err := useKeys(ctx, tx, batch); err != nil {
+	if err := s.useKeys(ctx, tx, batch); err != nil {
 		return err
 	}
+	s.admit(ctx, batch...)
+	for _, m := range batch {
+		if m.isNew() && m.atOnce() && !m.to.isOwn() { // The relay takes it again when it sends it.
+			s.sent(ctx, &m.envelope)
+		}
+	}
 	if err := s.takeWaiting(ctx, tx, batch); err != nil {
+		return err
+	}
+	if err := freeRefused(ctx, tx, batch); err != nil {
 		return err
 	}
 	var rows []envelope
@@ -85,33 +93,6 @@ func (s *Service) hold(ctx context.Context, tx *pg.Tx, batch []*outgoing) error 
 // isNew reports whether the message was neither refused nor published before.
 func (m *outgoing) isNew() bool { return m.err == nil && m.duplicateOf == "" }
 
-// takeWaiting takes the messages from their tenants' quotas of waiting messages, and refuses those of tenants whose quota
-// is used up.
-func (s *Service) takeWaiting(ctx context.Context, tx *pg.Tx, batch []*outgoing) error {
-	counts := map[string]int64{}
-	for _, m := range batch {
-		if m.isNew() {
-			counts[m.tenant]++
-		}
-	}
-	refused := map[string]error{}
-	for _, tenant := range slices.Sorted(maps.Keys(counts)) { // All transactions take in the same order, so they do not deadlock.
-		err := s.quotas.waiting.Take(auth.AsService(ctx, tenant), tx, counts[tenant])
-		switch {
-		case errs.Is(err, errs.ResourceExhausted):
-			refused[tenant] = err
-		case err != nil:
-			return err
-		}
-	}
-	for _, m := range batch {
-		if m.isNew() {
-			m.err = refused[m.tenant]
-		}
-	}
-	return nil
-}
-
 // tenantTopic is the topic of one tenant.
 type tenantTopic struct{ tenant, topic string }
 
@@ -120,6 +101,9 @@ type tenantTopic struct{ tenant, topic string }
 func (s *Service) findDestinations(ctx context.Context, tx *pg.Tx, batch []*outgoing) error {
 	queues, topics := map[tenantQueue]bool{}, map[tenantTopic]bool{}
 	for _, m := range batch {
+		if m.to.isOwn() {
+			continue
+		}
 		if m.to.topic == "" {
 			queues[tenantQueue{m.tenant, m.to.queue}] = false
 		} else {
@@ -140,7 +124,7 @@ func (s *Service) findDestinations(ctx context.Context, tx *pg.Tx, batch []*outg
 		switch {
 		case m.to.topic == "" && !queues[tenantQueue{m.tenant, m.to.queue}]:
 			m.err = errNoQueue(m.to.queue)
-		case m.to.topic != "" && len(matching(bindings[tenantTopic{m.tenant, m.to.topic}], m.to.routingKey)) == 0:
+		case m.to.topic != "" && !m.to.isOwn() && len(matching(bindings[tenantTopic{m.tenant, m.to.topic}], m.to.routingKey)) == 0:
 			m.err = errNoMatch(m.to)
 		}
 	}

@@ -22,7 +22,7 @@ func TestPublishBatchTx(t *testing.T) {
 	batch := []message.TenantPublication{
 		{"a", message.Publication{To: message.ToQueue(a), Body: []byte("a1"), IdempotencyKey: "k"}},
 		{"b", message.Publication{To: message.ToQueue(b), Body: []byte("b1"), IdempotencyKey: "k"}},
-		{"a", message.Publication{To: message.ToQueue(a), Body: []byte("again"), IdempotencyKey: "k"}},
+		{"a", message.Publication{To: message.ToQueue(a), Body: []byte("a1"), IdempotencyKey: "k"}},
 		{"b", message.Publication{To: message.ToQueue(name(t, "missing"))}},
 		{"a", message.Publication{To: news, Body: []byte("a2")}},
 		{"b", message.Publication{To: news}},
@@ -64,7 +64,7 @@ func TestPublishBatchTx(t *testing.T) {
 	}
 }
 
-// A tenant's transaction publishes for no other.
+// A tenant's transaction cannot publish for another tenant.
 func TestPublishBatchTxOfATenant(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t, false)

@@ -26,6 +26,8 @@ const (
 
 	intentMinBackoff = time.Second
 	intentMaxBackoff = time.Minute
+
+	reviveBatch = 1000 // messages in one statement
 )
 
 // intent records that the broker has to follow a change of a queue. It is committed together with the change to the
@@ -90,8 +92,12 @@ func (s *Service) followTable(ctx context.Context, i intent) error {
 	if err := s.declareOnBroker(ctx, q); err != nil {
 		return err
 	}
+	if err := s.reviveUnbound(ctx, q.Bindings); err != nil {
+		return err
+	}
+	wanted, _ := q.effective()
 	for _, b := range i.ended {
-		if slices.Contains(q.Bindings, b) {
+		if b, _ = b.effective(); slices.Contains(wanted, b) {
 			continue
 		}
 		if err := s.broker.Unbind(ctx, name, b.onBroker(tenant)); err != nil {
@@ -160,4 +166,25 @@ func (s *Service) undo(ctx context.Context, i intent, why error) error {
 		return insertIntent(ctx, tx, i, 0)
 	})
 	return errors.Join(why, err)
+}
+
+// reviveUnbound has the messages sent at once that waited for a binding of their topic.
+func (s *Service) reviveUnbound(ctx context.Context, bindings []Binding) error {
+	if len(bindings) == 0 {
+		return nil
+	}
+	topics := make([]string, len(bindings))
+	for i, b := range bindings {
+		topics[i] = b.Topic
+	}
+	for n := int64(reviveBatch); n == reviveBatch; {
+		var err error
+		if n, err = reviveUnbound(ctx, s.db, topics, reviveBatch); err != nil {
+			return err
+		}
+		if n > 0 {
+			s.notifier.Notify(channel, newWaiting)
+		}
+	}
+	return nil
 }

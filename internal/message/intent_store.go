@@ -46,10 +46,10 @@ func isBeingRemoved(ctx context.Context, tx *pg.Tx, queue QueueName) (removing b
 	return removing, err
 }
 
-// isRemoving reports whether something is left of any deleted queue of the tenant.
-func isRemoving(ctx context.Context, db pg.Querier) (removing bool, err error) {
-	err = db.QueryRow(ctx, `SELECT EXISTS (SELECT FROM queue_intents WHERE tenant = $1 AND remove)`, auth.TenantOf(ctx)).Scan(&removing)
-	return removing, err
+// hasIntents reports whether the broker has yet to follow anything of the tenant's queues, or is to be looked at once more.
+func hasIntents(ctx context.Context, db pg.Querier) (has bool, err error) {
+	err = db.QueryRow(ctx, `SELECT EXISTS (SELECT FROM queue_intents WHERE tenant = $1)`, auth.TenantOf(ctx)).Scan(&has)
+	return has, err
 }
 
 // lockIntent reports whether no other process has taken over the intent, and prevents that until the transaction ends.

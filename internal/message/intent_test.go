@@ -69,7 +69,7 @@ func (f fixture) boundTopics(t *testing.T) (topics string) {
 	return topics
 }
 
-// bindTo has the queue bound to these topics alone.
+// bindTo binds the queue to these topics, and to no others.
 func (f fixture) bindTo(t *testing.T, q message.QueueName, topics ...string) error {
 	t.Helper()
 	_, err := f.UpdateQueue(within(t), q, func(p *message.Policy) {
@@ -147,7 +147,7 @@ func TestBrokerIsCalledOutsideOfTransactions(t *testing.T) {
 func TestCreateQueueWithoutBroker(t *testing.T) {
 	t.Parallel()
 	f, b := withWatched(t)
-	b.late = errBrokerAway // It has the queue, and nobody knows.
+	b.late = errBrokerAway // The broker has the queue, but the service does not know that.
 	q := name(t, "orders")
 	if _, err := f.CreateQueue(within(t), q, message.Policy{}); !errs.Is(err, errs.Unavailable) {
 		t.Error(err)

@@ -2,6 +2,7 @@ package message_test
 
 import (
 	"context"
+	"net/netip"
 	"os"
 	"testing"
 	"time"
@@ -14,11 +15,21 @@ import (
 	"plinth/internal/broker"
 	"plinth/internal/broker/postgres"
 	"plinth/internal/message"
+	"plinth/internal/outbound"
 	"plinth/internal/pg"
 	"plinth/internal/pg/pgtest"
+	"plinth/internal/seal"
 )
 
 func TestMain(m *testing.M) { os.Exit(pgtest.Main(m)) }
+
+// atFullLength returns full with CI=true, else short: how much of something a test has.
+func atFullLength(full, short int) int {
+	if os.Getenv("CI") == "true" {
+		return full
+	}
+	return short
+}
 
 // fixture is the service over a database and a broker of the test's own.
 type fixture struct {
@@ -30,6 +41,7 @@ type fixture struct {
 	system *pg.System // sees all tenants
 	owner  pg.Querier // may change the schema
 	url    string
+	keys   seal.Keys // of the processes
 }
 
 func newFixture(t *testing.T, autoCreate bool) fixture {
@@ -42,19 +54,24 @@ func newFixture(t *testing.T, autoCreate bool) fixture {
 		t.Fatal(err)
 	}
 	t.Cleanup(db.Close)
-	f := fixture{nil, nil, log, logs, db, db.System(), pgtest.Owner(t, url), url}
+	f := fixture{nil, nil, log, logs, db, db.System(), pgtest.Owner(t, url), url, keys(t, firstKey)}
 	f.broker = f.postgres(t, db)
 	f.Service = f.process(t, message.Limits{AutoCreate: autoCreate})
 	run(t, f.Run)
 	return f
 }
 
-// process returns the service of another process. The test has to run it.
-func (f fixture) process(t *testing.T, limits message.Limits) *message.Service {
+// process returns the service of another process. The test has to run it. calls may change how it calls out.
+func (f fixture) process(t *testing.T, limits message.Limits, calls ...func(*outbound.Config)) *message.Service {
 	t.Helper()
+	out := outbound.Config{Allowed: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}, Timeout: 5 * time.Second}
+	for _, change := range calls {
+		change(&out)
+	}
 	notifier := f.notifier(t)
 	s := message.New(message.Config{
 		DB: f.db, Handlers: f.db, System: f.system, Notifier: notifier, Broker: f.broker, Limits: limits, Log: f.log,
+		Outbound: outbound.New(out), Secrets: f.keys,
 	})
 	notify(t, notifier)
 	return s

@@ -4,20 +4,36 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
-	"plinth/internal/pg"
+	"plinth/internal/loop"
 )
 
 // sweepInterval is how often one of the workers removes what has expired.
 const sweepInterval = time.Minute
 
-// Work carries out redrives and purges until ctx ends. Several workers share them.
-func (s *Service) Work(ctx context.Context) error { return s.operations.Run(ctx) }
+// sealInterval is how often one of the workers seals secrets anew.
+const sealInterval = 24 * time.Hour
 
-// Periodic is the work of one worker once in an interval: it removes what has been kept long enough.
-func (s *Service) Periodic() []pg.Periodic {
-	return []pg.Periodic{{Name: "message sweep", Interval: sweepInterval, Work: s.sweep, Log: s.log}}
+// Work carries out redrives and purges until ctx ends, which several workers share, and reads the figures of the queues and what they
+// hold, which one of them does.
+func (s *Service) Work(ctx context.Context) error {
+	var measuring sync.WaitGroup
+	defer measuring.Wait()
+	measuring.Go(func() { s.system.Periodically(ctx, s.measuring()) })
+	if s.countsDepths {
+		measuring.Go(func() { s.system.Periodically(ctx, s.countingDepths()) })
+	}
+	return s.operations.Run(ctx)
+}
+
+// Jobs are this domain's own.
+func (s *Service) Jobs() []loop.Job {
+	return []loop.Job{
+		{Name: "message-sweep", About: "removes dead letters, keys and what else of messages has been kept long enough", Interval: sweepInterval, Run: s.sweep},
+		{Name: "message-secrets", About: "encrypts secrets of pushes with the first of SECRET_KEYS", Interval: sealInterval, Run: s.sealAnew},
+	}
 }
 
 // sweep removes everything that has expired, in small transactions.

@@ -1,6 +1,9 @@
 package message
 
-import "context"
+import (
+	"context"
+	"time"
+)
 
 // This file exports to the tests of the external test package.
 
@@ -21,4 +24,25 @@ func (s *Service) Count(tenant string, queue QueueName, published, delivered, ac
 	c.published.Add(published)
 	c.delivered.Add(delivered)
 	c.acknowledged.Add(acknowledged)
+}
+
+// Measure reads the figures of the queues, as one of the workers does.
+func (s *Service) Measure(ctx context.Context) error { return s.measure(ctx) }
+
+// CountDepths counts what is in the queues, as one of the workers does for a broker that does not.
+func (s *Service) CountDepths(ctx context.Context) error { return s.countDepths(ctx) }
+
+// ShareBeyond has a worker share queues with others if there are more than n, and look for others twice a second.
+func (w *Worker) ShareBeyond(n int) {
+	w.roster.beyond, w.roster.every, w.roster.lapse = n, 500*time.Millisecond, 15*time.Second
+}
+
+// KnownPaused returns the queues of the default tenant that the process knows to be paused.
+func (s *Service) KnownPaused() map[QueueName]bool {
+	all, _ := s.pauses.all()
+	paused := map[QueueName]bool{}
+	for q := range all {
+		paused[q.queue] = true
+	}
+	return paused
 }

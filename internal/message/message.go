@@ -4,6 +4,7 @@ import (
 	"maps"
 	"regexp"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/google/uuid"
@@ -117,6 +118,16 @@ func (m Message) PublishedAt() time.Time {
 	return time.Unix(id.Time().UnixTime()).UTC()
 }
 
+// plainID returns an id that is a UUID written as a URN as the UUID alone, since tables do not take it otherwise. Ids of messages that
+// did not come from this service can have any form.
+func plainID(id string) string {
+	const urn = "urn:uuid:"
+	if len(id) > len(urn) && strings.EqualFold(id[:len(urn)], urn) && uuid.Validate(id) == nil {
+		return id[len(urn):]
+	}
+	return id
+}
+
 func (m Message) size() int {
 	n := len(m.Body)
 	for k, v := range m.Attributes {
@@ -134,7 +145,7 @@ const (
 )
 
 func fromBroker(d broker.Delivery) Message {
-	m := Message{ID: d.ID, Body: d.Body, Attributes: d.Attributes, Attempt: d.Attempt}
+	m := Message{ID: plainID(d.ID), Body: d.Body, Attributes: d.Attributes, Attempt: d.Attempt}
 	_, named := d.Headers[tenantHeader] // The source has checked it.
 	if len(d.Headers) == 0 || len(d.Headers) == 1 && named {
 		return m // True of most messages. Parsing the headers would cost as much as an ack.

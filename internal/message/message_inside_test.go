@@ -11,7 +11,8 @@ import (
 	"plinth/internal/broker"
 )
 
-// TestTenantHeaderIsFree is about most messages, whose only header is their tenant's: each delivery passes here.
+// TestTenantHeaderIsFree checks that reading the headers of most messages, which have only that of the tenant, does not
+// allocate. Every delivery does that.
 func TestTenantHeaderIsFree(t *testing.T) {
 	d := broker.Delivery{Message: broker.Message{Headers: map[string]string{tenantHeader: "default"}}}
 	if n := testing.AllocsPerRun(100, func() { fromBroker(d) }); n != 0 {
@@ -23,7 +24,19 @@ func TestTenantHeaderIsFree(t *testing.T) {
 	}
 }
 
-// TestPagesOfQueues has the largest queues that there can be: the reply must be one that clients take, which is 4 MiB.
+// TestIDsOfOthers checks that an id that did not come from this service becomes one that the tables take, or no UUID.
+func TestIDsOfOthers(t *testing.T) {
+	const id = "0198c0de-0000-7000-8000-000000000001"
+	for text, want := range map[string]string{
+		id: id, "urn:uuid:" + id: id, "URN:UUID:" + id: id, "{" + id + "}": "{" + id + "}", "urn:uuid:x": "urn:uuid:x", "order-1": "order-1", "": "",
+	} {
+		if m := fromBroker(broker.Delivery{Message: broker.Message{ID: text}}); m.ID != want {
+			t.Errorf("%q is %q", text, m.ID)
+		}
+	}
+}
+
+// TestPagesOfQueues lists the largest possible queues. The reply must not exceed 4 MiB, the default limit of gRPC clients.
 func TestPagesOfQueues(t *testing.T) {
 	large := Queue{Name: QueueName{strings.Repeat("q", 128)}, Policy: DefaultPolicy}
 	for i := range 100 {

@@ -111,12 +111,13 @@ func (s *Service) operate(ctx context.Context, op Operation, which Choice) (_ Op
 		return Operation{}, Skipped{}, err
 	}
 	op.Principal, op.ID = auth.From(ctx).ID, which.Token
+	defer s.stats.forget(tenantQueue{auth.TenantOf(ctx), op.Queue})
 	err = s.db.InTx(ctx, func(tx *pg.Tx) error {
 		if _, _, err := lockPolicy(ctx, tx, op.Queue); err != nil {
 			return err
 		}
 		if which.Token == "" {
-			if op, skipped, err = plan(ctx, tx, op, which); err != nil || which.DryRun {
+			if op, skipped, err = s.plan(ctx, tx, op, which); err != nil || which.DryRun {
 				return err
 			}
 		}
@@ -137,7 +138,7 @@ func (s *Service) operate(ctx context.Context, op Operation, which Choice) (_ Op
 }
 
 // plan pins an operation to the selected dead letters. It will touch no others, whatever happens to the queue meanwhile.
-func plan(ctx context.Context, tx *pg.Tx, op Operation, which Choice) (Operation, Skipped, error) {
+func (s *Service) plan(ctx context.Context, tx *pg.Tx, op Operation, which Choice) (Operation, Skipped, error) {
 	id, err := uuid.NewV7()
 	if err != nil {
 		return Operation{}, Skipped{}, err
@@ -146,8 +147,12 @@ func plan(ctx context.Context, tx *pg.Tx, op Operation, which Choice) (Operation
 	if err := insertOperation(ctx, tx, op); err != nil {
 		return Operation{}, Skipped{}, err
 	}
+	if err := s.quotas.items.Prepare(ctx, tx); err != nil {
+		return Operation{}, Skipped{}, err
+	}
+	take := func(n int64) error { return s.quotas.items.Take(ctx, tx, n) }
 	if which.Filter != nil {
-		op, busy, err := pin(ctx, tx, op, nil, *which.Filter)
+		op, busy, err := pin(ctx, tx, op, *which.Filter, take)
 		return op, Skipped{InOperation: busy}, err
 	}
 	ids := make([]string, len(which.IDs))
@@ -158,7 +163,10 @@ func plan(ctx context.Context, tx *pg.Tx, op Operation, which Choice) (Operation
 	}
 	slices.Sort(ids)
 	ids = slices.Compact(ids)
-	op, busy, err := pin(ctx, tx, op, ids, Filter{})
+	op, busy, err := pinNamed(ctx, tx, op, ids)
+	if err == nil {
+		err = take(op.Total)
+	}
 	return op, Skipped{NotFound: int64(len(ids)) - op.Total - busy, InOperation: busy}, err
 }
 

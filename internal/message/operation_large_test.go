@@ -40,7 +40,7 @@ func TestLargeOperationHoldsItsLetters(t *testing.T) {
 	}
 }
 
-// TestTwoWorkers share a large redrive and a large purge, and what they redrive reaches the queue once.
+// TestTwoWorkers has two workers share a large redrive and a large purge. Each redriven message reaches the queue once.
 func TestTwoWorkers(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t, false)
@@ -53,7 +53,7 @@ func TestTwoWorkers(t *testing.T) {
 		t.Fatal(err)
 	}
 	for range 2 {
-		f.worker(t, time.Second) // With a relay each.
+		f.worker(t, time.Second) // Each has a relay.
 	}
 	for _, id := range []string{redrive.ID, purge.ID} {
 		eventually(t, "the operation ends", func() bool { return f.operation(t, id).State == message.Done })
@@ -74,7 +74,7 @@ func TestTwoWorkers(t *testing.T) {
 	}
 }
 
-// TestWorkersDoNotWaitForEachOther has another worker be at a large redrive.
+// TestWorkersDoNotWaitForEachOther steps an operation that another worker holds.
 func TestWorkersDoNotWaitForEachOther(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t, false)
@@ -114,7 +114,7 @@ func TestCrashesInALargeRedrive(t *testing.T) {
 		crash()
 		var letters, waiting, done, skipped int
 		err := f.db.QueryRow(within(t), `SELECT (SELECT count(*) FROM dead_letters), (SELECT count(*) FROM message_waiting), done, skipped, state
-			FROM dead_letter_operations`).Scan(&letters, &waiting, &done, &skipped, &op.State) // At one moment: a crash may yet commit.
+			FROM dead_letter_operations`).Scan(&letters, &waiting, &done, &skipped, &op.State) // One statement: a worker that was cut off may still commit.
 		if err != nil || letters+waiting != 2500 || done != waiting || skipped != 0 {
 			t.Fatalf("%d dead letters and %d messages that wait, %d done and %d skipped, %v", letters, waiting, done, skipped, err)
 		}
@@ -147,7 +147,8 @@ func TestQueueDeletedInALargeRedrive(t *testing.T) {
 	f.holds(t, q, 7, 0)
 }
 
-// TestLimitOfALargeRedrive keeps its limit over chunks and over workers that were away, and is not far ahead.
+// TestLimitOfALargeRedrive checks that a redrive keeps its rate over chunks and after pauses, and does not run far ahead of
+// it.
 func TestLimitOfALargeRedrive(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t, false)
@@ -160,7 +161,7 @@ func TestLimitOfALargeRedrive(t *testing.T) {
 	if waiting < 600 || waiting > 800 || first > 0 || least < 99*time.Millisecond || last < time.Duration(waiting-50)*100*time.Millisecond {
 		t.Errorf("%d wait, due from %v to %v, %v apart or more", waiting, first, last, least)
 	}
-	// Nobody worked at it for a while: that is not made up for.
+	// Nobody worked at it for a while. It does not make up for that.
 	f.exec(t, `DELETE FROM message_waiting`)
 	f.exec(t, `UPDATE dead_letter_operations SET next_due_at = now() - interval '1 hour'`)
 	before := f.operation(t, op.ID).Done
@@ -171,7 +172,7 @@ func TestLimitOfALargeRedrive(t *testing.T) {
 	if op := f.operation(t, op.ID); op.State != message.Running || op.Done <= before {
 		t.Errorf("%+v", op)
 	}
-	// A slow one is not far ahead either.
+	// A slow one does not run far ahead either.
 	slow := f.queue(t, "slow")
 	f.letters(t, slow, 1001)
 	f.redrive(t, slow, all, 1)
@@ -181,7 +182,7 @@ func TestLimitOfALargeRedrive(t *testing.T) {
 	}
 }
 
-// TestOperationsDoNotHoldEachOtherUp has one that cannot go on.
+// TestOperationsDoNotHoldEachOtherUp has an operation that cannot continue.
 func TestOperationsDoNotHoldEachOtherUp(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t, false)
@@ -192,7 +193,7 @@ func TestOperationsDoNotHoldEachOtherUp(t *testing.T) {
 	f.redrive(t, other, all, 0)
 	f.schema(t, `CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RAISE EXCEPTION ''no''; END'`)
 	f.schema(t, `CREATE TRIGGER refuse BEFORE INSERT ON message_waiting FOR EACH ROW WHEN (NEW.queue = 'orders') EXECUTE FUNCTION refuse()`)
-	for range 10 { // One worker: of two, one might find the other at what is stuck, and pass it by.
+	for range 10 { // Only one worker: of two, one might skip the stuck operation because the other holds it.
 		if _, err := f.StepAll(within(t)); err == nil {
 			t.Error("no error")
 		}
@@ -204,7 +205,7 @@ func TestOperationsDoNotHoldEachOtherUp(t *testing.T) {
 	}
 }
 
-// TestWorkersAtOneOperation has several at the same one: nothing is done twice.
+// TestWorkersAtOneOperation has several workers at the same operation. Nothing is done twice.
 func TestWorkersAtOneOperation(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t, false)

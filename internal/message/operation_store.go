@@ -15,10 +15,10 @@ import (
 
 const operationColumns = `id::text, kind, queue, state, principal, max_per_second, total, done, skipped, created_at, ended_at, next_due_at`
 
-func scanOperation(row pgx.Row, more ...any) (o Operation, err error) {
+func scanOperation(row pgx.Row) (o Operation, err error) {
 	var ended, nextDue *time.Time
-	err = row.Scan(append([]any{&o.ID, &o.Kind, &o.Queue.name, &o.State, &o.Principal, &o.MaxPerSecond, &o.Total, &o.Done, &o.Skipped,
-		&o.CreatedAt, &ended, &nextDue}, more...)...)
+	err = row.Scan(&o.ID, &o.Kind, &o.Queue.name, &o.State, &o.Principal, &o.MaxPerSecond, &o.Total, &o.Done, &o.Skipped,
+		&o.CreatedAt, &ended, &nextDue)
 	if ended != nil {
 		o.EndedAt = *ended
 	}
@@ -34,28 +34,6 @@ func insertOperation(ctx context.Context, db *pg.Tx, o Operation) error {
 		INSERT INTO dead_letter_operations (tenant, id, kind, queue, state, principal, max_per_second, total)
 		VALUES ($1, $2::uuid, $3, $4, 'planned', $5, $6, 0)`, auth.TenantOf(ctx), o.ID, o.Kind, o.Queue.name, o.Principal, o.MaxPerSecond)
 	return err
-}
-
-// pin fixes the dead letters of an operation: those of its queue that match the filter, and have one of the ids if ids is
-// not nil. Dead letters of another running operation are left out and counted as busy. The order is that of their last
-// failure, the oldest first.
-func pin(ctx context.Context, db *pg.Tx, o Operation, ids []string, filter Filter) (_ Operation, busy int64, err error) {
-	o, err = scanOperation(db.QueryRow(ctx, `
-		WITH asked AS MATERIALIZED (
-			SELECT d.id, d.last_failed_at, d.id IN (
-				SELECT i.dead_letter_id FROM dead_letter_operations o
-				JOIN dead_letter_operation_items i ON i.tenant = o.tenant AND i.operation_id = o.id
-				WHERE o.tenant = $1 AND o.queue = $2 AND o.state = 'running') AS busy
-			FROM dead_letters d WHERE `+matches+` AND ($6::text[] IS NULL OR d.id = ANY ($6::text[]::uuid[]))
-		), pinned AS (
-			INSERT INTO dead_letter_operation_items (tenant, operation_id, n, dead_letter_id)
-			SELECT $1, $7::uuid, row_number() OVER (ORDER BY last_failed_at, id), id FROM asked WHERE NOT busy
-			RETURNING n
-		)
-		UPDATE dead_letter_operations SET total = (SELECT count(*) FROM pinned) WHERE tenant = $1 AND id = $7::uuid
-		RETURNING `+operationColumns+`, (SELECT count(*) FROM asked WHERE busy)`,
-		append(filter.arguments(ctx, o.Queue), ids, o.ID)...), &busy)
-	return o, busy, err
 }
 
 // startOperation sets a planned operation to running, which works once, and records who starts it and how fast it is to
@@ -192,8 +170,7 @@ func claimOperation(ctx context.Context, db *pg.Tx, id string) (o Operation, cla
 
 func selectOperation(ctx context.Context, db pg.Querier, id string) (Operation, error) {
 	return pg.One(db.QueryRow(ctx, `SELECT `+operationColumns+` FROM dead_letter_operations WHERE tenant = $1 AND id = $2::uuid`,
-		auth.TenantOf(ctx), id), func(row pgx.Row) (Operation, error) { return scanOperation(row) },
-		errs.New(errs.NotFound, "id: there is no redrive or purge %s", id))
+		auth.TenantOf(ctx), id), scanOperation, errs.New(errs.NotFound, "id: there is no redrive or purge %s", id))
 }
 
 func selectOperations(ctx context.Context, db pg.Querier, queue QueueName, after string, limit int) ([]Operation, error) {

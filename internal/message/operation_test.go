@@ -24,7 +24,7 @@ func (f fixture) left(t *testing.T, q message.QueueName) (letters, waiting int) 
 	return letters, waiting
 }
 
-// holds checks how many dead letters and waiting messages a queue has left.
+// holds checks how many dead letters and waiting messages a queue has.
 func (f fixture) holds(t *testing.T, q message.QueueName, wantLetters, wantWaiting int) {
 	t.Helper()
 	if letters, waiting := f.left(t, q); letters != wantLetters || waiting != wantWaiting {
@@ -168,7 +168,7 @@ func TestDryRunPinsItsSet(t *testing.T) {
 	f.work(t)
 	f.holds(t, q, 10, 0)
 
-	// What happens meanwhile changes nothing but that what is gone is gone.
+	// The pinned set does not change meanwhile, except that dead letters may disappear.
 	f.letter(t, q, "late", time.Now(), 1)
 	if op, skipped, err := f.PurgeDeadLetters(within(t), q, message.Choice{IDs: ids[:1]}); op.Done != 1 || skipped.InOperation != 0 || err != nil {
 		t.Errorf("%+v %+v %v: a plan holds nothing", op, skipped, err)
@@ -217,7 +217,7 @@ func TestDryRunIsGoodForAnHour(t *testing.T) {
 	}
 }
 
-// TestOneRedriveOfAToken has many ask with the same token at the same time.
+// TestOneRedriveOfAToken has many calls use the same token at the same time.
 func TestOneRedriveOfAToken(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t, false)
@@ -248,7 +248,7 @@ func TestOneRedriveOfAToken(t *testing.T) {
 	}
 }
 
-// TestOneRedriveOfALetter has many ask for the same dead letters at the same time.
+// TestOneRedriveOfALetter has many calls redrive the same dead letters at the same time.
 func TestOneRedriveOfALetter(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t, false)
@@ -278,7 +278,7 @@ func TestOneRedriveOfALetter(t *testing.T) {
 	f.holds(t, q, 0, 300)
 }
 
-// TestRedriveIsAllOrNone has the last of 1,000 messages fail.
+// TestRedriveIsAllOrNone makes the last of 1,000 messages fail.
 func TestRedriveIsAllOrNone(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t, false)

@@ -39,7 +39,7 @@ func (f fixture) depth(t *testing.T, q message.QueueName, want int64) {
 	t.Fatalf("%d messages wait, want %d", got, want)
 }
 
-// another is the service in another process.
+// another returns the service in another process.
 func (f fixture) another(t *testing.T) fixture {
 	t.Helper()
 	f.Service = f.process(t, message.Limits{})
@@ -67,7 +67,7 @@ func TestPause(t *testing.T) {
 		first, second = there, here
 	}
 	f.pause(t, q)
-	<-time.After(time.Second) // It is in effect everywhere by then.
+	<-time.After(time.Second) // After that it is in effect everywhere.
 	later := f.publish(t, q, "later")
 	nothing(t, first)
 	nothing(t, second)
@@ -155,8 +155,8 @@ func TestWorkerPauses(t *testing.T) {
 	<-entered
 }
 
-// TestPauseThatNobodyTold checks a pause without a notification.
-func TestPauseThatNobodyTold(t *testing.T) {
+// TestPauseWithoutNotification checks that a pause takes effect if its notification is lost.
+func TestPauseWithoutNotification(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t, false)
 	q := f.queue(t, "orders")
@@ -164,7 +164,22 @@ func TestPauseThatNobodyTold(t *testing.T) {
 	if _, err := f.db.Exec(within(t), "UPDATE queues SET paused = true"); err != nil {
 		t.Fatal(err)
 	}
-	<-time.After(6 * time.Second)
+	<-time.After(11 * time.Second)
 	f.publish(t, q, "a")
 	nothing(t, sub)
+}
+
+// TestOpeningReadsOneQueue opens a queue that was paused a moment ago, in a process that does nothing in the background.
+func TestOpeningReadsOneQueue(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t, false)
+	q, other := f.queue(t, "orders"), f.queue(t, "others")
+	f.Service = f.process(t, message.Limits{})
+	f.exec(t, `UPDATE queues SET paused = true`)
+	f.subscribe(t, q, 2, long)
+	f.publish(t, q, "held")
+	f.depth(t, q, 1)
+	if paused := f.KnownPaused(); !paused[q] || paused[other] {
+		t.Errorf("known to be paused: %v", paused)
+	}
 }

@@ -37,8 +37,9 @@ type Publication struct {
 	// Attributes must be valid UTF-8. A key has at most 255 bytes, and all attributes together at most 96 KiB, with 6
 	// bytes added for each.
 	Attributes map[string]string
-	// IdempotencyKey makes it safe to publish a message again: for 24 hours, a message with the same key to the same
-	// queue or topic is not published, and the id of the first one is returned. At most 255 bytes; empty means no key.
+	// IdempotencyKey makes it safe to publish a message again: for 24 hours, the same message with the same key is not
+	// published, and the id of the first one is returned. At most 255 bytes; empty means no key. Cancelling the message and
+	// purging its queue free the key.
 	IdempotencyKey string
 	// Delay is how long to wait before the message is delivered, at most MaxDelay.
 	Delay time.Duration
@@ -58,7 +59,8 @@ type Receipt struct {
 // message durably. With a delay or an idempotency key, it returns when the message is committed; the message is sent to
 // the broker when it is due.
 //
-// Errors: InvalidArgument; NotFound for an unknown queue, and for a topic that no queue is bound to with a matching
+// Errors: InvalidArgument; FailedPrecondition, with the reason IDEMPOTENCY_KEY_REUSED, if the tenant used the key for another
+// message; NotFound for an unknown queue, and for a topic that no queue is bound to with a matching
 // pattern; ResourceExhausted for a message over MaxBytes, for a queue at its MaxLength, and if a quota of the tenant is
 // used up; Unavailable if it is unknown whether the message was published.
 func (s *Service) Publish(ctx context.Context, p Publication) (Receipt, error) {
@@ -70,8 +72,11 @@ func (s *Service) Publish(ctx context.Context, p Publication) (Receipt, error) {
 		return Receipt{}, err
 	}
 	if m.now() {
-		err := s.send(ctx, m)
-		return m.receipt(), err
+		if s.admit(ctx, m); m.err == nil {
+			m.err = s.send(ctx, m)
+			s.sent(ctx, &m.envelope)
+		}
+		return m.receipt(), m.err
 	}
 	err = s.db.InTx(ctx, func(tx *pg.Tx) error { return s.holdOne(ctx, tx, m) })
 	return m.receipt(), err
@@ -110,6 +115,8 @@ func (s *Service) PublishTx(ctx context.Context, tx *pg.Tx, p Publication) (Rece
 type outgoing struct {
 	envelope
 	key string
+	// claimed is whether the key was free, and stands for this message now.
+	claimed bool
 	// duplicateOf is the id of the message that was published with the key before, if any.
 	duplicateOf string
 	err         error
@@ -134,8 +141,11 @@ func newOutgoing(ctx context.Context, p Publication) (*outgoing, error) {
 	}}, nil
 }
 
+// atOnce reports whether the message is to be in its queue at once.
+func (m *outgoing) atOnce() bool { return m.due == 0 && m.dueAt.IsZero() }
+
 // now reports whether the message can be sent to the broker without the database.
-func (m *outgoing) now() bool { return m.due == 0 && m.dueAt.IsZero() && m.key == "" }
+func (m *outgoing) now() bool { return m.atOnce() && m.key == "" }
 
 func (m *outgoing) receipt() Receipt {
 	switch {
@@ -213,6 +223,9 @@ func (s *Service) send(ctx context.Context, m *outgoing) error {
 	}
 	p := m.publication()
 	err := onDeclared(ctx, m.to.queue, s.declarer(), func() error { return s.broker.Publish(ctx, p.To, p.Message) })
+	if errors.Is(err, broker.ErrFull) {
+		err = s.whyRefused(ctx, m.to)
+	}
 	if m.err = m.to.explain(err); m.err == nil {
 		s.rates.of(tenantQueue{m.tenant, m.to.queue}).published.Add(1)
 	}

@@ -64,8 +64,8 @@ func TestPublishLater(t *testing.T) {
 	}
 }
 
-// TestPublishBatchTellsEachError compares each entry's error with that of Publish.
-func TestPublishBatchTellsEachError(t *testing.T) {
+// TestPublishBatchReturnsEachError compares each entry's error with that of Publish.
+func TestPublishBatchReturnsEachError(t *testing.T) {
 	t.Parallel()
 	e := newEdge(t)
 	e.queue(t, "orders")

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"reflect"
 	"slices"
 	"time"
 
@@ -20,8 +21,9 @@ type Queue struct {
 	CreatedAt time.Time
 	Policy
 	Paused bool
-	// Stats is nil unless the queue was returned by Service.GetQueue.
-	Stats *Stats
+	// Stats is nil unless the queue was returned by Service.GetQueue; likewise PushStatus, and without a push.
+	Stats      *Stats
+	PushStatus *PushStatus
 }
 
 // Policy determines how the messages of a queue are handled.
@@ -32,6 +34,7 @@ type Policy struct {
 	MaxLength              int64         // 0 means none; fixed when the queue is created
 	DeadLetterRetention    time.Duration
 	Bindings               []Binding
+	Push                   *Push // nil is none; of a Queue it has its secret only where the call has set that
 }
 
 // bindingCost is the size of a binding in a reply beyond its topic and pattern, in bytes.
@@ -44,7 +47,8 @@ type Binding struct{ Topic, Pattern string }
 // Stats are the contents and the traffic of a queue.
 type Stats struct {
 	Depth       int64 // messages in the queue, without the outstanding ones
-	Waiting     int64 // rows of message_waiting for the queue
+	Waiting     int64 // rows of message_waiting for the queue, without those that were pulled
+	Pulled      int64 // messages that were pulled and not settled
 	DeadLetters int64
 	Rates       Rates
 }
@@ -83,9 +87,15 @@ func (p Policy) check() error {
 // another message_ttl or max_length; Unavailable if the broker is away, and then the queue is not created.
 func (s *Service) CreateQueue(ctx context.Context, name QueueName, policy Policy) (q Queue, err error) {
 	policy = policy.complete()
-	if err := policy.check(); err != nil {
+	policy.Push = policy.Push.clone()
+	if err := errors.Join(policy.check(), checkPatterns(policy.Bindings, nil)); err != nil {
 		return Queue{}, err
 	}
+	if err := s.preparePush(nil, policy.Push, time.Now()); err != nil {
+		return Queue{}, err
+	}
+	open := policy.Push
+	policy.Push = s.sealPush(auth.TenantOf(ctx), open)
 	i := newIntent(name)
 	err = s.db.InTx(ctx, func(tx *pg.Tx) error {
 		created, err := s.insertQueueWithinQuota(ctx, tx, name, policy)
@@ -106,6 +116,7 @@ func (s *Service) CreateQueue(ctx context.Context, name QueueName, policy Policy
 	if err := s.follow(ctx, i); err != nil {
 		return Queue{}, s.undo(ctx, i, err)
 	}
+	q.Push = open.shown(pushSecret(nil, open))
 	return q, nil
 }
 
@@ -143,21 +154,19 @@ func (s *Service) EnsureQueue(ctx context.Context, name QueueName) error {
 	return s.declare(ctx, name)
 }
 
-// GetQueue returns a queue with its Stats. Errors: NotFound.
+// GetQueue returns a queue with its Stats. Those of a queue with very many messages may be seconds old. Errors: NotFound.
 func (s *Service) GetQueue(ctx context.Context, name QueueName) (Queue, error) {
 	q, err := selectQueue(ctx, s.db, name)
 	if err != nil {
 		return Queue{}, err
 	}
-	stats, err := selectStats(ctx, s.db, name)
-	if err != nil {
-		return Queue{}, err
+	if q.Push != nil {
+		if q.PushStatus, err = selectPushStatus(ctx, s.db, name); err != nil {
+			return Queue{}, err
+		}
 	}
+	stats, err := s.readStats(ctx, name)
 	q.Stats = &stats
-	err = onDeclared(ctx, name, s.declare, func() (err error) {
-		q.Stats.Depth, err = s.broker.Ready(ctx, name.onBroker(auth.TenantOf(ctx)))
-		return err
-	})
 	return q, err
 }
 
@@ -177,13 +186,14 @@ func (s *Service) ListQueues(ctx context.Context, size int, token string) (queue
 	return list.Page(size, token)
 }
 
-// pageLength returns how many of the queues fit in a page. Only their bindings can be large.
+// pageLength returns how many of the queues fit in a page. Only their bindings and pushes can be large.
 func pageLength(queues []Queue, size int) int {
 	bytes := 0
 	for n, q := range queues {
 		for _, b := range q.Bindings {
 			bytes += bindingCost + len(b.Topic) + len(b.Pattern)
 		}
+		bytes += q.Push.size()
 		if n == size || n > 0 && bytes > maxPageBytes {
 			return n
 		}
@@ -205,15 +215,16 @@ func (s *Service) UpdateQueue(ctx context.Context, name QueueName, change func(*
 		if err != nil {
 			return err
 		}
-		policy, err := changed(before.Policy, change)
+		policy, secret, err := s.update(ctx, tx, before, change)
 		if err != nil {
 			return err
 		}
-		if err := updatePolicy(ctx, tx, name, policy); err != nil {
+		if q, err = selectQueue(ctx, tx, name); err != nil {
 			return err
 		}
-		if q, err = selectQueue(ctx, tx, name); err != nil || slices.Equal(before.Bindings, q.Bindings) {
-			return err
+		q.Push = policy.Push.shown(secret)
+		if slices.Equal(before.Bindings, q.Bindings) {
+			return nil
 		}
 		for _, b := range before.Bindings {
 			if !slices.Contains(q.Bindings, b) {
@@ -228,9 +239,34 @@ func (s *Service) UpdateQueue(ctx context.Context, name QueueName, change func(*
 	return q, s.follow(ctx, i)
 }
 
+// update writes what a change makes of the policy of a queue, which the transaction has locked. secret is that of the push if the change
+// has set it.
+func (s *Service) update(ctx context.Context, tx *pg.Tx, before Queue, change func(*Policy)) (after Policy, secret string, err error) {
+	of := tenantQueue{auth.TenantOf(ctx), before.Name}
+	sealed, err := selectPush(ctx, tx, of)
+	if err != nil {
+		return after, "", err
+	}
+	before.Push = s.openPush(of.tenant, sealed)
+	if after, err = changed(before.Policy, change); err != nil {
+		return after, "", err
+	}
+	if err := s.preparePush(before.Push, after.Push, time.Now()); err != nil {
+		return after, "", err
+	}
+	if err := updatePolicy(ctx, tx, before.Name, after); err != nil {
+		return after, "", err
+	}
+	if reflect.DeepEqual(before.Push, after.Push) {
+		return after, "", nil
+	}
+	tx.AfterCommit(func() { s.notifier.Notify(channel, newPolicies) })
+	return after, pushSecret(before.Push, after.Push), updatePush(ctx, tx, of, s.sealPush(of.tenant, after.Push))
+}
+
 func changed(before Policy, change func(*Policy)) (Policy, error) {
 	after := before
-	after.Bindings = slices.Clone(before.Bindings)
+	after.Bindings, after.Push = slices.Clone(before.Bindings), before.Push.clone()
 	change(&after)
 	const fixed = "%s: fixed when the queue is created, at %v; create another queue, or delete this one and create it again"
 	if after.MessageTTL != before.MessageTTL {
@@ -240,11 +276,47 @@ func changed(before Policy, change func(*Policy)) (Policy, error) {
 		return Policy{}, errs.New(errs.FailedPrecondition, fixed, "max_length", before.MaxLength)
 	}
 	after = after.complete()
-	return after, after.check()
+	return after, errors.Join(after.check(), checkPatterns(after.Bindings, before.Bindings))
+}
+
+// checkPatterns refuses new bindings with a pattern that is too expensive to match. Those that the release before allowed may
+// stay, and have no effect (see effective).
+func checkPatterns(bindings, before []Binding) error {
+	for _, b := range bindings {
+		if broker.CheckPattern(b.Pattern) != nil && !slices.Contains(before, b) {
+			return errs.New(errs.InvalidArgument, `bindings: the pattern %q has more than %d "#"; at most %d are allowed`,
+				b.Pattern, broker.MaxHashes, broker.MaxHashes)
+		}
+	}
+	return nil
 }
 
 func (b Binding) onBroker(tenant string) broker.Binding {
 	return broker.Binding{Topic: topicOnBroker(tenant, b.Topic), Pattern: b.Pattern}
+}
+
+// effective returns the binding as the broker has it. ok is false if it has too many "#" even in its simplest form: such a
+// binding of the release before has no effect.
+func (b Binding) effective() (_ Binding, ok bool) {
+	if broker.CheckPattern(b.Pattern) == nil {
+		return b, true
+	}
+	b.Pattern = broker.Simplified(b.Pattern)
+	return b, broker.CheckPattern(b.Pattern) == nil
+}
+
+// effective returns the bindings that the broker has of q, and those that it must not have.
+func (q Queue) effective() (wanted, unwanted []Binding) {
+	for _, b := range q.Bindings {
+		e, ok := b.effective()
+		if ok {
+			wanted = append(wanted, e)
+		}
+		if e != b || !ok {
+			unwanted = append(unwanted, b)
+		}
+	}
+	return wanted, unwanted
 }
 
 // PauseQueue stops deliveries from a queue, in all processes and within a second. Publishing goes on. Errors: NotFound.
@@ -261,14 +333,16 @@ func (s *Service) setPaused(ctx context.Context, name QueueName, paused bool) (Q
 	q, err := updatePaused(ctx, s.db, name, paused)
 	if err == nil {
 		s.notifier.Notify(channel, newPolicies)
+		_ = s.readPaused(ctx, tenantQueue{auth.TenantOf(ctx), name}) // Here it is known at once.
 	}
 	return q, err
 }
 
-// PurgeQueue removes the messages in a queue and the waiting messages for it, and returns their number. Outstanding
-// messages and dead letters stay. Errors: NotFound; Unavailable if the broker is away, and then some messages may be
-// removed.
+// PurgeQueue removes the messages in a queue and the waiting messages for it, and returns their number. It frees the
+// idempotency keys of all that was published to the queue until then. Outstanding messages and dead letters stay. Errors:
+// NotFound; Unavailable if the broker is away, and then some messages may be removed.
 func (s *Service) PurgeQueue(ctx context.Context, name QueueName) (purged int64, err error) {
+	var began time.Time
 	err = s.db.InTx(ctx, func(tx *pg.Tx) error {
 		exists, err := lockQueue(ctx, tx, name)
 		if err != nil {
@@ -278,15 +352,19 @@ func (s *Service) PurgeQueue(ctx context.Context, name QueueName) (purged int64,
 			return errNoQueue(name)
 		}
 		// The rows come first: this waits for rows that a relay has claimed, and their messages are in the queue afterwards.
-		purged, err = deleteWaitingOf(ctx, tx, name)
+		purged, began, err = deleteWaitingOf(ctx, tx, name)
 		return err
 	})
 	if err != nil {
 		return 0, err
 	}
+	defer s.stats.forget(tenantQueue{auth.TenantOf(ctx), name})
 	ready, err := s.broker.Purge(ctx, name.onBroker(auth.TenantOf(ctx)))
 	if errors.Is(err, broker.ErrNoQueue) { // The broker came back empty.
 		err = nil
+	}
+	if err == nil {
+		err = freeKeys(ctx, s.db, name, began)
 	}
 	return purged + ready, err
 }

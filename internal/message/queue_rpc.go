@@ -2,6 +2,7 @@ package message
 
 import (
 	"context"
+	"maps"
 	"time"
 
 	"google.golang.org/protobuf/types/known/durationpb"
@@ -17,7 +18,11 @@ func (r *RPC) CreateQueue(ctx context.Context, req *messagev1.CreateQueueRequest
 	if err != nil {
 		return nil, err
 	}
-	q, err := r.service.CreateQueue(ctx, name, policyFromProto(req))
+	policy, err := policyFromProto(req)
+	if err != nil {
+		return nil, err
+	}
+	q, err := r.service.CreateQueue(ctx, name, policy)
 	return queueToProto(q), err
 }
 
@@ -92,23 +97,28 @@ type policyRequest interface {
 	GetMaxLength() int64
 	GetDeadLetterRetention() *durationpb.Duration
 	GetBindings() []*messagev1.Binding
+	GetPush() *messagev1.Push
 }
 
-func policyFromProto(req policyRequest) Policy {
+func policyFromProto(req policyRequest) (Policy, error) {
+	push, err := pushFromProto(req.GetPush())
 	p := Policy{
 		MaxAttempts: int(req.GetMaxAttempts()), MinBackoff: req.GetMinBackoff().AsDuration(), MaxBackoff: req.GetMaxBackoff().AsDuration(),
 		MessageTTL: req.GetMessageTtl().AsDuration(), MaxLength: req.GetMaxLength(),
-		DeadLetterRetention: req.GetDeadLetterRetention().AsDuration(),
+		DeadLetterRetention: req.GetDeadLetterRetention().AsDuration(), Push: push,
 	}
 	for _, b := range req.GetBindings() {
 		p.Bindings = append(p.Bindings, Binding{b.GetTopic(), b.GetPattern()})
 	}
-	return p
+	return p, err
 }
 
 func changeFromProto(req *messagev1.UpdateQueueRequest) (func(*Policy), error) {
-	wanted := policyFromProto(req)
-	return resource.Change("queue", req.GetUpdateMask().GetPaths(), map[string]resource.Field[Policy]{
+	wanted, err := policyFromProto(req)
+	if err != nil {
+		return nil, err
+	}
+	fields := map[string]resource.Field[Policy]{
 		"max_attempts":          {Set: req.GetMaxAttempts() != 0, Copy: func(p *Policy) { p.MaxAttempts = wanted.MaxAttempts }},
 		"min_backoff":           {Set: req.MinBackoff != nil, Copy: func(p *Policy) { p.MinBackoff = wanted.MinBackoff }},
 		"max_backoff":           {Set: req.MaxBackoff != nil, Copy: func(p *Policy) { p.MaxBackoff = wanted.MaxBackoff }},
@@ -116,7 +126,10 @@ func changeFromProto(req *messagev1.UpdateQueueRequest) (func(*Policy), error) {
 		"max_length":            {Set: req.GetMaxLength() != 0, Copy: func(p *Policy) { p.MaxLength = wanted.MaxLength }},
 		"dead_letter_retention": {Set: req.DeadLetterRetention != nil, Copy: func(p *Policy) { p.DeadLetterRetention = wanted.DeadLetterRetention }},
 		"bindings":              {Set: len(req.Bindings) > 0, Copy: func(p *Policy) { p.Bindings = wanted.Bindings }},
-	})
+		"push":                  {Set: req.Push != nil, Copy: func(p *Policy) { p.Replace(wanted.Push) }},
+	}
+	maps.Copy(fields, pushFields(wanted.Push))
+	return resource.Change("queue", req.GetUpdateMask().GetPaths(), fields)
 }
 
 func queueToProto(q Queue) *messagev1.Queue {
@@ -124,15 +137,17 @@ func queueToProto(q Queue) *messagev1.Queue {
 		Name: q.Name.String(), CreateTime: timestamppb.New(q.CreatedAt), Paused: q.Paused,
 		MaxAttempts: int32(q.MaxAttempts), MinBackoff: durationpb.New(q.MinBackoff), MaxBackoff: durationpb.New(q.MaxBackoff),
 		MessageTtl: unlessNone(q.MessageTTL), MaxLength: q.MaxLength, DeadLetterRetention: durationpb.New(q.DeadLetterRetention),
-		Bindings: rpc.SliceToProto(q.Bindings, bindingToProto),
+		Bindings: rpc.SliceToProto(q.Bindings, bindingToProto), Push: pushToProto(q.Push), PushStatus: pushStatusToProto(q.PushStatus),
 	}
 	if s := q.Stats; s != nil {
-		res.Depth, res.Waiting, res.DeadLetters = &s.Depth, &s.Waiting, &s.DeadLetters
-		res.Rates = &messagev1.QueueRates{
-			Published: s.Rates.Published, Delivered: s.Rates.Delivered, Acknowledged: s.Rates.Acknowledged,
-		}
+		res.Depth, res.Waiting, res.Pulled, res.DeadLetters = &s.Depth, &s.Waiting, &s.Pulled, &s.DeadLetters
+		res.Rates = ratesToProto(s.Rates)
 	}
 	return res
+}
+
+func ratesToProto(r Rates) *messagev1.QueueRates {
+	return &messagev1.QueueRates{Published: r.Published, Delivered: r.Delivered, Acknowledged: r.Acknowledged}
 }
 
 func bindingToProto(b Binding) *messagev1.Binding {

@@ -136,7 +136,7 @@ func TestUpdateQueue(t *testing.T) {
 	}
 }
 
-// TestUpdatesAtTheSameTime changes different things; none may be lost.
+// TestUpdatesAtTheSameTime changes different fields concurrently. No change may be lost.
 func TestUpdatesAtTheSameTime(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t, false)
@@ -246,7 +246,7 @@ func TestDeleteQueueTakesAllAlong(t *testing.T) {
 	f := newFixture(t, false)
 	q, other := f.queue(t, "orders"), f.queue(t, "other")
 	for _, queue := range []message.QueueName{q, other} {
-		f.later(t, queue, "key")
+		f.later(t, queue, "key of "+queue.String())
 		f.letters(t, queue, 2)
 		f.exec(t, `INSERT INTO queue_rates VALUES ('default', $1, now(), 0, 600, 600)`, queue.String())
 	}
@@ -254,7 +254,7 @@ func TestDeleteQueueTakesAllAlong(t *testing.T) {
 		t.Fatal(err)
 	}
 	f.queue(t, "orders")
-	f.later(t, q, "key") // It is free again.
+	f.later(t, q, "key of orders") // It is free again.
 	for queue, want := range map[message.QueueName]message.Stats{
 		q: {Waiting: 1}, other: {Waiting: 1, DeadLetters: 2, Rates: message.Rates{Delivered: 10, Acknowledged: 10}},
 	} {
@@ -322,4 +322,44 @@ func TestBrokerThatCameBackEmpty(t *testing.T) {
 	}
 	forget()
 	f.subscribe(t, q, 1, 0)
+}
+
+// Patterns with many "#" are refused, and those that were stored before have no effect, unless they mean the same as a simple
+// one.
+func TestPatternsWithManyHashes(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t, false)
+	many := message.Binding{Topic: "news", Pattern: "#.#.#.#.#.#.z"}
+	if _, err := f.CreateQueue(within(t), name(t, "refused"), message.Policy{Bindings: []message.Binding{many}}); !errs.Is(err, errs.InvalidArgument) {
+		t.Errorf("%v", err)
+	}
+	q := f.queueOf(t, "orders", message.Policy{Bindings: []message.Binding{{Topic: "news", Pattern: "first"}}})
+	add := func(b message.Binding) error {
+		_, err := f.UpdateQueue(within(t), q, func(p *message.Policy) { p.Bindings = append(p.Bindings, b) })
+		return err
+	}
+	if err := add(many); !errs.Is(err, errs.InvalidArgument) || !strings.Contains(err.Error(), "bindings") {
+		t.Errorf("%v", err)
+	}
+	costly := "#.a.#.b.#.c"
+	f.exec(t, `INSERT INTO queue_bindings VALUES ('default', 'orders', 'news', $1), ('default', 'orders', 'news', $2)`, many.Pattern, costly)
+	f.exec(t, `INSERT INTO broker_bindings (queue_id, topic, pattern, matches) SELECT id, 'default.news', $1, '^.*$' FROM broker_queues`, costly)
+	if err := add(message.Binding{Topic: "news", Pattern: "second"}); err != nil {
+		t.Fatalf("a change beside old bindings: %v", err)
+	}
+	sub := f.subscribe(t, q, 10, long)
+	for key, leads := range map[string]bool{"x.y.z": true, "z": true, "a.b.c": false, "first": true, "second": true} {
+		p := message.Publication{To: topic(t, "news", key), Body: []byte(key)}
+		_, err := f.Publish(within(t), p)
+		if leads && err != nil || !leads && !errs.Is(err, errs.NotFound) {
+			t.Errorf("%s: %v", key, err)
+		}
+		if leads {
+			m := one(t, sub)
+			sub.Ack([]string{m.ID})
+			if string(m.Body) != key {
+				t.Errorf("%q came, want %q", m.Body, key)
+			}
+		}
+	}
 }

@@ -7,7 +7,7 @@ import (
 	"plinth/internal/message"
 )
 
-// TestRates has two processes count and end, which leaves their counts.
+// TestRates has two processes count and end. Their counts must stay.
 func TestRates(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t, false)

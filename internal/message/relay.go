@@ -24,6 +24,9 @@ const (
 	relayBatch = 1024
 	relayBytes = 4 << 20
 
+	// doubtLimit is how long a message in doubt waits for its outcome. The connection to a broker that hangs is lost before.
+	doubtLimit = 30 * time.Second
+
 	relayAgain = time.Second           // before a message that could not be sent is tried again
 	relayPace  = 5 * time.Millisecond  // before the next batch, if all due messages were sent
 	relayBusy  = 50 * time.Millisecond // before the next batch, if other relays have all due messages
@@ -84,6 +87,9 @@ func (r *relay) batch(ctx context.Context, more func()) (next time.Duration, err
 		default:
 			next = relayBusy
 		}
+		if batch, err = r.buryLapsed(ctx, tx, batch); err != nil {
+			return err
+		}
 		return r.settle(ctx, tx, batch, r.send(ctx, batch))
 	})
 	return next, err
@@ -109,14 +115,19 @@ func (r *relay) round(ctx context.Context, tx *pg.Tx) (due []backlog, next time.
 func (r *relay) send(ctx context.Context, batch []*envelope) []error {
 	ctx, cancel := context.WithTimeout(ctx, sendLimit)
 	defer cancel()
-	return r.service.sendBatch(ctx, batch, r.service.declare)
+	end := r.service.startRelaying(ctx, batch)
+	outcomes := r.sendDue(ctx, batch)
+	end(outcomes)
+	return outcomes
 }
 
 // settlement is the decision on each message of a batch.
 type settlement struct {
-	gone   []*envelope // sent, or without a destination
-	later  []*envelope // to be sent again
-	copies []envelope  // that replace a message in gone
+	gone    []*envelope // sent, or without a destination
+	later   []*envelope // to be sent again
+	doubts  []*envelope // sent, without an outcome so far
+	unbound []*envelope // to topics without a binding that matches: to be sent again, later each time
+	copies  []envelope  // that replace a message in gone
 }
 
 // settle deletes the messages that were sent, and delays the others. A backlog of which nothing could be sent is blocked
@@ -125,12 +136,40 @@ func (r *relay) settle(ctx context.Context, tx *pg.Tx, batch []*envelope, outcom
 	if len(batch) == 0 {
 		return nil
 	}
-	if allFailed(outcomes) {
+	if allFailed(outcomes) && !anyInDoubt(outcomes) {
 		// A queue that cannot be reached must not hold up the others, but a broker that is away needs no changes here.
 		if err := r.service.broker.Ping(ctx); err != nil {
 			return err
 		}
 	}
+	if err := r.settleEach(ctx, tx, batch, outcomes); err != nil {
+		return err
+	}
+	return r.backOff(ctx, tx, batch, outcomes)
+}
+
+// settleEach settles all messages at once, or, if that fails, each by itself: what is wrong with one must not have the others
+// sent again.
+func (r *relay) settleEach(ctx context.Context, tx *pg.Tx, batch []*envelope, outcomes []error) error {
+	err := tx.InTx(ctx, func(tx *pg.Tx) error { return r.settleAll(ctx, tx, batch, outcomes) })
+	if err == nil || len(batch) == 1 && ctx.Err() != nil {
+		return err
+	}
+	for i, m := range batch {
+		err := tx.InTx(ctx, func(tx *pg.Tx) error { return r.settleAll(ctx, tx, batch[i:i+1], outcomes[i:i+1]) })
+		if err == nil {
+			continue
+		}
+		r.log.Error("message cannot be settled, it is sent again", zap.Inline(m), zap.Error(err))
+		err = tx.InTx(ctx, func(tx *pg.Tx) error { return settleWaiting(ctx, tx, settlement{later: batch[i : i+1]}) })
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (r *relay) settleAll(ctx context.Context, tx *pg.Tx, batch []*envelope, outcomes []error) error {
 	var s settlement
 	for i, m := range batch {
 		if err := r.settleOne(auth.AsService(ctx, m.tenant), tx, &s, m, outcomes[i]); err != nil {
@@ -142,10 +181,38 @@ func (r *relay) settle(ctx context.Context, tx *pg.Tx, batch []*envelope, outcom
 		r.log.Warn("messages not sent, trying again", zap.Int("messages", len(s.later)+len(s.copies)),
 			zap.Duration("retry_in_ms", relayAgain), zap.Inline(batch[first]), zap.Error(outcomes[first]))
 	}
-	if err := settleWaiting(ctx, tx, s); err != nil {
-		return err
+	for _, m := range s.doubts {
+		r.log.Warn("message sent, waiting for its outcome", zap.Inline(m))
+		tx.AfterCommit(func() { go r.resolve(m) })
 	}
-	return r.backOff(ctx, tx, batch, outcomes)
+	return settleWaiting(ctx, tx, s)
+}
+
+// resolve waits for the outcome of a message in doubt. Until then no relay sends it again, unless this one dies.
+func (r *relay) resolve(m *envelope) {
+	timeout := time.NewTimer(doubtLimit)
+	defer timeout.Stop()
+	select {
+	case outcome := <-m.doubt.Outcome:
+		ctx, cancel := context.WithTimeout(context.Background(), settleTimeout)
+		defer cancel()
+		if err := resolveDoubt(ctx, r.system, m, outcome == nil); err != nil {
+			r.log.Warn("the outcome of a message cannot be recorded, it is sent again", zap.Inline(m), zap.Error(err))
+			return
+		}
+		r.service.notifier.Notify(channel, newWaiting)
+	case <-timeout.C:
+	}
+}
+
+func anyInDoubt(outcomes []error) bool {
+	for _, err := range outcomes {
+		var doubt *broker.InDoubt
+		if errors.As(err, &doubt) {
+			return true
+		}
+	}
+	return false
 }
 
 func allFailed(outcomes []error) bool {
@@ -168,30 +235,52 @@ func firstFailed(outcomes []error) int {
 
 // settleOne adds a message to the settlement according to its outcome.
 func (r *relay) settleOne(ctx context.Context, tx *pg.Tx, s *settlement, m *envelope, outcome error) error {
+	if errors.As(outcome, &m.doubt) {
+		s.doubts = append(s.doubts, m)
+		return nil
+	}
 	switch {
 	case outcome == nil:
 		s.gone = append(s.gone, m)
-	case m.to.topic != "" && errors.Is(outcome, broker.ErrFull):
+	case m.to.topic != "" && (errors.Is(outcome, broker.ErrFull) || errs.Is(outcome, errs.InvalidArgument)):
 		copies, err := r.fanOut(ctx, tx, *m)
+		if len(copies) == 0 { // The last binding was removed a moment ago.
+			s.unbound = append(s.unbound, m)
+			return err
+		}
 		s.gone, s.copies = append(s.gone, m), append(s.copies, copies...)
 		return err
+	case m.to.topic != "" && errs.Is(outcome, errs.NotFound):
+		s.unbound = append(s.unbound, m)
 	case m.to.topic == "" && errors.Is(outcome, broker.ErrNoQueue): // The queue is in the table and was declared.
-		s.later = append(s.later, m)
+		s.again(m)
 	case errs.Is(outcome, errs.NotFound):
-		r.log.Warn("message dropped: it leads nowhere any longer", zap.Inline(m), zap.Error(outcome))
+		r.log.Warn("message dropped with its queue, which was deleted", zap.Inline(m), zap.Error(outcome))
 		s.gone = append(s.gone, m)
 	case errs.Is(outcome, errs.InvalidArgument):
 		r.log.Error("message refused by the broker", zap.Inline(m), zap.Error(outcome))
 		s.gone = append(s.gone, m)
 		return r.bury(ctx, tx, m, outcome)
 	default:
-		s.later = append(s.later, m)
+		s.again(m)
 	}
 	return nil
 }
 
+// again adds a message that is to be sent again. One whose lease is over gets a new row, which has no lease: its receipt must not be
+// good again.
+func (s *settlement) again(m *envelope) {
+	if !m.lapsed {
+		s.later = append(s.later, m)
+		return
+	}
+	replacement := *m
+	replacement.due = relayAgain
+	s.gone, s.copies = append(s.gone, m), append(s.copies, replacement)
+}
+
 // fanOut replaces a message to a topic with one waiting message for each of its queues, because one of the queues is
-// full. The other queues get the message a second time, but not again with each attempt.
+// full, or the broker refuses the message. Queues that have it already get it a second time, but not again with each attempt.
 func (r *relay) fanOut(ctx context.Context, tx *pg.Tx, m envelope) ([]envelope, error) {
 	m.due, m.dueAt = relayAgain, time.Time{}
 	bindings, err := selectBindings(ctx, tx, tenantTopic{m.tenant, m.to.topic})
@@ -205,9 +294,6 @@ func (r *relay) fanOut(ctx context.Context, tx *pg.Tx, m envelope) ([]envelope, 
 
 // bury makes a dead letter of a message that the broker will never accept.
 func (r *relay) bury(ctx context.Context, tx *pg.Tx, m *envelope, why error) error {
-	if m.to.topic != "" {
-		return nil // A topic has no dead letters.
-	}
 	now := time.Now()
 	if m.firstFailedAt.IsZero() {
 		m.firstFailedAt = now

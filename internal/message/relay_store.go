@@ -2,10 +2,14 @@ package message
 
 import (
 	"context"
+	"encoding/json"
+	"errors"
 	"time"
 
 	"github.com/jackc/pgx/v5"
 
+	"plinth/internal/auth"
+	"plinth/internal/errs"
 	"plinth/internal/pg"
 )
 
@@ -55,7 +59,7 @@ func claimWaiting(ctx context.Context, tx *pg.Tx, due []backlog, bytes int) (bat
 			SELECT ctid FROM (SELECT *, sum(size) OVER (ORDER BY turn, backlog) - size AS before FROM placed) AS p WHERE before < $5
 		)
 		SELECT ctid::text, tenant, id::text, queue, topic, routing_key, attempts, reason, first_failed_at, headers, attributes, body,
-			octet_length(body) + octet_length(attributes::text)
+			octet_length(body) + octet_length(attributes::text), lease IS NOT NULL, due_at
 		FROM message_waiting, (SELECT set_config('synchronous_commit', 'off', true)) AS relaxed
 		WHERE ctid = ANY (ARRAY(SELECT ctid FROM fit)) ORDER BY due_at, id`, tenants, queues, topics, shares, bytes)
 	if err != nil {
@@ -70,13 +74,21 @@ func claimWaiting(ctx context.Context, tx *pg.Tx, due []backlog, bytes int) (bat
 	for rows.Next() {
 		m := &envelope{}
 		var failed *time.Time
+		var headers, attributes []byte
 		var n int
+		var due time.Time
 		if err := rows.Scan(&m.place, &m.tenant, &m.id, &m.to.queue.name, &m.to.topic, &m.to.routingKey, &m.attempts, &m.reason, &failed,
-			&m.headers, &m.attributes, &m.body, &n); err != nil {
+			&headers, &attributes, &m.body, &n, &m.lapsed, &due); err != nil {
 			return nil, false, err
+		}
+		if err := errors.Join(json.Unmarshal(headers, &m.headers), json.Unmarshal(attributes, &m.attributes)); err != nil {
+			m.fault = errs.Wrap(err, errs.InvalidArgument, "the headers or attributes are no texts")
 		}
 		if failed != nil {
 			m.firstFailedAt = *failed
+		}
+		if m.lapsed {
+			m.lapse(due)
 		}
 		b := m.backlog()
 		m.failures = failures[b]
@@ -108,7 +120,54 @@ func settleWaiting(ctx context.Context, tx *pg.Tx, s settlement) error {
 			return err
 		}
 	}
+	if len(s.doubts) > 0 {
+		_, err := tx.Exec(ctx, `UPDATE message_waiting SET in_doubt = true, due_at = clock_timestamp() + $2::interval WHERE ctid = ANY ($1::text[]::tid[])`,
+			places(s.doubts), doubtLimit)
+		if err != nil {
+			return err
+		}
+	}
+	if err := postponeUnbound(ctx, tx, s.unbound); err != nil {
+		return err
+	}
 	return insertWaiting(ctx, tx, s.copies...)
+}
+
+// resolveDoubt deletes a message in doubt that was stored, or makes it due. If it has failed an attempt meanwhile, it was
+// stored and waits for the next one.
+func resolveDoubt(ctx context.Context, system *pg.System, m *envelope, stored bool) error {
+	const these = ` WHERE tenant = $1 AND id = $2::uuid AND queue = $3 AND attempts = $4 AND in_doubt`
+	statement := `UPDATE message_waiting SET due_at = clock_timestamp()` + these
+	if stored {
+		statement = `DELETE FROM message_waiting` + these
+	}
+	_, err := system.Exec(ctx, statement, m.tenant, m.id, m.to.queue.name, m.attempts)
+	return err
+}
+
+// noBinding is the reason of messages to topics without a binding.
+const noBinding = "no queue is bound to the topic with a pattern that matches the routing key"
+
+// postponeUnbound has messages to topics without a binding wait for twice as long as the last time, from a second to ten
+// minutes, less a random part.
+func postponeUnbound(ctx context.Context, tx *pg.Tx, messages []*envelope) error {
+	if len(messages) == 0 {
+		return nil
+	}
+	_, err := tx.Exec(ctx, `UPDATE message_waiting SET unbound = unbound + 1, reason = $2,
+			due_at = clock_timestamp() + (1 - random() / 2) * least(interval '10 minutes', interval '1 second' * 2 ^ least(unbound, 20))
+		WHERE ctid = ANY ($1::text[]::tid[])`, places(messages), noBinding)
+	return err
+}
+
+// reviveUnbound makes up to limit messages of the tenant to the topics due that found no binding so far, and returns how
+// many.
+func reviveUnbound(ctx context.Context, db pg.Querier, topics []string, limit int) (int64, error) {
+	tag, err := db.Exec(ctx, `UPDATE message_waiting SET due_at = clock_timestamp() WHERE ctid = ANY (ARRAY(
+			SELECT ctid FROM message_waiting
+			WHERE tenant = $1 AND queue = '' AND topic = ANY ($2) AND due_at > clock_timestamp() AND unbound > 0
+			LIMIT $3 FOR UPDATE SKIP LOCKED))`, auth.TenantOf(ctx), topics, limit)
+	return tag.RowsAffected(), err
 }
 
 func places(messages []*envelope) []string {

@@ -159,10 +159,10 @@ func (f fixture) schema(t *testing.T, sql string) {
 // eventually polls until the condition holds.
 func eventually(t *testing.T, what string, so func() bool) {
 	t.Helper()
-	deadline := time.After(20 * time.Second)
+	deadline := time.After(time.Minute)
 	for !so() {
 		select {
-		case <-time.After(5 * time.Millisecond):
+		case <-time.After(20 * time.Millisecond):
 		case <-deadline:
 			t.Fatalf("not in time: %s", what)
 		}

@@ -3,15 +3,17 @@ package message
 import (
 	"context"
 	"sync/atomic"
-	"time"
 
 	"go.uber.org/zap"
 	"golang.org/x/sync/errgroup"
 
 	"plinth/internal/broker"
 	"plinth/internal/loop"
+	"plinth/internal/observe"
+	"plinth/internal/outbound"
 	"plinth/internal/pg"
 	"plinth/internal/ratelimit"
+	"plinth/internal/seal"
 	"plinth/internal/tenant"
 )
 
@@ -22,6 +24,7 @@ const (
 	newOperations = "operations" // a redrive or purge was started
 	newPolicies   = "queues"     // a queue was created, paused, resumed or deleted
 	newIntents    = "intents"    // a change of a queue was not followed by the broker
+	newWorkers    = "workers"    // a worker came or went
 )
 
 // Service implements the rules of messages and queues. Its Run must be running.
@@ -33,15 +36,29 @@ type Service struct {
 	log      *zap.Logger
 	limits   Limits
 	quotas   quotas
+	letters  *tenant.Levels // of dead letters
+	queued   *tenant.Levels // of messages and bytes in queues
 	limiter  *ratelimit.Limiter
 	notifier *pg.Notifier
 	rates    *rates
+	metrics  *metrics
+	tracing  *observe.Tracing
 	topology *topology
+	stats    statsCache
+	own      map[string]func(context.Context, []byte) error // by topic
 	pauses   *queueSet
-	present  atomic.Pointer[queueSet] // the existing queues of a worker's handlers
+	pullers  *pullers
+	watches  *watches
+	present  atomic.Pointer[queueSet]         // the existing queues of a worker's handlers
+	pushed   atomic.Pointer[queueMap[string]] // likewise the versions of the pushes that a worker makes
+	outbound *outbound.Client
+	secrets  seal.Keys
+
+	countsDepths bool
 
 	relay, operations, intents *pg.Due
 	heardPolicies              chan struct{} // has a token after a newPolicies notification
+	heardWorkers               chan struct{} // likewise after newWorkers
 }
 
 // Config configures a Service. The connections are of separate classes, so that they cannot starve each other.
@@ -51,9 +68,14 @@ type Config struct {
 	System   *pg.System // for the relay and other background work; the relay leaves one of its connections to the latter
 	Notifier *pg.Notifier
 	Broker   broker.Broker
+	Tracing  *observe.Tracing   // nil makes no spans
+	Outbound *outbound.Client   // for pushes
+	Secrets  seal.Keys          // that what pushes keep secret is sealed with
 	Limiter  *ratelimit.Limiter // limits what tenants publish per second; nil means no limit
 	Limits   Limits
-	Log      *zap.Logger
+	// CountsDepths has a worker count the messages in queues, for a broker that does not keep them in the database.
+	CountsDepths bool
+	Log          *zap.Logger
 }
 
 // Limits apply to tenants without quotas of their own; 0 means no limit. Package app reads them from the environment.
@@ -61,7 +83,15 @@ type Limits struct {
 	AutoCreate bool  `env:"AUTO_CREATE_QUEUES" envDefault:"false" help:"true: publishing to an unknown queue creates it; for development"`
 	Queues     int64 `env:"MAX_QUEUES" envDefault:"1000" help:"most queues of a tenant that has no quota of its own; 0 is no limit"`
 	Waiting    int64 `env:"MAX_WAITING" envDefault:"1000000" help:"most messages of a tenant that wait for their time, likewise; roughly, several processes may pass it for a moment"`
+	Pulled     int64 `env:"MAX_PULLED" envDefault:"100000" help:"most messages of a tenant that were pulled and not settled, likewise"`
+	Keys       int64 `env:"MAX_IDEMPOTENCY_KEYS" envDefault:"5000000" help:"most idempotency keys that a tenant uses in 24 hours, likewise"`
+	Items      int64 `env:"MAX_OPERATION_ITEMS" envDefault:"2000000" help:"most dead letters that redrives, purges and dry runs of a tenant have chosen and not handled, likewise"`
+	Letters    int64 `env:"MAX_DEAD_LETTERS" envDefault:"2000000" help:"most dead letters of a tenant, likewise; a tenant that has as many publishes nothing until some are redriven or purged"`
+	Queued     int64 `env:"MAX_QUEUED" envDefault:"10000000" help:"most messages in all queues of a tenant, likewise; with RabbitMQ as they were counted last"`
+	Bytes      int64 `env:"MAX_QUEUED_BYTES" envDefault:"10737418240" help:"most bytes of payload in all queues of a tenant, likewise; with RabbitMQ they are not counted"`
+	WaitBytes  int64 `env:"MAX_WAITING_BYTES" envDefault:"10737418240" help:"most bytes of payload of a tenant's messages that wait or were pulled, likewise"`
 	Handlers   int64 `env:"MAX_HANDLERS" envDefault:"256" help:"most messages that a process handles at a time, of all queues and tenants together; 0 is no limit"`
+	Pushes     int64 `env:"MAX_PUSHES" envDefault:"256" help:"most messages that a process pushes to URLs at a time; a tenant gets at most three times as many as stay free, and a queue half of that; 0 is no limit"`
 	PerSecond  int64 `env:"MAX_PER_SECOND" envDefault:"0" help:"most messages that a tenant publishes in a second, likewise"`
 }
 
@@ -69,41 +99,35 @@ type Limits struct {
 func (l *Limits) Check(want func(ok bool, setting, format string, args ...any)) {
 	want(l.Queues >= 0, "MAX_QUEUES", "must not be negative")
 	want(l.Waiting >= 0, "MAX_WAITING", "must not be negative")
+	want(l.Pulled >= 0, "MAX_PULLED", "must not be negative")
+	want(l.Keys >= 0, "MAX_IDEMPOTENCY_KEYS", "must not be negative")
+	want(l.Items >= 0, "MAX_OPERATION_ITEMS", "must not be negative")
+	want(l.Letters >= 0, "MAX_DEAD_LETTERS", "must not be negative")
+	want(l.Queued >= 0, "MAX_QUEUED", "must not be negative")
+	want(l.Bytes >= 0, "MAX_QUEUED_BYTES", "must not be negative")
+	want(l.WaitBytes >= 0, "MAX_WAITING_BYTES", "must not be negative")
 	want(l.Handlers >= 0, "MAX_HANDLERS", "must not be negative")
+	want(l.Pushes >= 0, "MAX_PUSHES", "must not be negative")
 	want(l.PerSecond >= 0, "MAX_PER_SECOND", "must not be negative")
-}
-
-// quotas are the quotas of this domain.
-type quotas struct{ queues, waiting, perSecond *tenant.Quota }
-
-// waitingFresh is for how long the number of waiting messages of a tenant is cached: reading it for each message would
-// cost a statement.
-const waitingFresh = time.Second
-
-func newQuotas(l Limits) quotas {
-	return quotas{
-		queues:    tenant.NewQuota(tenant.QuotaConfig{Name: "queues", What: "queues", Most: l.Queues}),
-		waiting:   tenant.NewQuota(tenant.QuotaConfig{Name: "waiting_messages", What: "waiting messages", Most: l.Waiting, Fresh: waitingFresh}),
-		perSecond: tenant.NewQuota(tenant.QuotaConfig{Name: "messages_per_second", What: "messages a second", Most: l.PerSecond, Uncounted: true}),
-	}
-}
-
-// Quotas returns the quotas of this domain, for tenant.Service.Register.
-func (s *Service) Quotas() []*tenant.Quota {
-	return []*tenant.Quota{s.quotas.queues, s.quotas.waiting, s.quotas.perSecond}
 }
 
 // New returns a Service. It must be called before the Run of the Notifier.
 func New(c Config) *Service {
 	s := &Service{
-		db: c.DB, handlers: c.Handlers, system: c.System, notifier: c.Notifier, broker: c.Broker, limiter: c.Limiter, log: c.Log,
-		limits: c.Limits, quotas: newQuotas(c.Limits), rates: &rates{}, topology: &topology{}, pauses: newQueueSet(selectPaused),
-		heardPolicies: make(chan struct{}, 1),
+		db: c.DB, handlers: c.Handlers, system: c.System, notifier: c.Notifier, broker: c.Broker, limiter: c.Limiter, log: c.Log, tracing: c.Tracing,
+		outbound: c.Outbound, secrets: c.Secrets, countsDepths: c.CountsDepths,
+		limits: c.Limits, quotas: newQuotas(c.Limits), rates: &rates{}, metrics: newMetrics(), topology: &topology{}, own: map[string]func(context.Context, []byte) error{}, pauses: newQueueSet(selectPaused),
+		heardPolicies: make(chan struct{}, 1), heardWorkers: make(chan struct{}, 1),
 	}
+	s.letters, s.queued = tenant.NewLevels(s.system, s.quotas.letters), tenant.NewLevels(s.system, s.quotas.queued, s.quotas.bytes)
+	s.pullers, s.watches = s.newPullers(), &watches{service: s, queues: map[tenantQueue]*watch{}}
 	s.relay, s.operations, s.intents = s.newRelay(), s.newOperations(), s.newIntents()
 	s.notifier.Subscribe(channel, func(payload string) {
 		if payload == newPolicies || payload == "" {
 			loop.Signal(s.heardPolicies)
+		}
+		if payload == newWorkers || payload == "" {
+			loop.Signal(s.heardWorkers)
 		}
 	})
 	return s
@@ -113,7 +137,7 @@ func New(c Config) *Service {
 func (s *Service) Run(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { s.watchQueues(ctx); return nil })
-	group.Go(func() error { return s.rates.run(ctx, s.system, s.log) })
+	group.Go(func() error { return s.rates.run(ctx, s.system, s.metrics, s.log) })
 	return group.Wait()
 }
 

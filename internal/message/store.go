@@ -3,8 +3,10 @@ package message
 import (
 	"context"
 	"strings"
+	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgtype"
 
 	"plinth/internal/auth"
 	"plinth/internal/pg"
@@ -15,35 +17,45 @@ func validText(s string) string {
 	return strings.ReplaceAll(strings.ToValidUTF8(s, "\uFFFD"), "\x00", "\uFFFD")
 }
 
-// queueColumns are the columns that scanQueue reads.
+// queueColumns are the columns that scanQueue reads, which leaves the secrets of a push away.
 const queueColumns = `name, created_at, max_attempts, min_backoff, max_backoff, message_ttl, max_length,
-	dead_letter_retention, paused,
+	dead_letter_retention, paused, push::text,
 	ARRAY(SELECT topic FROM queue_bindings b WHERE (b.tenant, b.queue) = (queues.tenant, queues.name) ORDER BY topic, pattern),
 	ARRAY(SELECT pattern FROM queue_bindings b WHERE (b.tenant, b.queue) = (queues.tenant, queues.name) ORDER BY topic, pattern)`
 
 func scanQueue(row pgx.Row) (q Queue, err error) {
 	var topics, patterns []string
+	var push pgtype.Text
 	err = row.Scan(&q.Name.name, &q.CreatedAt, &q.MaxAttempts, &q.MinBackoff, &q.MaxBackoff, &q.MessageTTL, &q.MaxLength,
-		&q.DeadLetterRetention, &q.Paused, &topics, &patterns)
+		&q.DeadLetterRetention, &q.Paused, &push, &topics, &patterns)
+	if err != nil {
+		return q, err
+	}
 	for i := range topics {
 		q.Bindings = append(q.Bindings, Binding{topics[i], patterns[i]})
 	}
+	sealed, err := decodePush(push)
+	q.Push = sealed.shown("")
 	return q, err
 }
 
-// insertQueue inserts the rows of a queue and its bindings. created is false if the queue exists already.
+// insertQueue inserts the rows of a queue and its bindings, with a push that is sealed. created is false if the queue exists already.
 func insertQueue(ctx context.Context, db *pg.Tx, name QueueName, p Policy) (created bool, err error) {
+	push, err := encodePush(p.Push)
+	if err != nil {
+		return false, err
+	}
 	tag, err := db.Exec(ctx, `
-		INSERT INTO queues (tenant, name, max_attempts, min_backoff, max_backoff, message_ttl, max_length, dead_letter_retention)
-		VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT (tenant, name) DO NOTHING`,
-		auth.TenantOf(ctx), name.name, p.MaxAttempts, p.MinBackoff, p.MaxBackoff, p.MessageTTL, p.MaxLength, p.DeadLetterRetention)
+		INSERT INTO queues (tenant, name, max_attempts, min_backoff, max_backoff, message_ttl, max_length, dead_letter_retention, push)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) ON CONFLICT (tenant, name) DO NOTHING`,
+		auth.TenantOf(ctx), name.name, p.MaxAttempts, p.MinBackoff, p.MaxBackoff, p.MessageTTL, p.MaxLength, p.DeadLetterRetention, push)
 	if err != nil || tag.RowsAffected() == 0 {
 		return false, err
 	}
 	return true, insertBindings(ctx, db, name, p.Bindings)
 }
 
-// updatePolicy updates the parts of a policy that can be changed.
+// updatePolicy updates the parts of a policy that can be changed, but for its push.
 func updatePolicy(ctx context.Context, db *pg.Tx, name QueueName, p Policy) error {
 	_, err := db.Exec(ctx, `UPDATE queues
 		SET max_attempts = $3, min_backoff = $4, max_backoff = $5, dead_letter_retention = $6 WHERE tenant = $1 AND name = $2`,
@@ -107,30 +119,39 @@ func updatePaused(ctx context.Context, db pg.Querier, name QueueName, paused boo
 // the last six finished buckets, including what processes that have ended since have written.
 func selectStats(ctx context.Context, db pg.Querier, name QueueName) (s Stats, err error) {
 	err = db.QueryRow(ctx, `
-		SELECT (SELECT count(*) FROM message_waiting WHERE tenant = $1 AND queue = $2),
+		SELECT (SELECT count(*) FROM message_waiting WHERE tenant = $1 AND queue = $2 AND lease IS NULL),
+			(SELECT count(*) FROM message_waiting WHERE tenant = $1 AND queue = $2 AND lease IS NOT NULL),
 			(SELECT count(*) FROM dead_letters WHERE tenant = $1 AND queue = $2),
 			coalesce(sum(published), 0) / 60::float8, coalesce(sum(delivered), 0) / 60::float8, coalesce(sum(acknowledged), 0) / 60::float8
 		FROM queue_rates
-		WHERE tenant = $1 AND queue = $2 AND bucket >= date_bin('10 seconds', now(), 'epoch') - interval '60 seconds'`,
+		WHERE tenant = $1 AND queue = $2 AND bucket >= `+bucketOf(`now()`)+` - interval '60 seconds'`,
 		auth.TenantOf(ctx), name.name,
-	).Scan(&s.Waiting, &s.DeadLetters, &s.Rates.Published, &s.Rates.Delivered, &s.Rates.Acknowledged)
+	).Scan(&s.Waiting, &s.Pulled, &s.DeadLetters, &s.Rates.Published, &s.Rates.Delivered, &s.Rates.Acknowledged)
 	return s, err
 }
 
+// deleteQueue waits for the transactions that insert messages of the queue, see lockQueues.
 func deleteQueue(ctx context.Context, db *pg.Tx, name QueueName) (deleted bool, err error) {
+	_, err = db.Exec(ctx, `SELECT pg_advisory_xact_lock(hashtextextended('queue ' || $1 || ' ' || $2, 0))`, auth.TenantOf(ctx), name.name)
+	if err != nil {
+		return false, err
+	}
 	tag, err := db.Exec(ctx, `DELETE FROM queues WHERE tenant = $1 AND name = $2`, auth.TenantOf(ctx), name.name)
 	return tag.RowsAffected() == 1, err
 }
 
-// deleteWaitingOf deletes the waiting messages for a queue. A statement that waits for a relay does not see a row that
-// this relay puts back; the next statement does.
-func deleteWaitingOf(ctx context.Context, db *pg.Tx, name QueueName) (deleted int64, err error) {
+// deleteWaitingOf deletes the waiting messages for a queue, and returns the database's time when it began. A statement that
+// waits for a relay does not see a row that this relay puts back; the next statement does.
+func deleteWaitingOf(ctx context.Context, db *pg.Tx, name QueueName) (deleted int64, began time.Time, err error) {
+	if err := db.QueryRow(ctx, `SELECT statement_timestamp()`).Scan(&began); err != nil {
+		return 0, began, err
+	}
 	for range 2 {
-		tag, err := db.Exec(ctx, `DELETE FROM message_waiting WHERE tenant = $1 AND queue = $2`, auth.TenantOf(ctx), name.name)
+		tag, err := db.Exec(ctx, `DELETE FROM message_waiting WHERE tenant = $1 AND queue = $2 AND lease IS NULL`, auth.TenantOf(ctx), name.name)
 		if err != nil {
-			return deleted, err
+			return deleted, began, err
 		}
 		deleted += tag.RowsAffected()
 	}
-	return deleted, nil
+	return deleted, began, nil
 }

@@ -19,10 +19,6 @@ const (
 	maxBatchBytes = 1 << 20
 )
 
-// aheadBatch is how many messages a subscription takes from the broker before they are asked for. It is small because
-// there may be very many subscriptions, most of them idle.
-const aheadBatch = 16
-
 // settleTimeout bounds one ack, nack or failed attempt. After that it is given up, and the message comes again.
 const settleTimeout = 5 * time.Second
 
@@ -35,25 +31,20 @@ type Subscription struct {
 	log         *zap.Logger
 	count       *counters
 	ackDeadline time.Duration
-	received    chan broker.Delivery
 	life        context.Context
 	end         context.CancelFunc
-	ended       error  // why no more messages come; read after received is closed
-	leftover    *lease // received, but too large for the last batch
+	ended       error         // why no more messages come; read after done is closed
+	done        chan struct{} // closed when no more messages are received
+	arrived     chan struct{} // has a token after a message was received
 
 	busy sync.Mutex // held while Ack or Nack settles
 
 	mu       sync.Mutex
 	leases   map[string]*lease
+	pending  []*lease      // received, and not taken by Next; those that are not in leases any more have expired
+	stopping bool          // what is outstanding at the end does not count
 	settling int           // messages that Ack or Nack settles now
 	freed    chan struct{} // has a token after a message was settled
-}
-
-// lease is one outstanding message. When its timer fires, the message goes back to the queue.
-type lease struct {
-	delivery broker.Delivery
-	message  Message
-	timer    *time.Timer
 }
 
 // Nack is one message that a consumer gives back because its attempt failed.
@@ -74,105 +65,126 @@ func (s *Service) Consume(ctx context.Context, queue QueueName, maxOutstanding i
 	}
 	sub := &Subscription{
 		service: s, source: src, log: s.log, count: s.rates.of(src.tenantQueue), ackDeadline: ackDeadline,
-		received: make(chan broker.Delivery, min(maxOutstanding, aheadBatch)), life: life, end: end,
+		life: life, end: end, done: make(chan struct{}), arrived: make(chan struct{}, 1),
 		leases: map[string]*lease{}, freed: make(chan struct{}, 1),
 	}
+	src.pending = sub.dropPending
 	go sub.receive()
 	return sub, nil
 }
 
+// receive leases what the broker sends, up to the credit, whether the consumer asks for it or not.
 func (s *Subscription) receive() {
-	defer close(s.received)
+	defer close(s.done)
 	for {
 		d, err := s.source.Receive()
 		if err != nil {
 			s.ended = err
 			return
 		}
-		select {
-		case s.received <- d:
-		case <-s.life.Done():
-			s.ended = s.life.Err()
-			return
-		}
-	}
-}
-
-// Next blocks until there are messages or ctx ends, and leases what has arrived: up to 100 messages and 1 MiB, or one
-// larger message. Errors: NotFound if the queue was deleted, Unavailable if the service stops. It must not be called
-// concurrently.
-func (s *Subscription) Next(ctx context.Context) ([]Message, error) {
-	if err := ctx.Err(); err != nil { // Also where a message is there already.
-		return nil, err
-	}
-	l, err := s.first(ctx)
-	if err != nil {
-		return nil, err
-	}
-	var batch []Message
-	for bytes := 0; l != nil; l = s.another(ctx) {
-		if bytes += l.message.size(); len(batch) > 0 && bytes > maxBatchBytes {
-			s.leftover = l
-			break
+		l := &lease{delivery: d, message: fromBroker(d)}
+		if !s.deliverable(s.life, l) {
+			continue
 		}
 		s.lease(l)
-		if batch = append(batch, l.message); len(batch) == maxBatch {
-			break
-		}
+		loop.Signal(s.arrived)
 	}
-	s.count.delivered.Add(int64(len(batch)))
-	return batch, nil
 }
 
-// first blocks until there is a message for the consumer.
-func (s *Subscription) first(ctx context.Context) (*lease, error) {
-	if l := s.leftover; l != nil {
-		if s.leftover = nil; s.deliverable(ctx, l) {
-			return l, nil
-		}
-	}
+// Next blocks until there are messages or ctx ends, and gives what has arrived to the consumer: up to 100 messages and
+// 1 MiB, or one larger message. Errors: NotFound if the queue was deleted, Unavailable if the service stops. It must not be
+// called concurrently.
+func (s *Subscription) Next(ctx context.Context) ([]Message, error) {
 	for {
+		if err := ctx.Err(); err != nil { // Also where a message is there already.
+			return nil, err
+		}
+		if paused, _ := s.service.pauses.of(s.source.tenantQueue); paused {
+			s.source.giveBack(s.dropPending()...)
+		}
+		ended := s.hasEnded()
+		if batch := s.takePending(); len(batch) > 0 {
+			s.count.delivered.Add(int64(len(batch)))
+			return batch, nil
+		}
+		if ended {
+			return nil, s.ended
+		}
 		select {
-		case d, more := <-s.received:
-			if !more {
-				return nil, s.ended
-			}
-			if l := newLease(d); s.deliverable(ctx, l) {
-				return l, nil
-			}
+		case <-s.arrived:
+		case <-s.done:
 		case <-ctx.Done():
-			return nil, ctx.Err()
 		}
 	}
 }
 
-// another returns the next message for the consumer, or nil if none has arrived.
-func (s *Subscription) another(ctx context.Context) *lease {
-	for {
-		select {
-		case d, more := <-s.received:
-			if !more {
-				return nil
-			}
-			if l := newLease(d); s.deliverable(ctx, l) {
-				return l
-			}
-		default:
-			return nil
-		}
-	}
-}
-
-// deliverable reports whether a message may be delivered to the consumer. Otherwise it settles the message: the message
-// goes back to the queue if that was paused meanwhile, and becomes a dead letter if it was delivered too often without
-// being settled. While Postgres is away, that limit does not apply.
-func (s *Subscription) deliverable(ctx context.Context, l *lease) bool {
-	queue := s.source.queue
-	ctx = auth.AsService(ctx, s.source.tenant) // Act for the queue's tenant, whoever calls Next.
-	if paused, _ := s.service.pauses.of(s.source.tenantQueue); paused {
-		s.settle(l.delivery.Nack, l.message.ID)
+func (s *Subscription) hasEnded() bool {
+	select {
+	case <-s.done:
+		return true
+	default:
 		return false
 	}
+}
+
+// takePending returns the next batch of messages whose leases have not expired.
+func (s *Subscription) takePending() (batch []Message) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	bytes := 0
+	for len(s.pending) > 0 && len(batch) < maxBatch {
+		l := s.pending[0]
+		if s.leases[l.message.ID] == l {
+			if bytes += l.message.size(); len(batch) > 0 && bytes > maxBatchBytes {
+				break
+			}
+			l.given = true
+			batch = append(batch, l.message)
+		}
+		s.pending[0] = nil
+		s.pending = s.pending[1:]
+	}
+	return batch
+}
+
+// Undelivered reports that a batch of Next did not reach the consumer. Its attempts do not count.
+func (s *Subscription) Undelivered(batch []Message) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, m := range batch {
+		if l := s.leases[m.ID]; l != nil {
+			l.given = false
+		}
+	}
+}
+
+// Stopping reports that the service ends the subscription: what is outstanding when it is closed does not count as
+// attempts.
+func (s *Subscription) Stopping() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.stopping = true
+}
+
+// dropPending ends the leases of what was received and not given to the consumer, and returns the deliveries.
+func (s *Subscription) dropPending() (back []broker.Delivery) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, l := range s.pending {
+		if s.leases[l.message.ID] == l {
+			s.endLease(l)
+			back = append(back, l.delivery)
+		}
+	}
+	s.pending = nil
+	return back
+}
+
+// deliverable reports whether a message may be delivered to the consumer. Otherwise it settles the message, which becomes a
+// dead letter because it was delivered too often without being settled. While Postgres is away, that limit does not apply.
+func (s *Subscription) deliverable(ctx context.Context, l *lease) bool {
+	queue := s.source.queue
+	ctx = auth.AsService(ctx, s.source.tenant) // Act for the queue's tenant, whoever consumes.
 	if l.delivery.Attempt == 1 {
 		return true
 	}
@@ -187,45 +199,6 @@ func (s *Subscription) deliverable(ctx context.Context, l *lease) bool {
 	}
 	s.settle(l.delivery.Ack, l.message.ID)
 	return false
-}
-
-func newLease(d broker.Delivery) *lease { return &lease{delivery: d, message: fromBroker(d)} }
-
-// lease starts a lease. If the message is leased already, by a delivery whose connection was lost, that lease ends.
-func (s *Subscription) lease(l *lease) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if old := s.leases[l.message.ID]; old != nil {
-		old.timer.Stop()
-		go s.settle(old.delivery.Nack, l.message.ID)
-	}
-	s.startLease(l)
-}
-
-// startLease starts a lease and its timer. The caller must hold s.mu.
-func (s *Subscription) startLease(l *lease) {
-	s.leases[l.message.ID] = l
-	l.timer = time.AfterFunc(s.ackDeadline, func() { s.expire(l) })
-}
-
-// expire gives a message back when its ack deadline has passed.
-func (s *Subscription) expire(l *lease) {
-	s.mu.Lock()
-	current := s.leases[l.message.ID] == l
-	if current {
-		s.endLease(l)
-	}
-	s.mu.Unlock()
-	if current {
-		s.settle(l.delivery.Nack, l.message.ID)
-	}
-}
-
-// endLease ends a lease. The caller must hold s.mu.
-func (s *Subscription) endLease(l *lease) {
-	l.timer.Stop()
-	delete(s.leases, l.message.ID)
-	s.signalFreed()
 }
 
 func (s *Subscription) signalFreed() { loop.Signal(s.freed) }
@@ -314,19 +287,6 @@ func (s *Subscription) nack(items []Nack) (n int) {
 	return n
 }
 
-// restore leases messages that could not be settled again, with a new ack deadline.
-func (s *Subscription) restore(taken []*lease) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for _, l := range taken {
-		if s.leases[l.message.ID] == nil {
-			s.startLease(l)
-		} else { // It was delivered again meanwhile.
-			go s.settle(l.delivery.Nack, l.message.ID)
-		}
-	}
-}
-
 // Extend sets a new ack deadline for outstanding messages, counted from now; 0 means that of the subscription.
 func (s *Subscription) Extend(ids []string, ackDeadline time.Duration) {
 	if ackDeadline == 0 {
@@ -363,15 +323,9 @@ func (s *Subscription) Close() {
 	s.end()
 	s.busy.Lock()
 	defer s.busy.Unlock()
-	for range s.received { // Wait until receive has ended. What it received goes back too.
-		continue
-	}
+	<-s.done
+	s.source.stop(s.endLeases()...)
 	s.source.Close()
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for _, l := range s.leases {
-		s.endLease(l)
-	}
 }
 
 func (s *Subscription) settle(how func(context.Context) error, id string) bool {

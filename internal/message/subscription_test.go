@@ -72,13 +72,12 @@ func TestNack(t *testing.T) {
 	id := f.publish(t, q, "a")
 	sub := f.subscribe(t, q, 10, long)
 	one(t, sub)
-	start := time.Now()
 	sub.Nack([]message.Nack{{ID: id, Delay: after(0)}, {ID: "unknown"}, {ID: id}})
-	if m := one(t, sub); m.ID != id || m.Attempt != 2 || time.Since(start) > time.Second {
-		t.Errorf("%+v after %v", m, time.Since(start))
+	if m := one(t, sub); m.ID != id || m.Attempt != 2 {
+		t.Errorf("%+v", m)
 	}
 	const delay = 400 * time.Millisecond
-	start = time.Now()
+	start := time.Now()
 	sub.Nack([]message.Nack{{ID: id, Delay: after(delay), Reason: "later"}})
 	sub.Ack([]string{id})          // Too late: it is given back.
 	sub.Extend([]string{id}, long) // So is this.
@@ -98,7 +97,7 @@ func TestNack(t *testing.T) {
 	nothing(t, sub)
 }
 
-// TestNackMany gives back more than fits into one transaction, and frees the credit.
+// TestNackMany nacks more messages than fit into one transaction. Their credit is free again.
 func TestNackMany(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t, false)
@@ -186,7 +185,7 @@ func TestCloseGivesBack(t *testing.T) {
 	}
 }
 
-// TestBatchFitsInAReply holds the batches against what a gRPC client takes.
+// TestBatchFitsInAReply checks that batches fit into the default limit of gRPC clients.
 func TestBatchFitsInAReply(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t, false)

@@ -20,12 +20,9 @@ type tenantWorker struct {
 	ended     chan struct{} // closed when the last loop has ended
 }
 
-// serveTenants runs the handlers for the active tenants until ctx ends and all loops have ended. While the active tenants
-// cannot be read, it keeps the last known ones.
+// serveTenants runs the handlers for the active tenants until ctx ends and all loops have ended, and tells the pushes which they are. While
+// the active tenants cannot be read, it keeps the last known ones.
 func (w *Worker) serveTenants(ctx context.Context) {
-	if len(w.handlers) == 0 {
-		return
-	}
 	all := map[string]*tenantWorker{}
 	defer func() {
 		for _, t := range all {
@@ -41,7 +38,10 @@ func (w *Worker) serveTenants(ctx context.Context) {
 			continue
 		}
 		attempt = 0
-		w.updateTenants(ctx, all, active)
+		w.pushes.setTenants(active)
+		if len(w.handlers) > 0 {
+			w.updateTenants(ctx, all, active)
+		}
 		select {
 		case <-changed:
 		case <-ctx.Done():

@@ -93,7 +93,7 @@ func TestForgedTenantAtAHandler(t *testing.T) {
 	}
 }
 
-// TestForgedTenantWhilePostgresIsAway has nowhere to put the dead letter.
+// TestForgedTenantWhilePostgresIsAway checks what happens while the dead letter cannot be inserted.
 func TestForgedTenantWhilePostgresIsAway(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t, false)
@@ -126,7 +126,7 @@ func TestForgedTenantWhilePostgresIsAway(t *testing.T) {
 	}
 }
 
-// TestTenantOfRetries has messages of two tenants fail, and come again with their tenant.
+// TestTenantOfRetries checks that messages which fail come again with their own tenant.
 func TestTenantOfRetries(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t, false)

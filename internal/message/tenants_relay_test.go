@@ -13,7 +13,7 @@ import (
 	"plinth/internal/pg"
 )
 
-// TestRelayOfTwoTenants has one batch with messages of both, to queues and topics of the same names.
+// TestRelayOfTwoTenants relays one batch with messages of both tenants, to queues and topics of the same names.
 func TestRelayOfTwoTenants(t *testing.T) {
 	t.Parallel()
 	f := newTroubled(t)
@@ -77,7 +77,8 @@ func TestRelayOfTwoTenants(t *testing.T) {
 	}
 }
 
-// TestTroublesOfOneTenant has the relay find a full queue, a message that is refused and a queue that is gone, all of b.
+// TestTroublesOfOneTenant has a full queue, a message that is refused, and a deleted queue, all of tenant b. They must not
+// affect tenant a.
 func TestTroublesOfOneTenant(t *testing.T) {
 	t.Parallel()
 	f := newTroubled(t)
@@ -124,14 +125,14 @@ func TestTroublesOfOneTenant(t *testing.T) {
 	if n := f.count(t, `SELECT count(*) FROM dead_letters WHERE tenant <> 'b'`); n != 0 {
 		t.Errorf("%d dead letters of others", n)
 	}
-	for _, said := range []string{"message refused by the broker", "message dropped: it leads nowhere any longer", "messages not sent, trying again"} {
+	for _, said := range []string{"message refused by the broker", "message dropped with its queue, which was deleted", "messages not sent, trying again"} {
 		if line := f.line(t, said); line["tenant"] != "b" {
 			t.Errorf("%s: %v", said, line)
 		}
 	}
 }
 
-// TestRedrivesOfTenants has both with dead letters in queues of the same name, more of a than are done at once.
+// TestRedrivesOfTenants redrives dead letters of both tenants in queues of the same name; a has more than one step does.
 func TestRedrivesOfTenants(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t, false)
@@ -146,12 +147,12 @@ func TestRedrivesOfTenants(t *testing.T) {
 	}
 	ids := f.lettersOf(t, "a", q, many)
 	f.lettersOf(t, "b", q, many)
-	// By ids of another.
+	// With the ids of another tenant.
 	op, skipped, err := f.PurgeDeadLetters(as(t, "b"), q, message.Choice{IDs: ids[:2]})
 	if err != nil || op.Total != 0 || skipped.NotFound != 2 {
 		t.Errorf("%+v %+v %v", op, skipped, err)
 	}
-	// By the token of another.
+	// With the token of another tenant.
 	dry := message.Choice{Filter: &message.Filter{}, DryRun: true}
 	plan, _, err := f.RedriveDeadLetters(as(t, "a"), q, dry, 0)
 	if err != nil {
@@ -162,7 +163,7 @@ func TestRedrivesOfTenants(t *testing.T) {
 	}
 	left("a", many, 0)
 	left("b", many, 0)
-	// In the background, beside each other.
+	// In the background, at the same time.
 	who := auth.With(within(t), &auth.Principal{ID: "key:7", Tenant: auth.Tenant{Name: "a"}})
 	redrive, _, err := f.RedriveDeadLetters(who, q, message.Choice{Token: plan.ID}, 0)
 	if err != nil || redrive.State != message.Running || redrive.Principal != "key:7" {
@@ -188,7 +189,7 @@ func TestRedrivesOfTenants(t *testing.T) {
 	}
 }
 
-// TestPurgesOfTenants empties the queue of one, and deletes it.
+// TestPurgesOfTenants purges the queue of one tenant, and deletes it. The other's stays.
 func TestPurgesOfTenants(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t, false)
@@ -243,7 +244,7 @@ func TestPausesOfTenants(t *testing.T) {
 	if got, err := f.GetQueue(as(t, "b"), q); err != nil || got.Paused {
 		t.Errorf("b: %+v %v", got, err)
 	}
-	<-time.After(time.Second) // It is in effect everywhere by then.
+	<-time.After(time.Second) // After that it is in effect everywhere.
 	for _, tenant := range []string{"a", "b"} {
 		for range 10 {
 			f.publishAs(t, tenant, to(q, tenant))
@@ -334,7 +335,7 @@ func TestRetentionOfTenants(t *testing.T) {
 	}
 }
 
-// TestOperationsOfTenantsDoNotHoldEachOtherUp has one of a that cannot go on.
+// TestOperationsOfTenantsDoNotHoldEachOtherUp has an operation of tenant a that cannot continue.
 func TestOperationsOfTenantsDoNotHoldEachOtherUp(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t, false)

@@ -14,7 +14,7 @@ import (
 	"plinth/internal/message"
 )
 
-// as is within for another tenant.
+// as returns within's context for another tenant.
 func as(t *testing.T, tenant string) context.Context {
 	t.Helper()
 	return auth.AsService(within(t), tenant)
@@ -50,7 +50,7 @@ func (f fixture) subscribeAs(t *testing.T, tenant string, q message.QueueName) *
 
 var onNews = message.Policy{MaxAttempts: 3, Bindings: []message.Binding{{Topic: "news", Pattern: "#"}}}
 
-// bothTenants are two with a queue of the same name, which is bound to a topic of the same name.
+// bothTenants creates a queue of the same name for two tenants, each bound to a topic of the same name.
 func bothTenants(t *testing.T, f fixture) message.QueueName {
 	t.Helper()
 	f.queueAs(t, "a", "orders", onNews)
@@ -95,7 +95,7 @@ func TestQueuesOfTenants(t *testing.T) {
 	}
 }
 
-// TestOthersFindNothing has a tenant without queues, and somebody who acts for none, ask for what another one has.
+// TestOthersFindNothing asks for what a tenant has as another tenant, and as a caller without a tenant.
 func TestOthersFindNothing(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t, false)
@@ -157,7 +157,7 @@ func TestOthersFindNothing(t *testing.T) {
 	}
 }
 
-// TestSameNamesAndKeys publishes the same to queues, topics and keys of two tenants.
+// TestSameNamesAndKeys publishes for two tenants to the same names of queues and topics, with the same keys.
 func TestSameNamesAndKeys(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t, false)

@@ -97,7 +97,7 @@ func TestWorkerOfTenants(t *testing.T) {
 	}
 }
 
-// bodies is a handler that reports what it handles, as tenant and body, and waits for leave if the body is "slow".
+// bodies returns a handler that reports what it handles, as tenant and body. If the body is "slow" it waits for leave.
 func bodies(handled chan<- string, leave <-chan struct{}, options ...message.Option) message.Handler {
 	return message.HandleBytes("tasks", func(ctx context.Context, m message.Message) error {
 		handled <- auth.TenantOf(ctx) + " " + string(m.Body)
@@ -161,10 +161,10 @@ func TestTenantsComeAndGo(t *testing.T) {
 	f.publishTask(t, "b", "slow")
 	wantHandled(t, handled, "b slow")
 
-	tenants.set("a") // b takes no more, and finishes what it holds.
+	tenants.set("a") // b gets no new messages, and finishes those that it holds.
 	f.publishTask(t, "b", "second")
 	wantNoneHandled(t, handled)
-	tenants.set("b") // It is served again once that is done; a no longer.
+	tenants.set("b") // Once that is done b gets messages again, and a no longer.
 	wantNoneHandled(t, handled)
 	close(leave)
 	wantHandled(t, handled, "b second")
@@ -183,7 +183,7 @@ func TestTenantsComeAndGo(t *testing.T) {
 	}
 }
 
-// TestTenantThatGoesIsDrained has a handler that takes longer than it may.
+// TestTenantThatGoesIsDrained has a handler that takes longer than the drain allows.
 func TestTenantThatGoesIsDrained(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t, false)
@@ -201,7 +201,7 @@ func TestTenantThatGoesIsDrained(t *testing.T) {
 	wantNoneHandled(t, handled)
 }
 
-// TestTenantsThatCannotBeRead has the list fail at first, and later.
+// TestTenantsThatCannotBeRead makes the list of tenants fail at the start, and later.
 func TestTenantsThatCannotBeRead(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t, false)
@@ -227,7 +227,7 @@ func TestTenantsThatCannotBeRead(t *testing.T) {
 	}
 }
 
-// TestHandlersKnowWhatIsAllowedNow changes a tenant's quotas under its handler.
+// TestHandlersKnowWhatIsAllowedNow changes a tenant's quotas while its handler runs.
 func TestHandlersKnowWhatIsAllowedNow(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t, false)
@@ -270,7 +270,7 @@ func TestConcurrencyOfTenants(t *testing.T) {
 		t.Errorf("%v", got)
 	}
 	wantNoneHandled(t, handled)
-	for _, tenant := range []string{"a", "b"} { // Nothing is received before there is a place for it.
+	for _, tenant := range []string{"a", "b"} { // No message is received before it can be handled.
 		if n, err := f.broker.Ready(within(t), tenant+".tasks"); n != 1 || err != nil {
 			t.Errorf("%d are left in %s's queue, %v", n, tenant, err)
 		}
@@ -316,7 +316,7 @@ func TestEnsureQueues(t *testing.T) {
 	}
 }
 
-// TestIdleTenantsCostLittle counts goroutines, and is not parallel to tests that have some.
+// TestIdleTenantsCostLittle counts goroutines, so it does not run in parallel with other tests.
 func TestIdleTenantsCostLittle(t *testing.T) {
 	const many = 200
 	f := newFixture(t, false)

@@ -55,6 +55,20 @@ func (s *Service) declare(ctx context.Context, queue QueueName) error {
 	return err
 }
 
+// declareOnce declares a queue that is about to be consumed, once in each generation of the broker: what a server that was
+// upgraded makes of an older queue is found out before messages are lost by it. An error is left to the subscription.
+func (s *Service) declareOnce(ctx context.Context, queue tenantQueue) {
+	generation := s.broker.Generation()
+	if before, known := s.topology.consumed.Load(queue); known && before == generation {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, pauseRead)
+	defer cancel()
+	if s.declare(ctx, queue.queue) == nil {
+		s.topology.consumed.Store(queue, generation)
+	}
+}
+
 func errNoQueue(queue QueueName) error {
 	return errs.New(errs.NotFound, "queue: %q does not exist; create it with CreateQueue", queue)
 }
@@ -66,19 +80,43 @@ func (s *Service) declareOnBroker(ctx context.Context, q Queue) error {
 	if err := s.broker.Declare(ctx, broker.Queue{Name: name, MessageTTL: q.MessageTTL, MaxLength: q.MaxLength}); err != nil {
 		return err
 	}
-	for _, b := range q.Bindings {
+	wanted, unwanted := q.effective()
+	for _, b := range wanted {
 		if err := s.broker.Bind(ctx, name, b.onBroker(tenant)); err != nil {
+			return err
+		}
+	}
+	for _, b := range unwanted {
+		if err := s.broker.Unbind(ctx, name, b.onBroker(tenant)); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// topology records the topics all of whose queues this process has declared, and in which generation of the broker. A
-// queue that is bound later is bound on the broker by the process that binds it.
+// topology records the topics all of whose queues this process has declared, the queues that it consumes, and in which
+// generation of the broker that was. A queue that is bound later is bound on the broker by the process that binds it.
 type topology struct {
+	consumed  sync.Map // from tenantQueue to the generation
 	declared  sync.Map // from name on the broker to declaration
 	declaring singleflight.Group
+}
+
+// prune forgets what is not relied on any more: topics that were declared too long ago, and queues that nobody consumes and nothing
+// went through.
+func (t *topology) prune(now time.Time, used *rates) {
+	t.declared.Range(func(name, d any) bool {
+		if now.Sub(d.(declaration).at) >= topicFresh {
+			t.declared.CompareAndDelete(name, d)
+		}
+		return true
+	})
+	t.consumed.Range(func(queue, generation any) bool {
+		if _, ok := used.queues.Load(queue); !ok {
+			t.consumed.CompareAndDelete(queue, generation)
+		}
+		return true
+	})
 }
 
 // declaration records when the queues of a topic were declared.
@@ -158,7 +196,10 @@ type bound struct {
 // matching returns the bindings whose pattern matches the routing key.
 func matching(bindings []bound, routingKey string) []bound {
 	key := words(routingKey)
-	return slices.DeleteFunc(slices.Clone(bindings), func(b bound) bool { return !match(words(b.pattern), key) })
+	return slices.DeleteFunc(slices.Clone(bindings), func(b bound) bool {
+		e, ok := Binding{Pattern: b.pattern}.effective()
+		return !ok || !match(words(e.Pattern), key)
+	})
 }
 
 // queuesOf returns each queue once. The bindings must be in the order of their queues.

@@ -73,7 +73,7 @@ func TestPublishToATopicOfAnEmptyBroker(t *testing.T) {
 	if d := take(t, f.raw(t, "b")); d.ID == "" {
 		t.Errorf("%+v", d)
 	}
-	// When it comes back in the middle of a publish, nobody knows whom the message reached.
+	// If the broker comes back in the middle of a publish, it is unknown which queues the message has reached.
 	f.trouble.publishes(func(ctx context.Context, batch []broker.Publication) []error {
 		f.trouble.generation.Add(1)
 		return f.trouble.Broker.PublishBatch(ctx, batch)

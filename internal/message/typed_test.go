@@ -143,7 +143,7 @@ func insert(ctx context.Context, tx *pg.Tx, m message.Message) error {
 	return err
 }
 
-// redeliver makes the broker deliver a message again that this or another queue delivered before.
+// redeliver publishes a message on the broker again, with the id of one that this or another queue has delivered.
 func (f fixture) redeliver(t *testing.T, q message.QueueName, id string) {
 	t.Helper()
 	m := broker.Message{ID: id, Body: []byte("work")}
@@ -162,7 +162,7 @@ func (f fixture) handled(t *testing.T, n int) {
 	}
 }
 
-// TestEffectOnce has a handler fail after its work was done, and then a message that was handled come again.
+// TestEffectOnce has a handler that fails after its work is done, and then redelivers a message that was handled.
 func TestEffectOnce(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t, false)

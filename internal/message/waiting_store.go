@@ -14,6 +14,7 @@ import (
 // insertWaiting inserts messages into the waiting table. A message that is waiting for the same queue already keeps its
 // row, with the higher number of attempts: its delivery was settled and came again all the same.
 func insertWaiting(ctx context.Context, db *pg.Tx, messages ...envelope) error {
+	messages = distinct(messages)
 	n := len(messages)
 	tenants, ids := make([]string, n), make([]string, n)
 	queues, topics, keys := make([]string, n), make([]string, n), make([]string, n)
@@ -37,7 +38,7 @@ func insertWaiting(ctx context.Context, db *pg.Tx, messages ...envelope) error {
 		FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::interval[], $7::timestamptz[], $8::int[],
 			$9::text[], $10::timestamptz[], $11::text[], $12::text[], $13::bytea[])
 			AS m (tenant, id, queue, topic, routing_key, due, at, attempts, reason, failed, headers, attributes, body)
-		ON CONFLICT (tenant, id, queue) DO UPDATE SET attempts = greatest(w.attempts, excluded.attempts)`,
+		ON CONFLICT (tenant, id, queue) DO UPDATE SET attempts = greatest(w.attempts, excluded.attempts), in_doubt = false`,
 		tenants, ids, queues, topics, keys, due, at, attempts, reasons, failed, headers, attributes, bodies)
 	return err
 }
@@ -58,16 +59,21 @@ func object(m map[string]string) string {
 	return string(encoded)
 }
 
-// lockQueues sets queues[q] for each of the queues that exists, and prevents their deletion until the transaction ends.
+// lockQueues sets queues[q] for each of the queues that exists, and prevents their deletion until the transaction ends. Many
+// transactions do so at a time: locks on the rows would make a MultiXact of all of them, anew for each that comes.
 func lockQueues(ctx context.Context, tx *pg.Tx, queues map[tenantQueue]bool) error {
 	var tenants, names []string
 	for q := range queues {
 		tenants, names = append(tenants, q.tenant), append(names, q.queue.name)
 	}
+	_, err := tx.Exec(ctx, `SELECT pg_advisory_xact_lock_shared(hashtextextended('queue ' || tenant || ' ' || name, 0))
+		FROM (SELECT tenant, name FROM unnest($1::text[], $2::text[]) AS w (tenant, name) ORDER BY tenant, name) AS w`, tenants, names)
+	if err != nil {
+		return err
+	}
 	rows, err := tx.Query(ctx, `
 		SELECT q.tenant, q.name FROM queues q JOIN unnest($1::text[], $2::text[]) AS w (tenant, name)
-			ON q.tenant = w.tenant AND q.name = w.name
-		ORDER BY q.tenant, q.name FOR KEY SHARE OF q`, tenants, names)
+			ON q.tenant = w.tenant AND q.name = w.name`, tenants, names)
 	if err != nil {
 		return err
 	}
@@ -105,7 +111,7 @@ func selectBindings(ctx context.Context, db pg.Querier, topics ...tenantTopic) (
 func selectWaiting(ctx context.Context, db pg.Querier, id string) (WaitingMessage, error) {
 	return pg.One(db.QueryRow(ctx, `
 		SELECT queue, topic, routing_key, due_at, attempts, reason, attributes, body
-		FROM message_waiting WHERE tenant = $1 AND id = $2::uuid AND `+stays+`
+		FROM message_waiting WHERE tenant = $1 AND id = $2::uuid AND lease IS NULL AND `+stays+`
 		ORDER BY due_at LIMIT 1`, auth.TenantOf(ctx), id),
 		func(row pgx.Row) (WaitingMessage, error) {
 			m := WaitingMessage{ID: id}
@@ -114,7 +120,42 @@ func selectWaiting(ctx context.Context, db pg.Querier, id string) (WaitingMessag
 		}, errNotWaiting(id))
 }
 
-func deleteWaiting(ctx context.Context, db pg.Querier, id string) (deleted bool, err error) {
-	tag, err := db.Exec(ctx, `DELETE FROM message_waiting WHERE tenant = $1 AND id = $2::uuid AND `+stays, auth.TenantOf(ctx), id)
-	return tag.RowsAffected() > 0, err
+// lockWaiting locks the rows of a message, and returns how many there are and whether any is in doubt.
+func lockWaiting(ctx context.Context, tx *pg.Tx, id string) (n int, inDoubt bool, err error) {
+	err = tx.QueryRow(ctx, `
+		WITH locked AS (
+			SELECT in_doubt FROM message_waiting WHERE tenant = $1 AND id = $2::uuid AND lease IS NULL AND `+stays+` FOR UPDATE
+		)
+		SELECT count(*), coalesce(bool_or(in_doubt), false) FROM locked`, auth.TenantOf(ctx), id).Scan(&n, &inDoubt)
+	return n, inDoubt, err
+}
+
+// deleteWaiting deletes a waiting message and frees its idempotency key.
+func deleteWaiting(ctx context.Context, tx *pg.Tx, id string) error {
+	_, err := tx.Exec(ctx, `
+		WITH freed AS (
+			DELETE FROM message_keys WHERE tenant = $1 AND id = $2::uuid
+		)
+		DELETE FROM message_waiting WHERE tenant = $1 AND id = $2::uuid AND lease IS NULL AND `+stays, auth.TenantOf(ctx), id)
+	return err
+}
+
+// distinct returns the messages, but of several for the same queue with the same id only the one with the most attempts.
+func distinct(messages []envelope) []envelope {
+	type row struct {
+		tenant, id string
+		queue      QueueName
+	}
+	places := make(map[row]int, len(messages))
+	var kept []envelope
+	for _, m := range messages {
+		key := row{m.tenant, m.id, m.to.queue}
+		if n, again := places[key]; again {
+			kept[n].attempts = max(kept[n].attempts, m.attempts)
+			continue
+		}
+		places[key] = len(kept)
+		kept = append(kept, m)
+	}
+	return kept
 }

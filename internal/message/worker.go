@@ -2,8 +2,6 @@ package message
 
 import (
 	"context"
-	"fmt"
-	"runtime/debug"
 	"sync"
 	"time"
 
@@ -12,7 +10,6 @@ import (
 
 	"plinth/internal/auth"
 	"plinth/internal/broker"
-	"plinth/internal/errs"
 	"plinth/internal/loop"
 	"plinth/internal/observe"
 	"plinth/internal/pg"
@@ -28,7 +25,7 @@ const (
 // then.
 const makeWay = 500 * time.Millisecond
 
-// Worker runs handlers for every active tenant.
+// Worker runs handlers for every active tenant, and pushes the messages of queues that have a push.
 type Worker struct {
 	service  *Service
 	handlers []Handler
@@ -39,6 +36,8 @@ type Worker struct {
 	present  *queueSet     // the existing queues of the handlers
 	running  chan struct{} // has a token for each message that is being handled; nil means no limit
 	suspect  sync.Mutex    // held while a suspect is handled
+	pushes   *pushes
+	roster   *roster
 }
 
 // WorkerConfig configures a Worker.
@@ -66,6 +65,8 @@ func NewWorker(c WorkerConfig) *Worker {
 	if most := c.Service.limits.Handlers; most > 0 {
 		w.running = make(chan struct{}, most)
 	}
+	w.pushes = newPushes(w)
+	w.roster = newRoster(w)
 	return w
 }
 
@@ -86,25 +87,31 @@ func (w *Worker) EnsureQueues(ctx context.Context) error {
 	return nil
 }
 
-// Run consumes until ctx ends. Then it takes no more messages, finishes those it holds and returns nil.
+// Run consumes and pushes until ctx ends. Then it takes no more messages, finishes those it holds and returns nil.
 func (w *Worker) Run(ctx context.Context) error {
 	if len(w.handlers) > 0 {
 		w.service.present.Store(w.present)
 		loop.Signal(w.service.heardPolicies)
 	}
+	var pushing sync.WaitGroup
+	defer pushing.Wait()
+	pushing.Go(func() { w.pushes.run(ctx) })
+	pushing.Go(func() { w.roster.run(ctx) })
 	w.serveTenants(ctx)
 	return nil
 }
 
-// awaitQueue blocks until a queue exists. It returns false if ctx has ended.
+// awaitQueue blocks until a queue exists and is the worker's to serve. It returns false if ctx has ended.
 func (w *Worker) awaitQueue(ctx context.Context, queue tenantQueue) bool {
 	for {
 		there, until := w.present.of(queue)
-		if there {
+		is, changed := w.roster.serves(queue, true)
+		if there && is {
 			return ctx.Err() == nil
 		}
 		select {
 		case <-until.Done():
+		case <-changed.Done():
 		case <-ctx.Done():
 			return false
 		}
@@ -112,15 +119,22 @@ func (w *Worker) awaitQueue(ctx context.Context, queue tenantQueue) bool {
 }
 
 // serve consumes from a tenant's queue of a handler until ctx ends, and starts again whenever the queue is lost. While
-// there is no queue, it waits for one. The credit is the number of messages that the handler may handle at a time: a
+// there is no queue, or other workers serve it, it waits. The credit is the number of messages that the handler may handle at a time: a
 // message that waited here behind a slow one could be handled by another process, and if this process ended, that would
 // count as an attempt of a message that no handler has seen.
 func (w *Worker) serve(ctx context.Context, h Handler, t *tenantWorker) {
 	for attempt := 1; w.awaitQueue(ctx, tenantQueue{t.name, h.queue}); attempt++ {
-		src, err := w.open(ctx, h)
+		term, end := w.roster.term(ctx, tenantQueue{t.name, h.queue})
+		src, err := w.open(term, h)
 		if err == nil {
 			attempt = 1
-			err = w.consume(ctx, h, t, src)
+			err = w.consume(term, h, t, src)
+		}
+		moved := term.Err() != nil
+		end()
+		if moved && ctx.Err() == nil { // Others serve it now.
+			attempt = 0
+			continue
 		}
 		if !w.retry(ctx, "queue cannot be used, trying again", attempt, err, zap.Inline(tenantQueue{t.name, h.queue})) {
 			return
@@ -143,15 +157,13 @@ func (w *Worker) open(ctx context.Context, h Handler) (*source, error) {
 // handle one more. Each message has its own goroutine, so that an idle queue costs only this one.
 func (w *Worker) consume(ctx context.Context, h Handler, t *tenantWorker, src *source) error {
 	defer src.Close()
-	// Handlers may finish after ctx ends; work ends when their time is over.
-	work, stop := context.WithCancel(context.WithoutCancel(ctx))
+	work, stop := w.working(ctx)
 	defer stop()
-	defer context.AfterFunc(ctx, func() { time.AfterFunc(w.drain, stop) })()
-
 	count := w.service.rates.of(src.tenantQueue)
 	places := make(chan struct{}, h.concurrency)
 	var handling sync.WaitGroup
 	defer handling.Wait()
+	defer src.stop() // Before handlers give back what they cannot finish.
 	for {
 		select {
 		case places <- struct{}{}:
@@ -166,15 +178,22 @@ func (w *Worker) consume(ctx context.Context, h Handler, t *tenantWorker, src *s
 		handling.Go(func() {
 			defer func() { <-places }()
 			if !w.enter(work) {
-				w.settle(d.Nack, src.tenantQueue, d.ID)
+				src.giveBack(d)
 				return
 			}
 			defer w.leave()
-			if w.handle(auth.With(work, t.principal.Load()), h, src.tenantQueue, d) {
+			if w.handle(auth.With(work, t.principal.Load()), h, src, d) {
 				count.acknowledged.Add(1)
 			}
 		})
 	}
+}
+
+// working returns the context of handlers, which may finish after ctx ends. It ends when their time is over.
+func (w *Worker) working(ctx context.Context) (work context.Context, stop func()) {
+	work, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	unhook := context.AfterFunc(ctx, func() { time.AfterFunc(w.drain, cancel) })
+	return work, func() { unhook(); cancel() }
 }
 
 // enter blocks until the process may handle one more message. It returns false if ctx ended before that.
@@ -198,12 +217,12 @@ func (w *Worker) leave() {
 
 // handle runs a handler for a delivery, with recover and trace, writes the log line and settles the delivery. It reports
 // whether the message was handled.
-func (w *Worker) handle(ctx context.Context, h Handler, queue tenantQueue, d broker.Delivery) bool {
-	m := fromBroker(d)
-	if d.Attempt > 1 && w.setAside(ctx, queue, d, m) {
+func (w *Worker) handle(ctx context.Context, h Handler, src *source, d broker.Delivery) bool {
+	m, queue := fromBroker(d), src.tenantQueue
+	if d.Attempt > 1 && w.setAside(ctx, h, queue, d, m) {
 		return false
 	}
-	if isSuspect(m) {
+	if isSuspect(m) && !h.remote {
 		if w.suspect.TryLock() {
 			defer w.suspect.Unlock()
 			loop.Sleep(ctx, makeWay)
@@ -213,19 +232,34 @@ func (w *Worker) handle(ctx context.Context, h Handler, queue tenantQueue, d bro
 		}
 	}
 	line := &line{queue: queue, message: m, start: time.Now()}
-	err := w.call(ctx, h, m)
+	traced, span := w.service.startProcessing(context.WithValue(ctx, observe.CallKey{}, &line.spent), m)
+	line.trace = span.TraceID()
+	err := h.call(traced, w.service.handlers, w.service.log, m)
 	if err == nil {
+		endProcessing(span, queue, m, nil)
 		w.lines.Info("message handled", zap.Inline(line))
+		w.service.metrics.handled(h.label, outcomeHandled, m, line.start)
 		return w.settle(d.Ack, queue, d.ID)
 	}
-	f := &failure{message: m, reason: err.Error(), permanent: !errs.Retryable(err)}
+	f := h.failed(m, err)
+	if f.postponed { // By the handler itself, which is no failure.
+		endProcessing(span, queue, m, nil)
+	} else {
+		endProcessing(span, queue, m, err)
+	}
 	if ctx.Err() != nil || !w.move(ctx, queue, f) { // The process stops, so this is no failure of the message.
 		w.lines.Warn("message given back", zap.Inline(line), zap.Error(err))
-		w.settle(d.Nack, queue, d.ID)
+		w.service.metrics.handled(h.label, outcomeGivenBack, m, line.start)
+		src.giveBack(d)
 		return false
 	}
 	line.failure = f
-	w.lines.Error("message failed", zap.Inline(line))
+	w.service.metrics.failed(h.label, f, line.start)
+	if f.postponed {
+		w.lines.Info("message snoozed", zap.Inline(line))
+	} else {
+		w.lines.Error("message failed", zap.Inline(line))
+	}
 	w.settle(d.Ack, queue, d.ID)
 	return false
 }
@@ -233,11 +267,13 @@ func (w *Worker) handle(ctx context.Context, h Handler, queue tenantQueue, d bro
 // setAside makes a message wait that was delivered before and not settled, for example because its process died. That
 // attempt counts as failed, and if the message ends processes, it must not do so again at once. setAside returns false
 // while Postgres is away; then the message is handled.
-func (w *Worker) setAside(ctx context.Context, queue tenantQueue, d broker.Delivery, m Message) bool {
+func (w *Worker) setAside(ctx context.Context, h Handler, queue tenantQueue, d broker.Delivery, m Message) bool {
 	f := cutShort(m)
+	f.most = h.maxAttempts
 	if w.service.fail(ctx, queue.queue, f) != nil {
 		return false
 	}
+	w.service.metrics.failed(h.label, f, time.Time{})
 	w.lines.Warn("message came again", zap.Inline(&line{queue: queue, message: m, failure: f}))
 	w.settle(d.Ack, queue, d.ID)
 	return true
@@ -277,29 +313,6 @@ func (w *Worker) settle(how func(context.Context) error, queue tenantQueue, id s
 	return err == nil
 }
 
-// call calls the handler with its context.
-func (w *Worker) call(ctx context.Context, h Handler, m Message) (err error) {
-	defer func() {
-		if p := recover(); p != nil {
-			err = fmt.Errorf("panic: %v", p)
-			w.service.log.Error("handler panicked", zap.Inline(tenantQueue{auth.TenantOf(ctx), h.queue}), zap.String("id", m.ID), zap.Error(err),
-				zap.ByteString("stack", debug.Stack()))
-		}
-	}()
-	ctx = observe.WithTrace(ctx, m.headers["traceparent"], m.headers["tracestate"])
-	ctx = context.WithValue(ctx, messageKey{}, m)
-	if h.handleTx == nil {
-		return h.handle(ctx, m)
-	}
-	return w.service.handlers.InTx(ctx, func(tx *pg.Tx) error {
-		first, err := insertHandled(ctx, tx, h.consumer, m.ID)
-		if err != nil || !first {
-			return err
-		}
-		return h.handleTx(ctx, tx, m)
-	})
-}
-
 // retry logs a failure and waits before the next attempt. It returns false if ctx has ended.
 func (w *Worker) retry(ctx context.Context, what string, attempt int, err error, fields ...zap.Field) bool {
 	if ctx.Err() != nil {
@@ -316,6 +329,8 @@ type line struct {
 	message Message
 	start   time.Time // of the handler; zero if it was not called
 	failure *failure  // nil if the attempt did not fail
+	spent   observe.Spent
+	trace   string // its id; empty without tracing
 }
 
 // MarshalLogObject adds the fields to a log line.
@@ -326,7 +341,10 @@ func (l *line) MarshalLogObject(line zapcore.ObjectEncoder) error {
 	if !l.start.IsZero() {
 		line.AddDuration("duration_ms", time.Since(l.start))
 	}
-	if parent := l.message.headers["traceparent"]; len(parent) >= 35 {
+	l.spent.AddTo(line)
+	if l.trace != "" {
+		line.AddString("trace_id", l.trace)
+	} else if parent := l.message.headers["traceparent"]; len(parent) >= 35 {
 		line.AddString("trace_id", parent[3:35])
 	}
 	if f := l.failure; f != nil {

@@ -8,7 +8,7 @@ import (
 	"plinth/internal/message"
 )
 
-// A process keeps its limit of messages handled at a time, whatever the concurrency of each queue.
+// A process never handles more messages at a time than its limit, whatever the concurrency of each queue.
 func TestHandlersAtATime(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t, false)

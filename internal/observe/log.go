@@ -6,7 +6,6 @@ import (
 	"os"
 	"time"
 
-	"github.com/DeRuina/timberjack"
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 )
@@ -21,14 +20,18 @@ type LogConfig struct {
 	MaxAge     int    // days that rotated files are kept; 0 is for ever
 }
 
-// Logs are the service's loggers. They write to the same place.
+// Logs are the service's loggers. They write to the same place. Where nothing can be written, such as to a full disk, the
+// lines are lost and the service goes on.
 type Logs struct {
-	// Main writes each line at once, so that a crash loses none.
+	// Main writes each line at once, so that a crash loses none. Of a message that repeats, it leaves lines out.
 	Main *zap.Logger
 	// Access is for the one line per request. It writes in batches, after accessFlush at the latest, because a system call
-	// for each line would cost a sixth of what the request itself costs.
+	// for each line would cost a sixth of what the request itself costs. An error, of either logger, writes out the batch.
 	Access *zap.Logger
+	// Level is the level of both.
+	Level *Level
 
+	file  *logFile // nil for standard output
 	close []func() error
 }
 
@@ -46,23 +49,32 @@ func NewLogs(cfg LogConfig) (*Logs, error) {
 	l := &Logs{}
 	var sink zapcore.WriteSyncer = os.Stdout
 	if cfg.File != "" {
-		// The rotating writer opens its file with the first line; a path that cannot be written must stop the start.
-		f, err := os.OpenFile(cfg.File, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
-		if err != nil {
+		if l.file, err = openLogFile(cfg); err != nil {
 			return nil, fmt.Errorf("LOG_FILE: %w", err)
 		}
-		_ = f.Close()
-		file := &timberjack.Logger{Filename: cfg.File, MaxSize: cfg.MaxSize, MaxBackups: cfg.MaxBackups, MaxAge: cfg.MaxAge, FileMode: 0o600}
-		l.close = append(l.close, file.Close)
-		sink = zapcore.AddSync(file)
+		l.close, sink = append(l.close, l.file.Close), zapcore.AddSync(l.file)
 	}
-	sink = zapcore.Lock(sink)
+	sink = zapcore.Lock(&enduring{to: sink, complain: os.Stderr})
 	buffered := &zapcore.BufferedWriteSyncer{WS: sink, Size: accessBuffer, FlushInterval: accessFlush}
 	l.close = append([]func() error{buffered.Stop}, l.close...)
 
-	l.Main = zap.New(zapcore.NewCore(encoder(cfg.Format), sink, level))
-	l.Access = zap.New(zapcore.NewCore(encoder(cfg.Format), buffered, level))
+	at := zap.NewAtomicLevelAt(level)
+	core := func(sink zapcore.WriteSyncer) zapcore.Core {
+		return &flushing{zapcore.NewCore(encoder(cfg.Format), sink, at), buffered}
+	}
+	sampled := newRepeats(core(sink))
+	l.close = append([]func() error{sampled.state.report}, l.close...)
+	l.Main, l.Access = zap.New(sampled), zap.New(core(buffered))
+	l.Level = &Level{level: at, first: level, log: l.Main}
 	return l, nil
+}
+
+// Reopen opens the file anew, for who has moved it away. Standard output stays as it is.
+func (l *Logs) Reopen() error {
+	if l.file == nil {
+		return nil
+	}
+	return l.file.reopen()
 }
 
 // Close writes out what is buffered and closes the file.
@@ -70,6 +82,34 @@ func (l *Logs) Close() {
 	for _, f := range l.close {
 		_ = f()
 	}
+}
+
+// flushing writes out what is buffered before a line of an error, so that the lines which led to it come first and survive a
+// crash that follows.
+type flushing struct {
+	zapcore.Core
+	buffered *zapcore.BufferedWriteSyncer
+}
+
+func (f *flushing) With(fields []zapcore.Field) zapcore.Core {
+	return &flushing{f.Core.With(fields), f.buffered}
+}
+
+func (f *flushing) Check(e zapcore.Entry, c *zapcore.CheckedEntry) *zapcore.CheckedEntry {
+	if f.Enabled(e.Level) {
+		return c.AddCore(e, f)
+	}
+	return c
+}
+
+func (f *flushing) Write(e zapcore.Entry, fields []zapcore.Field) error {
+	if e.Level < zapcore.ErrorLevel {
+		return f.Core.Write(e, fields)
+	}
+	_ = f.buffered.Sync()
+	err := f.Core.Write(e, fields)
+	_ = f.buffered.Sync()
+	return err
 }
 
 func encoder(format string) zapcore.Encoder {

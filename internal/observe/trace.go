@@ -1,10 +1,14 @@
 package observe
 
-import "context"
+import (
+	"context"
+
+	"go.opentelemetry.io/otel/trace"
+)
 
 type traceKey struct{}
 
-type trace struct{ parent, state string }
+type carried struct{ parent, state string }
 
 // WithTrace returns a context that belongs to a trace. parent and state are the values of W3C's traceparent and tracestate
 // (https://www.w3.org/TR/trace-context/), which the code that received them has checked. Without a parent it returns ctx.
@@ -12,11 +16,15 @@ func WithTrace(ctx context.Context, parent, state string) context.Context {
 	if parent == "" {
 		return ctx
 	}
-	return context.WithValue(ctx, traceKey{}, trace{parent, state})
+	return context.WithValue(ctx, traceKey{}, carried{parent, state})
 }
 
-// Trace returns the trace that ctx belongs to; parent is empty if there is none.
+// Trace returns the trace that ctx belongs to, as others are told of it: its innermost span, or else what WithTrace was called
+// with. parent is empty if there is none.
 func Trace(ctx context.Context) (parent, state string) {
-	t, _ := ctx.Value(traceKey{}).(trace)
+	if span := trace.SpanContextFromContext(ctx); span.IsValid() {
+		return "00-" + span.TraceID().String() + "-" + span.SpanID().String() + "-" + span.TraceFlags().String(), span.TraceState().String()
+	}
+	t, _ := ctx.Value(traceKey{}).(carried)
 	return t.parent, t.state
 }

@@ -58,7 +58,7 @@ func TestAwayServerIsUnavailable(t *testing.T) {
 	_, queryErr := db.Query(t.Context(), "SELECT 1")
 	_, schemaErr := db.SchemaCurrent(t.Context())
 	for name, err := range map[string]error{
-		"Ping":          db.Ping(t.Context()),
+		"Writable":      db.Writable(t.Context()),
 		"Exec":          execErr,
 		"Query":         queryErr,
 		"QueryRow":      db.QueryRow(t.Context(), "SELECT 1").Scan(new(int)),
@@ -98,7 +98,7 @@ func TestExhaustedPoolIsUnavailable(t *testing.T) {
 func TestSlowStatementIsNotUnavailable(t *testing.T) {
 	t.Parallel()
 	db := open(t, pg.Config{URL: pgtest.New(t)})
-	if err := db.Ping(patient(t)); err != nil {
+	if err := db.Writable(patient(t)); err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
@@ -173,6 +173,17 @@ func TestInTx(t *testing.T) {
 	})
 }
 
+// terminate ends a connection and returns once it is gone. The form of pg_terminate_backend that waits is newer than PostgreSQL 13.
+func terminate(t *testing.T, killer pg.Querier, pid int) {
+	t.Helper()
+	exec(t, killer, "SELECT pg_terminate_backend($1)", pid)
+	for deadline := time.Now().Add(patience); scalar[int](t, killer, "SELECT count(*) FROM pg_stat_activity WHERE pid = $1", pid) > 0; {
+		if time.Now().After(deadline) {
+			t.Fatalf("connection %d is still there", pid)
+		}
+	}
+}
+
 func TestLostConnectionIsUnavailable(t *testing.T) {
 	t.Parallel()
 	db := open(t, pg.Config{URL: pgtest.New(t)})
@@ -196,7 +207,7 @@ func TestLostConnectionIsUnavailable(t *testing.T) {
 	}
 	for _, when := range []string{"statement", "commit"} {
 		err := db.InTx(patient(t), func(tx *pg.Tx) error {
-			exec(t, killer, "SELECT pg_terminate_backend($1, 5000)", scalar[int](t, tx, "SELECT pg_backend_pid()"))
+			terminate(t, killer, scalar[int](t, tx, "SELECT pg_backend_pid()"))
 			if when == "commit" {
 				return nil
 			}
@@ -208,8 +219,8 @@ func TestLostConnectionIsUnavailable(t *testing.T) {
 			t.Errorf("InTx at its %s: %v, want errs.Unavailable", when, err)
 		}
 	}
-	if err := db.Ping(patient(t)); err != nil {
-		t.Errorf("Ping: %v, want a new connection", err)
+	if err := db.Writable(patient(t)); err != nil {
+		t.Errorf("%v, want a new connection", err)
 	}
 }
 
@@ -249,7 +260,7 @@ func TestTimeoutsGiveWayToTheURL(t *testing.T) {
 			if got := scalar[string](t, tx, "SHOW statement_timeout"); got != want {
 				t.Errorf("%q: statement_timeout is %s in a transaction, want %s", setting, got, want)
 			}
-			if got := scalar[string](t, tx, "SHOW idle_in_transaction_session_timeout"); got != "30s" {
+			if got := scalar[string](t, tx, "SHOW idle_in_transaction_session_timeout"); got != "10s" {
 				t.Errorf("%q: idle_in_transaction_session_timeout is %s", setting, got)
 			}
 			return nil
@@ -321,6 +332,29 @@ func TestAfterCommit(t *testing.T) {
 		return tx.InTx(patient(t), func(savepoint *pg.Tx) error { after(savepoint, "second"); return nil })
 	})
 	if err != nil || strings.Join(did, " ") != "first second" {
+		t.Errorf("%v, done: %v", err, did)
+	}
+}
+
+// What is registered before a commit is called when all else is done, and not after a rollback.
+func TestBeforeCommit(t *testing.T) {
+	t.Parallel()
+	db := open(t, pg.Config{URL: pgtest.New(t)})
+	undo := errors.New("undo")
+	var did []string
+	before := func(tx *pg.Tx, what string) { tx.BeforeCommit(func() { did = append(did, what) }) }
+	if err := db.InTx(patient(t), func(tx *pg.Tx) error { before(tx, "rolled back"); return undo }); err != undo || len(did) != 0 {
+		t.Errorf("%v, done: %v", err, did)
+	}
+	err := db.InTx(patient(t), func(tx *pg.Tx) error {
+		before(tx, "first")
+		tx.AfterCommit(func() { did = append(did, "last") })
+		_ = tx.InTx(patient(t), func(savepoint *pg.Tx) error { before(savepoint, "undone"); return undo })
+		err := tx.InTx(patient(t), func(savepoint *pg.Tx) error { before(savepoint, "second"); return nil })
+		did = append(did, "all else")
+		return err
+	})
+	if err != nil || strings.Join(did, " ") != "all else first second last" {
 		t.Errorf("%v, done: %v", err, did)
 	}
 }

@@ -39,6 +39,9 @@ type DueConfig struct {
 	Channel, Payload string
 	// Lanes is the most batches that this process works on at a time.
 	Lanes int
+	// Shared has every process act on notifications and sleep until the next row is due, for work that takes its time and is to
+	// be spread over the processes.
+	Shared bool
 	// Late is a query for how long ago the earliest row came due, an interval. It is negative if that row is not due yet, or
 	// there is none. It is asked every few seconds, which finds rows that a process left behind when it died, rows whose
 	// notification was lost, and rows that a leader which hangs does not process. So an index must answer it.
@@ -80,6 +83,12 @@ func (d *Due) Run(ctx context.Context) error {
 	return nil
 }
 
+// Wake has a lane look for rows. It is for a process that left due rows behind and can process them now.
+func (d *Due) Wake() { loop.Signal(d.token) }
+
+// acts reports whether this process acts before rows are late.
+func (d *Due) acts() bool { return d.Shared || d.duty.leads.Load() }
+
 // watch wakes the lanes.
 func (d *Due) watch(ctx context.Context) {
 	for {
@@ -87,7 +96,7 @@ func (d *Due) watch(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-d.woken:
-			if !d.duty.leads.Load() {
+			if !d.acts() {
 				continue
 			}
 			loop.Signal(d.token)
@@ -130,7 +139,10 @@ func (d *Due) sleep(next time.Duration) {
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.duty.leads.Load() { // Otherwise the rows are the leader's, unless it is late.
+	if d.acts() { // Otherwise the rows are the leader's, unless it is late.
 		d.timer.Reset(next)
 	}
 }
+
+// Leads reports whether this process acts before rows are late.
+func (d *Due) Leads() bool { return d.duty.leads.Load() }

@@ -9,10 +9,8 @@ import (
 )
 
 const (
-	// latePoll is how often a process checks whether rows are late that it leads for. Those of which another process is the leader
-	// it checks at every helpEvery-th of these polls: a leader that dies is followed by another, so they help only where one hangs.
-	latePoll  = 2 * time.Second
-	helpEvery = 2
+	// latePoll is how often a process checks whether rows are late, its own as a leader's and those of other leaders, which may hang.
+	latePoll = 3 * time.Second
 	// lateLimit is the timeout of a check.
 	lateLimit = time.Second
 	// dueLate is how late a row may be before a process that was not woken looks for it.
@@ -21,15 +19,13 @@ const (
 
 // watchLate checks whether rows are late until ctx ends.
 func (n *Notifier) watchLate(ctx context.Context) {
-	polls := 0
 	loop.Every(ctx, latePoll, func(ctx context.Context) {
 		var dues []*Due
 		for _, d := range n.dues {
-			if d.duty.leads.Load() || d.duty.taken.Load() && polls%helpEvery == 0 {
+			if d.duty.taken.Load() {
 				dues = append(dues, d)
 			}
 		}
-		polls++
 		if len(dues) > 0 {
 			n.wakeLate(ctx, dues)
 		}

@@ -59,13 +59,25 @@ func (p *pool) SchemaCurrent(ctx context.Context) (bool, error) {
 		return false, err
 	}
 	var version int64
-	// This runs without a role, because the roles are created by the schema.
-	err = p.conns.QueryRow(ctx, `SELECT coalesce(max(version_id), 0) FROM goose_db_version WHERE is_applied`).Scan(&version)
+	err = p.QueryRow(ctx, `SELECT coalesce(max(version_id), 0) FROM goose_db_version WHERE is_applied`).Scan(&version)
 	var reply *pgconn.PgError
-	if errors.As(err, &reply) && reply.Code == "42P01" { // undefined_table: never migrated
+	if errors.As(err, &reply) && isUnmigrated(reply) {
 		return false, nil
 	}
-	return version >= newest, driverError(err)
+	return version >= newest, err
+}
+
+// isUnmigrated reports whether the reply means that there is no version table or no role yet, or that the migration which lets
+// the roles read that table has not run.
+func isUnmigrated(reply *pgconn.PgError) bool {
+	switch reply.Code {
+	case "42P01", "22023":
+		return true
+	case "42501":
+		return reply.Routine == "aclcheck_error" // of the table; a login that may not take the role is another routine's
+	default:
+		return false
+	}
 }
 
 func newestMigration() (int64, error) {

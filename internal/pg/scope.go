@@ -66,7 +66,11 @@ func (p *pool) send(ctx context.Context, sql string, args []any) (pgx.BatchResul
 		batch.Queue(scopeSQL+`, set_config('statement_timeout', $3, true)`, role, tenant, p.timeouts.statement)
 	}
 	batch.Queue(sql, args...)
-	results := p.conns.SendBatch(ctx, batch)
+	release, err := p.turn(ctx)
+	if err != nil {
+		return nil, err
+	}
+	results := &turnResults{p.conns.SendBatch(ctx, batch), release}
 	if _, err := results.Exec(); err != nil {
 		_ = results.Close()
 		return nil, driverError(err)

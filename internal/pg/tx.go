@@ -11,23 +11,32 @@ import (
 // Tx is a transaction that InTx begins and ends. Functions that lock rows take a *Tx, since a lock lasts as long as its
 // transaction.
 type Tx struct {
-	tx    pgx.Tx
-	after *[]func()
+	tx     pgx.Tx
+	before *[]func()
+	after  *[]func()
 }
 
 // InTx runs fn in a transaction and commits it. If fn returns an error or panics, or ctx ends, everything is rolled back;
 // the panic continues. An errs.Unavailable may come from the commit itself: then the outcome is unknown.
 func (p *pool) InTx(ctx context.Context, fn func(tx *Tx) error) error {
+	release, err := p.turn(ctx)
+	if err != nil {
+		return err
+	}
+	defer release()
 	begun, err := p.conns.BeginTx(ctx, pgx.TxOptions{BeginQuery: p.begin(ctx)})
 	if err != nil {
 		return driverError(err)
 	}
-	tx := &Tx{tx: begun, after: new([]func())}
+	tx := &Tx{tx: begun, before: new([]func()), after: new([]func())}
 	// Rolling back after a commit does nothing. A cancelled request must not leave its locks to a timeout, nor cost the pool
 	// a connection.
 	defer rollback(ctx, begun)
 	if err := fn(tx); err != nil {
 		return classify(err, begun.Conn().IsClosed())
+	}
+	for _, f := range *tx.before {
+		f()
 	}
 	if err := begun.Commit(ctx); err != nil {
 		return driverError(err)
@@ -48,21 +57,26 @@ func rollback(ctx context.Context, tx pgx.Tx) {
 // the transaction is rolled back.
 func (tx *Tx) AfterCommit(f func()) { *tx.after = append(*tx.after, f) }
 
+// BeforeCommit registers f to be called when nothing but the commit is left to do, in the order of the calls. It holds up the
+// commit, so it must be short. f is never called if the transaction is rolled back before that; the commit may still fail.
+func (tx *Tx) BeforeCommit(f func()) { *tx.before = append(*tx.before, f) }
+
 // InTx runs fn within a savepoint: if fn returns an error or panics, only the work of fn is undone, including its
-// AfterCommit calls, and the transaction can go on.
+// BeforeCommit and AfterCommit calls, and the transaction can go on.
 func (tx *Tx) InTx(ctx context.Context, fn func(tx *Tx) error) error {
 	savepoint, err := tx.tx.Begin(ctx)
 	if err != nil {
 		return driverError(err)
 	}
 	defer rollback(ctx, savepoint)
-	inner := &Tx{tx: savepoint, after: new([]func())}
+	inner := &Tx{tx: savepoint, before: new([]func()), after: new([]func())}
 	if err := fn(inner); err != nil {
 		return err
 	}
 	if err := savepoint.Commit(ctx); err != nil {
 		return driverError(err)
 	}
+	*tx.before = append(*tx.before, *inner.before...)
 	*tx.after = append(*tx.after, *inner.after...)
 	return nil
 }

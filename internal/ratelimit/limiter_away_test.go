@@ -95,7 +95,7 @@ func TestRedisAwayAndBack(t *testing.T) {
 	}
 }
 
-// TestRedisForgets has Redis come back empty: what a process remembers still holds.
+// TestRedisForgets lets Redis come back empty. What a process remembers still applies.
 func TestRedisForgets(t *testing.T) {
 	t.Parallel()
 	core, logs := observer.New(zap.InfoLevel)
@@ -166,7 +166,7 @@ func TestSlowRedis(t *testing.T) {
 	lines(t, logs, zap.WarnLevel)
 }
 
-// TestCallerGoesAway has callers that are gone before Redis answers.
+// TestCallerGoesAway cancels calls before Redis answers.
 func TestCallerGoesAway(t *testing.T) {
 	onBoth(t, func(t *testing.T, url string) {
 		core, logs := observer.New(zap.InfoLevel)

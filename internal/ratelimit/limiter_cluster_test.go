@@ -22,7 +22,7 @@ func TestCluster(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) { test(t, cluster.URL) })
 	}
-	// From here on tenants of one node have none.
+	// From here on, one node's tenants have no Redis.
 	t.Run("a node is killed", func(t *testing.T) {
 		core, logs := observer.New(zap.InfoLevel)
 		l := newLimiter(t, cluster.URL, zap.New(core), time.Now)
@@ -71,7 +71,7 @@ func severalTenants(t *testing.T, url string) {
 	lines(t, logs)
 }
 
-// TestSentinel has the primary change.
+// TestSentinel kills the primary, so that the replica takes over.
 func TestSentinel(t *testing.T) {
 	t.Parallel()
 	sentinels := kvtest.NewSentinels(t, nil)
@@ -94,7 +94,8 @@ func TestSentinel(t *testing.T) {
 	lines(t, logs, zapcore.WarnLevel, zapcore.InfoLevel)
 }
 
-// TestRefused has a Redis that answers and refuses: that is no outage which passes, and is said once.
+// TestRefused uses a Redis that answers, but refuses the script. That is not an outage that passes by itself, and it is
+// logged once.
 func TestRefused(t *testing.T) {
 	t.Parallel()
 	core, logs := observer.New(zap.InfoLevel)

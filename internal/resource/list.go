@@ -30,8 +30,11 @@ type List[T, P any] struct {
 	Position func(T) string
 	Parse    func(string) (P, error)
 	// Select returns up to size items after a position, and reports whether there are more. It returns at least one item
-	// if there are any.
+	// if there are any, unless the list has Next.
 	Select func(after P, size int) (items []T, more bool, err error)
+	// Next, which may be nil, returns the position after a page that ended before it was full, as text, or "" for that of its last
+	// item.
+	Next func() string
 }
 
 // Page returns the page that token names, the first one for an empty token. A page has at most size items: 0 means 100, and
@@ -57,9 +60,18 @@ func (l List[T, P]) Page(size int, token string) (items []T, next string, err er
 		return nil, "", err
 	}
 	if more {
-		next = base64.RawURLEncoding.EncodeToString([]byte(digest + l.Position(items[len(items)-1])))
+		next = base64.RawURLEncoding.EncodeToString([]byte(digest + l.next(items)))
 	}
 	return items, next, nil
+}
+
+func (l List[T, P]) next(items []T) string {
+	if l.Next != nil {
+		if position := l.Next(); position != "" {
+			return position
+		}
+	}
+	return l.Position(items[len(items)-1])
 }
 
 func (l List[T, P]) digest() string {

@@ -1,9 +1,9 @@
 package rpc
 
 import (
+	"cmp"
 	"context"
 	"net/http"
-	"time"
 
 	"connectrpc.com/connect"
 
@@ -14,45 +14,76 @@ import (
 // tenantHeader names the tenant that an administrator acts for.
 const tenantHeader = "X-Tenant"
 
-// recheck is how often a stream's credential is checked again. A stream must end within a second of losing its permission.
-const recheck = 500 * time.Millisecond
-
-// admit authenticates the caller before any of the body is read, for every path that is not public: the RPCs that are not
-// public, and the REST routes. Authorization happens in front of the RPC (see interceptor), where the method of a REST route
-// is known.
+// admit decides before any of the body is read whether the call is made: who makes it, whether that one has the scope, and
+// whether the rates allow it. A path under /api/ that nothing serves has to be asked for by somebody who is known, too.
 func (s *Stack) admit(next link) link {
-	if s.Authenticate == nil {
-		anonymous := auth.Anonymous()
-		return func(ctx context.Context, c *call) { next(auth.With(ctx, anonymous), c) }
-	}
+	anonymous := auth.Anonymous()
 	return func(ctx context.Context, c *call) {
-		m, isRPC := s.methods[c.path]
-		if isRPC && m.public || !isRPC && !c.isREST() {
+		m := c.target.method
+		if m.public || c.target == unknown && !c.isREST() {
+			c.admitted = m.public
 			next(ctx, c)
 			return
 		}
-		p, err := s.identify(ctx, c.request)
-		if err != nil {
-			s.refuse(ctx, c, err)
-			return
+		p := anonymous
+		if s.Authenticate != nil {
+			var err error
+			c.token = s.tokenOf(c)
+			if p, err = s.identify(ctx, c); err != nil {
+				s.denied(m)
+				s.refuse(ctx, c, err)
+				return
+			}
+			c.principal = p
 		}
-		c.principal = p
-		next(auth.With(ctx, p), c)
+		ctx = auth.With(ctx, p)
+		if c.target != unknown {
+			if err := s.mayCall(ctx, c, p, m); err != nil {
+				s.refuse(ctx, c, err)
+				return
+			}
+			c.admitted = true
+		}
+		next(ctx, c)
 	}
 }
 
-// identify returns the principal that makes a request, acting for the requested tenant.
-func (s *Stack) identify(ctx context.Context, r *http.Request) (*auth.Principal, error) {
-	token, err := auth.Bearer(r.Header["Authorization"])
-	if err != nil {
-		return nil, err
+func (s *Stack) mayCall(ctx context.Context, c *call, p *auth.Principal, m *method) error {
+	if !p.Allows(m.scope) {
+		s.denied(m)
+		return errs.New(errs.PermissionDenied, "the scope %q is needed, which this credential does not have", m.scope).Because("SCOPE_MISSING")
 	}
-	p, err := s.Authenticate(ctx, token)
+	return s.limitRate(ctx, c, m)
+}
+
+// tokenOf returns the credential in the URL of a call: the parameter token of a stream of Server-Sent Events, which a browser opens
+// without any header of ours.
+func (s *Stack) tokenOf(c *call) string {
+	if s.AuthenticateURL == nil || !c.target.streams || !c.isREST() || c.method != http.MethodGet || len(c.request.Header["Authorization"]) > 0 {
+		return ""
+	}
+	return c.request.URL.Query().Get("token")
+}
+
+// identify returns the principal that makes a call, acting for the requested tenant.
+func (s *Stack) identify(ctx context.Context, c *call) (p *auth.Principal, err error) {
+	r := c.request
+	if c.token != "" {
+		p, err = s.AuthenticateURL(ctx, c.token)
+	} else {
+		var token string
+		if token, err = auth.Bearer(r.Header["Authorization"]); err == nil {
+			p, err = s.Authenticate(ctx, token)
+		}
+	}
 	if err != nil {
 		return nil, err
 	}
 	names := r.Header[tenantHeader]
-	if len(names) == 0 || len(names) == 1 && names[0] == p.Tenant.Name {
+	if len(names) > 1 {
+		return nil, errs.New(errs.InvalidArgument, "%s: one tenant is allowed", tenantHeader)
+	}
+	if len(names) == 0 || names[0] == p.Tenant.Name {
 		return p, nil
 	}
 	if !p.IsAdmin() {
@@ -67,63 +98,27 @@ func (s *Stack) refuse(ctx context.Context, c *call, err error) {
 	if errs.Is(err, errs.Unauthenticated) {
 		c.Header().Set("WWW-Authenticate", "Bearer")
 	}
+	if !c.target.rpc {
+		c.fail(ctx, err)
+		return
+	}
 	wire := c.outcome(ctx, nil, err)
-	s.denied(c.path)
 	c.answered = true
 	_ = connect.NewErrorWriter().Write(c, c.request, wire)
 }
 
-// permit returns an error if the caller may not call this method. It runs for every RPC, even one that is mounted without
-// Handler.
-func (s *Stack) permit(ctx context.Context, c *call, m method) error {
-	if m.public {
-		return nil
-	}
-	p := auth.From(ctx)
-	switch {
-	case p.Allows(m.scope):
-		return nil
-	case p.ID == "":
+// mayReach returns an error for a call that was not admitted to an RPC, such as one whose handler is mounted without the stack
+// around it.
+func (c *call) mayReach(procedure string) error {
+	if !c.admitted || c.target.name != procedure {
 		return errs.New(errs.Unauthenticated, "authentication is required")
-	default:
-		s.denied(c.procedure)
-		return errs.New(errs.PermissionDenied, "the scope %q is needed, which this credential does not have", m.scope).Because("SCOPE_MISSING")
 	}
+	return nil
 }
 
-// denied counts a call that was refused because of who made it.
-func (s *Stack) denied(what string) {
+// denied counts a call that was refused because of who made it. Paths that nothing serves, which clients choose, are one.
+func (s *Stack) denied(m *method) {
 	if s.Denied != nil {
-		if _, isRPC := s.methods[what]; !isRPC { // Clients choose their paths.
-			what = "rest"
-		}
-		s.Denied(what)
-	}
-}
-
-// watch cancels a stream's context when its credential is no longer valid, for example because it was revoked or has
-// expired. If the credential cannot be checked at the moment, the stream stays open.
-func (s *Stack) watch(ctx context.Context, c *call) (context.Context, func()) {
-	if s.Authenticate == nil || c.principal == nil {
-		return ctx, func() {}
-	}
-	ctx, end := context.WithCancelCause(ctx)
-	var timer *time.Timer
-	armed := make(chan struct{})
-	timer = time.AfterFunc(recheck, func() {
-		<-armed
-		_, err := s.identify(ctx, c.request)
-		switch {
-		case ctx.Err() != nil:
-		case errs.Is(err, errs.Unauthenticated), errs.Is(err, errs.PermissionDenied):
-			end(err)
-		default:
-			timer.Reset(recheck)
-		}
-	})
-	close(armed)
-	return ctx, func() {
-		end(nil)
-		timer.Stop()
+		s.Denied(cmp.Or(m.name, "unknown"))
 	}
 }

@@ -278,7 +278,13 @@ func TestNobodysBodyIsNotRead(t *testing.T) {
 func TestDenyByDefault(t *testing.T) {
 	t.Parallel()
 	stack := rpc.New(rpc.Config{Timeout: time.Minute, Authenticate: newKeyring().authenticate})
-	_, handler := messagev1.NewMessageServiceHandler(stub{publish: whose}, stack.Options()...)
+	var handler http.Handler
+	if _, err := stack.Handler([]rpc.Service{func(options ...connect.HandlerOption) (path string, _ http.Handler) {
+		path, handler = messagev1.NewMessageServiceHandler(stub{publish: whose}, options...)
+		return path, handler
+	}}, nil); err != nil {
+		t.Fatal(err)
+	}
 	f := serveAlone(t, handler)
 	client := messagev1.NewMessageServiceClient(http.DefaultClient, f, bearer("admin"))
 	_, err := client.Publish(t.Context(), &messagev1.PublishRequest{Queue: "q", Payload: &messagev1.PublishRequest_Message{}})

@@ -10,8 +10,9 @@ import (
 type connKey struct{}
 
 // ConnContext sets when a connection of an http.Server is to end: after MaxAge, less a random part of up to a tenth, so that
-// connections which began together do not end together.
-func (s *Stack) ConnContext(ctx context.Context, _ net.Conn) context.Context {
+// connections which began together do not end together. It also limits what the system holds for it.
+func (s *Stack) ConnContext(ctx context.Context, conn net.Conn) context.Context {
+	limitUnsent(conn)
 	if s.MaxAge <= 0 {
 		return ctx
 	}

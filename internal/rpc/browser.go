@@ -41,8 +41,15 @@ func crossOrigin(origins []string) *cors.Cors {
 	return cors.New(cors.Options{
 		AllowedOrigins: origins,
 		AllowedMethods: append(connectcors.AllowedMethods(), http.MethodHead, http.MethodPatch, http.MethodPut, http.MethodDelete),
-		AllowedHeaders: append(connectcors.AllowedHeaders(), "Authorization", tenantHeader, "X-Request-Id", "Traceparent", "Tracestate"),
-		ExposedHeaders: append(connectcors.ExposedHeaders(), "X-Request-Id", "Retry-After", "RateLimit", "RateLimit-Policy", "WWW-Authenticate"),
-		MaxAge:         int(preflightAge.Seconds()),
+		AllowedHeaders: append(connectcors.AllowedHeaders(), "Authorization", tenantHeader, "X-Request-Id", "Traceparent", "Tracestate",
+			"Idempotency-Key", "Repr-Digest", "Content-Digest", "Range", "If-Range", "If-Match", "If-None-Match", "Last-Event-ID",
+			// Those of tus, as its clients for browsers send them.
+			"Tus-Resumable", "Upload-Length", "Upload-Offset", "Upload-Metadata", "Upload-Defer-Length", "Upload-Checksum", "X-HTTP-Method-Override",
+			"X-Requested-With"),
+		ExposedHeaders: append(connectcors.ExposedHeaders(), "X-Request-Id", "Retry-After", "RateLimit", "RateLimit-Policy", "WWW-Authenticate",
+			"ETag", "Content-Range", "Accept-Ranges", "Content-Disposition", "Repr-Digest", "Location",
+			"Tus-Resumable", "Tus-Version", "Tus-Extension", "Tus-Max-Size", "Tus-Checksum-Algorithm",
+			"Upload-Offset", "Upload-Length", "Upload-Metadata", "Upload-Defer-Length", "Upload-Expires"),
+		MaxAge: int(preflightAge.Seconds()),
 	})
 }

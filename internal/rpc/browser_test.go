@@ -19,15 +19,16 @@ const (
 
 func browse(t *testing.T, origins []string, method string, header map[string]string) *http.Response {
 	t.Helper()
-	req := httptest.NewRequest(method, "/plinth.message.v1.MessageService/Publish", nil)
+	req := httptest.NewRequest(method, "/teapot", nil)
 	for name, value := range header {
 		req.Header.Set(name, value)
 	}
 	w := httptest.NewRecorder()
 	stack := rpc.New(rpc.Config{Log: zap.NewNop(), Timeout: time.Minute, Origins: origins})
-	stack.Handler(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+	mounted(t, stack, stub{}, rpc.Route{Pattern: "POST /teapot", Public: true, Serve: func(w http.ResponseWriter, _ *http.Request) error {
 		w.WriteHeader(http.StatusTeapot)
-	})).ServeHTTP(w, req)
+		return nil
+	}}).ServeHTTP(w, req)
 	return w.Result()
 }
 
@@ -43,6 +44,12 @@ func TestPreflight(t *testing.T) {
 		{"with a trace and an id", page, "POST", "authorization,content-type,traceparent,x-request-id", true},
 		{"REST", page, "DELETE", "authorization", true},
 		{"REST with a mask", page, "PATCH", "content-type", true},
+		{"tus", page, "PATCH", "authorization,content-type,tus-resumable,upload-checksum,upload-offset", true},
+		{"tus, creation", page, "POST", "content-type,idempotency-key,tus-resumable,upload-defer-length,upload-length,upload-metadata,x-request-id", true},
+		{"tus without PATCH", page, "POST", "tus-resumable,x-http-method-override,x-requested-with", true},
+		{"tus, offset", page, "HEAD", "tus-resumable", true},
+		{"a condition", page, "GET", "if-match,if-none-match,if-range,range", true},
+		{"events", page, "GET", "last-event-id", true},
 		{"a pattern", "https://a.test", "POST", "content-type", true},
 		{"another origin", "https://evil.example.com", "POST", "content-type", false},
 		{"the same name without TLS", "http://app.example.com", "POST", "content-type", false},
@@ -74,7 +81,9 @@ func TestCrossOriginReply(t *testing.T) {
 		t.Errorf("status %d, %v", res.StatusCode, res.Header)
 	}
 	exposed := strings.ToLower(res.Header.Get("Access-Control-Expose-Headers"))
-	for _, name := range []string{"grpc-status", "grpc-message", "grpc-status-details-bin", "x-request-id"} {
+	for _, name := range []string{"grpc-status", "grpc-message", "grpc-status-details-bin", "x-request-id", "retry-after",
+		"etag", "content-range", "content-disposition", "repr-digest", "location", "tus-resumable", "tus-version", "tus-extension", "tus-max-size",
+		"tus-checksum-algorithm", "upload-offset", "upload-length", "upload-metadata", "upload-defer-length", "upload-expires"} {
 		if !strings.Contains(exposed, name) {
 			t.Errorf("%s is not exposed: %s", name, exposed)
 		}

@@ -25,8 +25,8 @@ func TestErrorsBeforeAnRPCToConnectClients(t *testing.T) {
 		{"unknown procedure", "POST", "/plinth.message.v1.MessageService/Nope", jsonType, "{}", 404, "unimplemented", "not_found", 0},
 		{"wrong method", "DELETE", procedure, jsonType, good, 405, "unknown", "unimplemented", 0},
 		{"wrong codec", "POST", procedure, "application/foo", good, 415, "unknown", "invalid_argument", 0},
-		{"broken JSON", "POST", procedure, jsonType, `{"queue":`, 400, "invalid_argument", "invalid_argument", 0},
-		{"wrong type", "POST", procedure, jsonType, `{"queue":5}`, 400, "invalid_argument", "invalid_argument", 1},
+		{"broken JSON", "POST", procedure, jsonType, `{"queue":`, 400, "invalid_argument", "invalid_argument", 2},
+		{"wrong type", "POST", procedure, jsonType, `{"queue":5}`, 400, "invalid_argument", "invalid_argument", 3},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()

@@ -32,6 +32,27 @@ func TestUnaryDeadline(t *testing.T) {
 	}
 }
 
+// A call that was cut off must not end the next one of its connection, whose context net/http would cancel.
+func TestCallAfterOneThatTookTooLong(t *testing.T) {
+	t.Parallel()
+	slow := true
+	f := newFixture(t, stub{publish: func(ctx context.Context, req *messagev1.PublishRequest) (*messagev1.PublishResponse, error) {
+		if slow {
+			<-ctx.Done()
+			<-time.After(200 * time.Millisecond) // The connection is cut meanwhile.
+			slow = false
+			return nil, ctx.Err()
+		}
+		return &messagev1.PublishResponse{}, ctx.Err()
+	}}, time.Second)
+	if res, b := f.do(t, "POST", route, "application/json", good); res.StatusCode != 504 || !res.Close {
+		t.Errorf("the slow call: %d %v; the connection is closed: %t", res.StatusCode, b, res.Close)
+	}
+	if res, b := f.do(t, "POST", route, "application/json", good); res.StatusCode != 200 {
+		t.Errorf("the next call: %d %v", res.StatusCode, b)
+	}
+}
+
 // TestSlowBody sends a body that never ends: the server must not wait for it longer than the time limit of a call.
 func TestSlowBody(t *testing.T) {
 	t.Parallel()

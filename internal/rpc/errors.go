@@ -29,6 +29,7 @@ var codes = map[errs.Kind]connect.Code{
 	errs.Unimplemented:      connect.CodeUnimplemented,
 	errs.Unavailable:        connect.CodeUnavailable,
 	errs.Unauthenticated:    connect.CodeUnauthenticated,
+	errs.DataLoss:           connect.CodeDataLoss,
 }
 
 // domain is the domain of the reasons in google.rpc.ErrorInfo.
@@ -67,8 +68,8 @@ func wireError(err error, requestID string) *connect.Error {
 		message = "the call took longer than its deadline"
 	}
 	wire = connect.NewError(codes[kind], errors.New(message))
-	if kind == errs.InvalidArgument && named.MatchString(message) {
-		addDetail(wire, &errdetails.BadRequest{FieldViolations: []*errdetails.BadRequest_FieldViolation{violation(message)}})
+	if fault := violation(message); kind == errs.InvalidArgument && fault.GetField() != "" {
+		addDetail(wire, &errdetails.BadRequest{FieldViolations: []*errdetails.BadRequest_FieldViolation{fault}})
 	}
 	addDetail(wire, &errdetails.RequestInfo{RequestId: requestID})
 	addDetail(wire, errorInfo(reason, wire.Code()))

@@ -41,16 +41,10 @@ func newBesieged(t *testing.T) *besieged {
 	t.Helper()
 	b := &besieged{}
 	stack := rpc.New(rpc.Config{Log: zap.NewNop(), Timeout: hurriedCall})
-	mux := http.NewServeMux()
-	service := rpc.Mount(messagev1.NewMessageServiceHandler(stub{publish: b.publish, consume: echo}, stack.Options()...))
-	mux.Handle(service.Path, service.Handler)
-	rest, err := rpc.REST([]rpc.Service{service})
-	if err != nil {
-		t.Fatal(err)
-	}
-	mux.Handle("/api/", rest)
-	mux.HandleFunc("POST /deaf", func(http.ResponseWriter, *http.Request) { <-time.After(200 * time.Millisecond) })
-	handler := stack.Handler(mux)
+	handler := mounted(t, stack, stub{publish: b.publish, consume: echo}, rpc.Route{
+		Pattern: "POST /deaf", Public: true,
+		Serve: func(http.ResponseWriter, *http.Request) error { <-time.After(200 * time.Millisecond); return nil },
+	})
 	server := rpc.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		b.running.Add(1)
 		defer b.running.Add(-1)

@@ -4,7 +4,6 @@ import (
 	"context"
 	"net/http"
 	"strconv"
-	"sync/atomic"
 	"time"
 
 	"github.com/failsafe-go/failsafe-go/adaptivelimiter"
@@ -12,6 +11,7 @@ import (
 	"plinth/internal/auth"
 	"plinth/internal/errs"
 	"plinth/internal/ratelimit"
+	"plinth/internal/share"
 )
 
 // Limits bound the load that callers may cause. Zero means no limit.
@@ -20,13 +20,16 @@ type Limits struct {
 	Key     auth.Rate            // calls of one API key or other principal, unless the key has its own
 	Methods map[string]auth.Rate // calls of one tenant to one method, by the method's path
 	Calls   int                  // most unary calls at a time; see concurrency
-	Streams int                  // most streams at a time
+	Streams int                  // most streams at a time, without those of public methods
+	// PublicStreams is the most streams of public methods at a time.
+	PublicStreams int
+	Memory        int64 // bytes that bodies may take at a time; see holdBody
 }
 
 // limitRate counts the call against every rate limit that applies to it, and returns an error if one is exceeded. The
 // headers of draft-ietf-httpapi-ratelimit-headers describe the tightest limit.
-func (s *Stack) limitRate(ctx context.Context, c *call, m method) error {
-	if s.Limiter == nil || m.public {
+func (s *Stack) limitRate(ctx context.Context, c *call, m *method) error {
+	if s.Limiter == nil {
 		return nil
 	}
 	p := auth.From(ctx)
@@ -44,14 +47,12 @@ func (s *Stack) limitRate(ctx context.Context, c *call, m method) error {
 	}
 	add(ratelimit.Limit{Tenant: tenant, Kind: "tenant", Rate: either(p.Tenant.Rate, s.Limits.Tenant), Slot: p.Tenant.RateSlot})
 	add(ratelimit.Limit{Tenant: owner, Kind: "key", Name: p.ID, Rate: either(p.Rate, s.Limits.Key), Slot: p.RateSlot})
-	add(ratelimit.Limit{Tenant: tenant, Kind: "method", Name: c.procedure, Rate: s.Limits.Methods[c.procedure]})
+	add(ratelimit.Limit{Tenant: tenant, Kind: "method", Name: m.name, Rate: s.Limits.Methods[m.name]})
 	if n == 0 {
 		return nil
 	}
 	d := s.Limiter.Take(ctx, 1, limits[:n]...)
-	if c.ResponseWriter != nil {
-		setRateHeaders(c.Header(), d)
-	}
+	setRateHeaders(c.Header(), d)
 	if d.Allowed {
 		return nil
 	}
@@ -85,19 +86,25 @@ func appendItem(text []byte, name, count string, n int64, seconds string, d time
 func wholeSeconds(d time.Duration) int64 { return int64((d + time.Second - 1) / time.Second) }
 
 // The limit of concurrent unary calls adapts between these bounds: it grows as long as calls do not become slower for it,
-// and shrinks when they do. A call beyond the limit waits for up to overloadWait, unless too many are waiting already, and
-// is then shed.
+// and shrinks when they do. A call beyond the limit, or beyond what its tenant may have of it, waits for up to overloadWait,
+// unless too many are waiting already, and is then shed. Tenants that wait take turns.
 const (
 	minConcurrency     = 64
 	initialConcurrency = 256
 	overloadWait       = 500 * time.Millisecond
-	queueFactor        = 4 // times the limit may wait in the queue
+	maxQueued          = 1024 // calls of one tenant
 )
 
-// concurrency limits the unary calls that are processed at a time, and counts the open streams.
+// concurrency limits the unary calls that are processed at a time.
 type concurrency struct {
-	calls   adaptivelimiter.AdaptiveLimiter[any] // nil if there is no limit
-	streams atomic.Int64
+	calls  adaptivelimiter.AdaptiveLimiter[any] // nil if there is no limit
+	shares *share.Pool                          // divides what calls allows
+}
+
+// place is that of a unary call.
+type place struct {
+	permit adaptivelimiter.Permit // nil if there is no limit
+	owner  string
 }
 
 func newConcurrency(most int) *concurrency {
@@ -105,52 +112,52 @@ func newConcurrency(most int) *concurrency {
 	if most > 0 {
 		least, first := min(minConcurrency, most), min(initialConcurrency, most)
 		c.calls = adaptivelimiter.NewBuilder[any]().WithLimits(uint(least), uint(most), uint(first)).Build()
+		c.shares = share.New(share.Config{
+			Capacity: func() int64 { return int64(c.calls.Limit()) }, Times: shareTimes, Small: 1, Waiters: maxQueued,
+		})
 	}
 	return c
 }
 
-// begin acquires a permit for a unary call; end releases it.
-func (c *concurrency) begin(ctx context.Context) (permit adaptivelimiter.Permit, err error) {
+// begin takes the place of a unary call of an owner; end frees it.
+func (c *concurrency) begin(ctx context.Context, owner string) (place, error) {
 	if c.calls == nil {
-		return nil, nil
+		return place{}, nil
+	}
+	if err := c.shares.Acquire(ctx, owner, 1, overloadWait); err != nil {
+		return place{}, shed(ctx)
 	}
 	permit, free := c.calls.TryAcquirePermit()
-	if !free {
-		if c.calls.Queued() >= queueFactor*c.calls.Limit() {
-			return nil, errOverloaded
-		}
+	if !free { // The limit became smaller meanwhile.
+		var err error
 		if permit, err = c.calls.AcquirePermitWithMaxWait(ctx, overloadWait); err != nil {
-			if ctx.Err() != nil {
-				return nil, ctx.Err()
-			}
-			return nil, errOverloaded
+			c.shares.Release(owner, 1)
+			return place{}, shed(ctx)
 		}
 	}
-	return permit, nil
+	return place{permit, owner}, nil
 }
 
-// end releases a permit. The duration of a successful call is a measure of the service's load. That of a failed one is not:
-// errors are quick, or as slow as a deadline.
-func (c *concurrency) end(permit adaptivelimiter.Permit, err error) {
-	switch {
-	case permit == nil:
-	case err == nil:
-		permit.Record()
-	default:
-		permit.Drop()
+// shed returns the error of a call that got no place.
+func shed(ctx context.Context) error {
+	if ctx.Err() != nil {
+		return ctx.Err()
 	}
+	return errOverloaded
+}
+
+// end frees a place. The duration of a successful call is a measure of the service's load. That of a failed one is not: errors
+// are quick, or as slow as a deadline.
+func (c *concurrency) end(p place, err error) {
+	if p.permit == nil {
+		return
+	}
+	if err == nil {
+		p.permit.Record()
+	} else {
+		p.permit.Drop()
+	}
+	c.shares.Release(p.owner, 1)
 }
 
 var errOverloaded = errs.New(errs.ResourceExhausted, "the service is overloaded; try again in a moment").Because("OVERLOADED").After(time.Second)
-
-// openStream counts a stream, and returns an error if too many are open.
-func (s *Stack) openStream() (end func(), err error) {
-	open := s.load.streams.Add(1)
-	end = func() { s.load.streams.Add(-1) }
-	if s.Limits.Streams > 0 && open > int64(s.Limits.Streams) {
-		end()
-		return nil, errs.New(errs.ResourceExhausted, "this server has %d streams open, and takes no more; try again, another server may",
-			s.Limits.Streams).Because("TOO_MANY_STREAMS").After(time.Second)
-	}
-	return end, nil
-}

@@ -2,6 +2,7 @@ package rpc
 
 import (
 	"context"
+	"regexp"
 	"strings"
 	"time"
 
@@ -10,12 +11,19 @@ import (
 	"go.uber.org/zap/zapcore"
 
 	"plinth/internal/errs"
+	"plinth/internal/rpc/rest"
 )
 
-// logCalls logs one line for each request.
+// logCalls counts each request and logs one line for it.
 func (s *Stack) logCalls(next link) link {
 	return func(ctx context.Context, c *call) {
-		defer s.logCall(c)
+		s.metrics.open.Add(1)
+		defer func() {
+			s.metrics.open.Add(-1)
+			c.endSpan()
+			s.metrics.count(c)
+			s.logCall(c)
+		}()
 		next(ctx, c)
 	}
 }
@@ -46,10 +54,11 @@ func (c *call) MarshalLogObject(line zapcore.ObjectEncoder) error {
 	line.AddString("code", codeName(c.code))
 	line.AddInt64("status", int64(c.status))
 	line.AddDuration("duration_ms", time.Since(c.start))
+	c.spent.AddTo(line)
 	line.AddString("request_id", c.id)
 	line.AddString("peer", c.request.RemoteAddr)
-	if c.isREST() && c.procedure != "" {
-		line.AddString("procedure", c.procedure)
+	if c.isREST() && c.target != unknown {
+		line.AddString("procedure", c.target.name)
 	}
 	if p := c.principal; p != nil {
 		line.AddString("principal", p.ID)
@@ -59,13 +68,26 @@ func (c *call) MarshalLogObject(line zapcore.ObjectEncoder) error {
 		line.AddString("trace_id", c.trace)
 	}
 	if c.err != nil {
-		line.AddString("error", errs.Shortened(c.err.Error(), maxLogged))
+		line.AddString("error", errs.Shortened(unquoted(c.err.Error()), maxLogged))
 	}
 	return nil
 }
 
+// quoting matches what the error of a request that does not parse says, to where it begins to repeat the request: that may be a payload.
+var quoting = regexp.MustCompile(`(?s)(` + rest.Unparsable + `.*?\(line \d+:\d+\)(?:: invalid value for \w+ field \w+)?).*`)
+
+// unquoted returns the text of an error without what it repeats of a request, which is for who sent that alone.
+func unquoted(text string) string {
+	if !strings.Contains(text, rest.Unparsable) {
+		return text
+	}
+	return quoting.ReplaceAllString(text, "$1")
+}
+
+// serverFault reports whether a call has failed because of the server. A stream that ends because it is too old, or because the server
+// stops, has not.
 func serverFault(c *call) bool {
-	return isServerFault(c.code) || c.partFault || c.code == 0 && c.status >= 500
+	return isServerFault(c.code) && !c.planned || c.partFault || c.code == 0 && c.status >= 500
 }
 
 func isServerFault(code connect.Code) bool {
@@ -86,12 +108,12 @@ func codeName(code connect.Code) string {
 func protocol(c *call) string {
 	contentType := c.request.Header.Get("Content-Type")
 	switch {
+	case c.isREST():
+		return "rest"
 	case strings.HasPrefix(contentType, "application/grpc-web"):
 		return "grpcweb"
 	case strings.HasPrefix(contentType, "application/grpc"):
 		return "grpc"
-	case c.isREST():
-		return "rest"
 	case c.procedure != "":
 		return "connect"
 	default:

@@ -2,13 +2,20 @@ package rpc_test
 
 import (
 	"bytes"
+	"context"
 	"io"
 	"net/http"
 	"strings"
 	"testing"
 	"time"
 
+	"connectrpc.com/connect"
 	"go.uber.org/zap/zapcore"
+
+	messagev1 "plinth/api/plinth/message/v1"
+	"plinth/internal/errs"
+	"plinth/internal/observe"
+	"plinth/internal/rpc"
 )
 
 func TestLine(t *testing.T) {
@@ -39,6 +46,34 @@ func TestLine(t *testing.T) {
 	}
 }
 
+// A stream that ends because it was to finish is no fault of the server, and one that ends for another reason is.
+func TestPlannedEndIsNoFault(t *testing.T) {
+	t.Parallel()
+	away := errs.New(errs.Unavailable, "come back")
+	for name, test := range map[string]struct {
+		age  time.Duration
+		want zapcore.Level
+	}{"too old": {100 * time.Millisecond, zapcore.InfoLevel}, "away": {time.Hour, zapcore.ErrorLevel}} {
+		f := configured(t, stub{consume: func(ctx context.Context, _ *connect.BidiStream[messagev1.ConsumeRequest, messagev1.ConsumeResponse]) error {
+			if test.age < time.Minute {
+				<-rpc.Finishing(ctx).Done()
+			}
+			return away
+		}}, rpc.Config{Timeout: time.Minute, MaxAge: test.age})
+		stream, err := messagev1.NewMessageServiceClient(h2c(), f.url, connect.WithGRPC()).Consume(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = stream.Send(nil)
+		if _, err := stream.Receive(); connect.CodeOf(err) != connect.CodeUnavailable {
+			t.Errorf("%s: %v", name, err)
+		}
+		if line := f.line(t); line["level"] != test.want || line["code"] != "unavailable" {
+			t.Errorf("%s: %v", name, line)
+		}
+	}
+}
+
 func TestRequestID(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t, stub{publish: answer}, time.Minute)
@@ -65,6 +100,56 @@ func TestRequestID(t *testing.T) {
 		}
 		if !bytes.Contains(data, []byte(got)) {
 			t.Errorf("the handler saw another id than %q: %s", got, data)
+		}
+	}
+}
+
+// The line of a call has the time that it spent in backends, and none of those that it did not use.
+func TestLineHasTimes(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t, stub{publish: func(ctx context.Context, req *messagev1.PublishRequest) (*messagev1.PublishResponse, error) {
+		_, step := observe.Begin(ctx, observe.Postgres, "SELECT")
+		step.End("")
+		_, step = observe.Begin(context.WithoutCancel(ctx), observe.Broker, "send")
+		step.End("")
+		return answer(ctx, req)
+	}}, time.Minute)
+	res, err := f.http.Post(f.url+procedure, "application/json", strings.NewReader(good))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = res.Body.Close()
+	line := f.line(t)
+	if spent, _ := line["postgres_ms"].(time.Duration); spent <= 0 {
+		t.Errorf("postgres_ms is %v", line["postgres_ms"])
+	}
+	if line["broker_ms"] == nil || line["redis_ms"] != nil || line["s3_ms"] != nil {
+		t.Errorf("%v", line)
+	}
+}
+
+// What a request repeats in the error for who sent it may be a payload, so its line has only where the request does not parse.
+func TestLineQuotesNoRequest(t *testing.T) {
+	t.Parallel()
+	const canary = "canary"
+	for body, want := range map[string]string{
+		`{"message": canary}`:                          "syntax error (line 1:13)",
+		`{"message": ["canary"]}`:                      "(line 1:",
+		`{"data": "canary!"}`:                          "(line 1:10): invalid value for bytes field data",
+		"{\"queue\": \"a\",\n\"data\": \"canary!\n\"}": "(line 2:",
+		`{"message": "canary`:                          "it ends early",
+	} {
+		for _, path := range []string{procedure, route} {
+			f := newFixture(t, stub{publish: answer}, time.Minute)
+			res, err := f.http.Post(f.url+path, "application/json", strings.NewReader(body))
+			if err != nil {
+				t.Fatal(err)
+			}
+			_ = res.Body.Close()
+			logged, _ := f.line(t)["error"].(string)
+			if res.StatusCode != http.StatusBadRequest || !strings.Contains(logged, want) || strings.Contains(logged, canary) {
+				t.Errorf("%s, %s: %d, and the line has %q, want %q", path, body, res.StatusCode, logged, want)
+			}
 		}
 	}
 }

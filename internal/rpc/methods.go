@@ -3,6 +3,7 @@ package rpc
 import (
 	"slices"
 	"strings"
+	"time"
 
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
@@ -11,23 +12,29 @@ import (
 	authv1 "plinth/api/plinth/auth/v1"
 )
 
-// method describes an RPC, as its proto declares it.
+// method is what may be called: an RPC, as its proto declares it, or a plain route.
 type method struct {
+	name    string // of an RPC, its path; of a plain route, its pattern
 	scope   string // the scope that a caller needs; no caller has the empty scope
 	public  bool   // everybody may call it
 	streams bool
+	maxWait time.Duration // how much longer than others a unary call may take, because it waits
+	stall   time.Duration // of a plain route that streams: the longest time without a byte
 }
 
 // methodsOf returns all methods of linked protos by their paths, and marks the public ones.
-func methodsOf(public []string) map[string]method {
-	methods := map[string]method{}
+func methodsOf(public []string) map[string]*method {
+	methods := map[string]*method{}
 	eachMethod(func(path string, m protoreflect.MethodDescriptor) {
 		scope, _ := proto.GetExtension(m.Options(), authv1.E_Scope).(string)
-		methods[path] = method{scope, slices.Contains(public, path), m.IsStreamingClient() || m.IsStreamingServer()}
+		methods[path] = &method{
+			name: path, scope: scope, public: slices.Contains(public, path), streams: m.IsStreamingClient() || m.IsStreamingServer(),
+			maxWait: maxWaitOf(m),
+		}
 	})
 	for _, path := range public {
 		if _, linked := methods[path]; !linked { // The older version of reflection has no descriptor of its own.
-			methods[path] = method{public: true, streams: true}
+			methods[path] = &method{name: path, public: true, streams: true}
 		}
 	}
 	return methods

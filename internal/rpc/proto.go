@@ -34,5 +34,8 @@ func TimeFromProto(field string, t *timestamppb.Timestamp) (time.Time, error) {
 	if t.CheckValid() != nil {
 		return time.Time{}, errs.New(errs.InvalidArgument, "%s: a moment in the years 1 to 9999 is allowed", field)
 	}
-	return t.AsTime(), nil
+	if t := t.AsTime(); !t.IsZero() {
+		return t, nil
+	}
+	return time.Time{}.Add(time.Microsecond), nil // The first moment of all would be none; the next one is as good.
 }

@@ -44,9 +44,10 @@ func (s stub) GetMessage(ctx context.Context, req *messagev1.GetMessageRequest) 
 
 // fixture is the production stack around a stub.
 type fixture struct {
-	url  string
-	http *http.Client
-	logs *observer.ObservedLogs
+	url   string
+	http  *http.Client
+	logs  *observer.ObservedLogs
+	stack *rpc.Stack
 }
 
 func newFixture(t *testing.T, s stub, timeout time.Duration) fixture {
@@ -57,35 +58,57 @@ func newFixture(t *testing.T, s stub, timeout time.Duration) fixture {
 // configured returns a fixture whose stack has the configuration, except for its log.
 func configured(t *testing.T, s stub, cfg rpc.Config) fixture {
 	t.Helper()
+	return serving(t, cfg, []rpc.Service{mountAll(s)}, plainRoutes...)
+}
+
+// serving returns the production stack around services and plain routes.
+func serving(t *testing.T, cfg rpc.Config, services []rpc.Service, routes ...rpc.Route) fixture {
+	t.Helper()
 	core, logs := observer.New(zapcore.DebugLevel)
 	cfg.Log = zap.New(core)
 	stack := rpc.New(cfg)
-	mux := http.NewServeMux()
-	service := rpc.Mount(messagev1.NewMessageServiceHandler(s, stack.Options()...))
-	mux.Handle(service.Path, service.Handler)
-	rest, err := rpc.REST([]rpc.Service{service})
+	handler, err := stack.Handler(services, routes)
 	if err != nil {
 		t.Fatal(err)
 	}
-	mux.Handle("/api/", rest)
-	mux.HandleFunc("GET /panic", func(http.ResponseWriter, *http.Request) { panic("outside of any RPC") })
-	mux.HandleFunc("GET /half", func(w http.ResponseWriter, _ *http.Request) {
-		_, _ = io.WriteString(w, "half")
-		panic("in the middle of a reply")
-	})
-	mux.HandleFunc("GET /meant", func(w http.ResponseWriter, _ *http.Request) {
-		w.Header().Set("Content-Type", "application/json")
-		w.WriteHeader(http.StatusServiceUnavailable)
-		_, _ = io.WriteString(w, `{"status":"unavailable"}`)
-	})
-	server := httptest.NewUnstartedServer(stack.Handler(mux))
+	server := httptest.NewUnstartedServer(handler)
 	server.Config.ConnContext = stack.ConnContext
 	server.Config.Protocols = new(http.Protocols)
 	server.Config.Protocols.SetHTTP1(true)
 	server.Config.Protocols.SetUnencryptedHTTP2(true)
 	server.Start()
 	t.Cleanup(server.Close)
-	return fixture{url: server.URL, http: server.Client(), logs: logs}
+	return fixture{url: server.URL, http: server.Client(), logs: logs, stack: stack}
+}
+
+// mounted returns the handler of a stack with a stub, and with plain routes.
+func mounted(t *testing.T, stack *rpc.Stack, s stub, routes ...rpc.Route) http.Handler {
+	t.Helper()
+	handler, err := stack.Handler([]rpc.Service{mountAll(s)}, routes)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return handler
+}
+
+func mountAll(s messagev1.MessageServiceHandler) rpc.Service {
+	return func(options ...connect.HandlerOption) (string, http.Handler) {
+		return messagev1.NewMessageServiceHandler(s, options...)
+	}
+}
+
+var plainRoutes = []rpc.Route{
+	{Pattern: "GET /panic", Public: true, Serve: func(http.ResponseWriter, *http.Request) error { panic("outside of any RPC") }},
+	{Pattern: "GET /half", Public: true, Serve: func(w http.ResponseWriter, _ *http.Request) error {
+		_, _ = io.WriteString(w, "half")
+		panic("in the middle of a reply")
+	}},
+	{Pattern: "GET /meant", Public: true, Serve: func(w http.ResponseWriter, _ *http.Request) error {
+		w.Header().Set("Content-Type", "application/json")
+		w.WriteHeader(http.StatusServiceUnavailable)
+		_, err := io.WriteString(w, `{"status":"unavailable"}`)
+		return err
+	}},
 }
 
 // h2c returns a client that speaks HTTP/2 by prior knowledge.

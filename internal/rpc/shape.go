@@ -7,11 +7,11 @@ import (
 	"errors"
 	"net/http"
 	"regexp"
+	"strconv"
 	"strings"
 
 	"connectrpc.com/connect"
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
-	"google.golang.org/genproto/googleapis/rpc/status"
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
@@ -41,28 +41,28 @@ func shapeErrors(next link) link {
 	}
 }
 
-// shapeError writes the error reply that was held back. Connect's own errors have the right shape already; REST transcoding
-// replies with a google.rpc.Status, and net/http, or Connect before it knows the protocol, with plain text or nothing.
+// shapeError writes the error reply that was held back. Connect's own errors have the right shape already; the stack itself, or
+// Connect before it knows the protocol, replies with a status alone.
 func (c *call) shapeError() {
 	if c.failure == nil {
 		return
 	}
 	header := c.Header()
-	if isGRPC(c.request) && c.status == http.StatusNotFound {
+	if c.isGRPC() && c.status == http.StatusNotFound {
 		c.unknownProcedure()
 		return
 	}
 	if b := c.reshaped(); b != nil {
 		c.failure, _ = json.Marshal(b) // These are strings and JSON that was just encoded, so it cannot fail.
 		header.Set("Content-Type", "application/json")
-		if isGRPC(c.request) || c.noProtocol() {
+		if c.isGRPC() || c.noProtocol() {
 			// A gRPC client does not read bodies. With plain application/json it would take this for a Connect error and try
 			// to read it.
 			header.Set("Content-Type", "application/json; charset=utf-8")
 		}
 		header.Del("Content-Encoding")
 	}
-	header.Del("Content-Length")
+	header.Set("Content-Length", strconv.Itoa(len(c.failure)))
 	c.ResponseWriter.WriteHeader(c.status)
 	_, _ = c.ResponseWriter.Write(c.failure)
 }
@@ -71,49 +71,15 @@ func (c *call) shapeError() {
 // JSON that a handler wrote on purpose, such as that of /health. It adds details to an error that occurred before the call
 // reached an RPC, such as a body that does not parse.
 func (c *call) reshaped() *body {
-	b := c.restBody()
-	if b == nil && c.Header().Get("Content-Type") != "application/json" {
+	if c.Header().Get("Content-Type") != "application/json" {
 		return c.plainBody()
 	}
-	if b == nil {
-		b = &body{}
-		if c.procedure != "" || c.answered || json.Unmarshal(c.failure, b) != nil || b.Code == "" {
-			return nil
-		}
-	}
-	if c.procedure == "" {
-		c.unparsed(b)
-		c.beforeRPC(b)
-	}
-	return b
-}
-
-// unparsed completes the error of a body or of a REST path that does not parse.
-func (c *call) unparsed(b *body) {
-	// The text before protojson's own names Go types. protojson's prefix has a no-break space, which discourages relying on
-	// it.
-	_, text, found := strings.Cut(strings.ReplaceAll(b.Message, "\u00a0", " "), "proto: ")
-	if !found && c.isREST() && b.Code == connect.CodeUnknown.String() {
-		text, found = b.Message, true // The gzip data is broken.
-	}
-	if !found {
-		return
-	}
-	b.Message = "the request does not parse: " + errs.Shortened(text, maxFault)
-	if c.isREST() { // The transcoding reports it as its own fault.
-		b.Code, c.status = connect.CodeInvalidArgument.String(), http.StatusBadRequest
-	}
-}
-
-// restBody parses the google.rpc.Status that REST transcoding wrote. It returns nil for anything else.
-func (c *call) restBody() *body {
-	var s status.Status
-	if !c.isREST() || protojson.Unmarshal(c.failure, &s) != nil || s.GetCode() == 0 {
+	b := &body{}
+	if c.procedure != "" || c.answered || json.Unmarshal(c.failure, b) != nil || b.Code == "" {
 		return nil
 	}
-	b := &body{Code: connect.Code(s.GetCode()).String(), Message: s.GetMessage()}
-	for _, d := range s.GetDetails() {
-		b.add(d)
+	if c.procedure == "" {
+		c.beforeRPC(b)
 	}
 	return b
 }
@@ -132,7 +98,7 @@ func (c *call) plainBody() *body {
 		b.Code = connect.CodeInvalidArgument.String()
 		b.Message = "this content type is not supported: send application/json, application/proto, application/grpc or application/grpc-web"
 		if c.isREST() {
-			b.Message = "this content type or encoding is not supported: send application/json, as it is or in gzip"
+			b.Message = "this content type or encoding is not supported: send application/json in UTF-8, as it is or in gzip"
 		}
 	case http.StatusHTTPVersionNotSupported:
 		b.Code = connect.CodeUnimplemented.String()
@@ -161,8 +127,7 @@ var statusCodes = map[int]connect.Code{
 	http.StatusUnsupportedMediaType: connect.CodeUnknown,
 }
 
-// speaksConnect reports whether the caller is a Connect client, as far as its headers show. For REST calls the headers say
-// nothing, because the transcoding adds Connect's own to the request.
+// speaksConnect reports whether the caller is a Connect client, as far as its headers show.
 func (c *call) speaksConnect() bool {
 	return c.noProtocol() || !c.isREST() && c.request.Header.Get("Connect-Protocol-Version") != ""
 }
@@ -182,13 +147,26 @@ func (c *call) beforeRPC(b *body) {
 	if c.err == nil {
 		c.err = errors.New(b.Message)
 	}
-	if m := fieldPattern.FindStringSubmatch(b.Message); m != nil && c.code == connect.CodeInvalidArgument {
-		b.add(pack(&errdetails.BadRequest{FieldViolations: []*errdetails.BadRequest_FieldViolation{{Field: m[1], Description: b.Message}}}))
+	if fault := violation(b.Message); fault.GetField() != "" && c.code == connect.CodeInvalidArgument {
+		b.add(pack(&errdetails.BadRequest{FieldViolations: []*errdetails.BadRequest_FieldViolation{fault}}))
 	}
 	if !c.speaksConnect() { // Connect's own errors before an RPC have no details, so its clients look at the header.
 		b.add(pack(&errdetails.RequestInfo{RequestId: c.id}))
 		b.add(pack(errorInfo("", c.code)))
 	}
+}
+
+// bodyOf returns the body of an error that has the form for clients.
+func bodyOf(err error) *body {
+	var wire *connect.Error
+	if !errors.As(err, &wire) {
+		wire = connect.NewError(connect.CodeUnknown, err)
+	}
+	b := &body{Code: wire.Code().String(), Message: wire.Message()}
+	for _, d := range wire.Details() {
+		b.add(&anypb.Any{TypeUrl: d.Type(), Value: d.Bytes()})
+	}
+	return b
 }
 
 func (b *body) add(d *anypb.Any) {
@@ -210,8 +188,8 @@ func (c *call) unknownProcedure() {
 	_ = connect.NewErrorWriter().Write(c, c.request, wire)
 }
 
-func isGRPC(r *http.Request) bool {
-	return strings.HasPrefix(r.Header.Get("Content-Type"), "application/grpc")
+func (c *call) isGRPC() bool {
+	return !c.isREST() && strings.HasPrefix(c.request.Header.Get("Content-Type"), "application/grpc")
 }
 
 func pack(m proto.Message) *anypb.Any {

@@ -5,18 +5,25 @@ import (
 	"net/http"
 	"strings"
 
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/trace"
+
 	"plinth/internal/observe"
 )
 
 // maxTraceState is the most bytes of a tracestate that are passed on: the least that the standard asks for.
 const maxTraceState = 512
 
-// joinTrace makes the call part of its caller's trace.
-func joinTrace(next link) link {
+// joinTrace makes the call part of its caller's trace, with a span of its own if there is tracing. Probes have none.
+func (s *Stack) joinTrace(next link) link {
 	return func(ctx context.Context, c *call) {
 		if parent, state := traceOf(c.request.Header); parent != "" {
 			c.trace = parent[3:35]
 			ctx = observe.WithTrace(ctx, parent, state)
+		}
+		if s.Tracing != nil && !isProbe(c.path) {
+			ctx, c.span = s.Tracing.Start(ctx, "call", trace.SpanKindServer)
+			c.trace = c.span.TraceID()
 		}
 		next(ctx, c)
 	}
@@ -56,3 +63,42 @@ func isHex(s string) bool {
 }
 
 func isZero(s string) bool { return strings.Trim(s, "0") == "" }
+
+// systems are the names of the protocols in spans, by OpenTelemetry's semantic conventions.
+var systems = map[string]string{"connect": "connectrpc", "grpc": "grpc", "grpcweb": "grpc"}
+
+// endSpan ends the span of the call. It has nothing that the client sent but the id of the request and the name of its tenant.
+func (c *call) endSpan() {
+	failed := serverFault(c)
+	if !c.span.Records(failed) {
+		return
+	}
+	name, problem := methodLabel(c.target.method), ""
+	if failed {
+		problem = codeName(c.code)
+	}
+	protocol := protocol(c)
+	attributes := []attribute.KeyValue{
+		attribute.String("plinth.request_id", c.id), attribute.String("plinth.protocol", protocol), attribute.String("plinth.code", codeName(c.code)),
+	}
+	if c.principal != nil {
+		attributes = append(attributes, attribute.String("plinth.tenant", c.principal.Tenant.Name))
+	}
+	if system := systems[protocol]; system != "" {
+		attributes = append(attributes, attribute.String("rpc.system.name", system), attribute.String("rpc.method", name),
+			attribute.String("rpc.response.status_code", codeName(c.code)))
+	} else {
+		attributes = append(attributes, attribute.String("http.request.method", spanMethod(c.method)), attribute.String("http.route", name),
+			attribute.Int("http.response.status_code", c.status))
+	}
+	c.span.End(name, problem, attributes...)
+}
+
+// spanMethod returns a method of HTTP, or _OTHER for one that a client made up.
+func spanMethod(method string) string {
+	switch method {
+	case http.MethodGet, http.MethodHead, http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete, http.MethodOptions:
+		return method
+	}
+	return "_OTHER"
+}

@@ -5,12 +5,14 @@ import (
 	"regexp"
 	"strings"
 
+	validatepb "buf.build/gen/go/bufbuild/protovalidate/protocolbuffers/go/buf/validate"
 	"buf.build/go/protovalidate"
-	"connectrpc.com/connect"
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
 
 	"plinth/internal/errs"
+	"plinth/internal/rpc/rest"
 )
 
 // Bounds on the error of a message, because a client controls the number of violations and the keys of maps.
@@ -37,6 +39,9 @@ func Validate(message proto.Message) error {
 	var texts []string
 	for _, v := range invalid.Violations[:min(len(invalid.Violations), maxViolations)] {
 		field, text := protovalidate.FieldPathString(v.Proto.GetField()), v.Proto.GetMessage()
+		if of := alternatives(message.ProtoReflect().Descriptor(), v.Proto.GetField().GetElements()); of != nil {
+			text = "exactly one of " + strings.Join(of, ", ") + " must be set"
+		}
 		fault := violation(text)
 		if field != "" {
 			fault = &errdetails.BadRequest_FieldViolation{Field: errs.Shortened(field, maxField), Description: text}
@@ -46,6 +51,19 @@ func Validate(message proto.Message) error {
 		texts = append(texts, text)
 	}
 	return &invalidError{strings.Join(texts, "; "), bad}
+}
+
+// alternatives returns the fields of the oneof of a message that a path leads to, or nil if it leads to a field.
+func alternatives(m protoreflect.MessageDescriptor, path []*validatepb.FieldPathElement) (fields []string) {
+	if len(path) != 1 {
+		return nil
+	}
+	if of := m.Oneofs().ByName(protoreflect.Name(path[0].GetFieldName())); of != nil {
+		for i := range of.Fields().Len() {
+			fields = append(fields, string(of.Fields().Get(i).Name()))
+		}
+	}
+	return fields
 }
 
 // validate is Validate for any type that a handler accepts.
@@ -59,9 +77,12 @@ func validate(message any) error {
 // named matches the beginning of every message about a field, in the protos and in the code.
 var named = regexp.MustCompile(`^[a-z][a-z0-9_.\[\]]*: `)
 
-// violation splits a message about a field into the field and the description.
+// violation splits a message about a field into the field and the description. The field is empty for a message about none.
 func violation(text string) *errdetails.BadRequest_FieldViolation {
 	prefix := named.FindString(text)
+	if m := fieldPattern.FindStringSubmatch(text); m != nil && strings.HasPrefix(text, rest.Unparsable) {
+		return &errdetails.BadRequest_FieldViolation{Field: m[1], Description: text}
+	}
 	return &errdetails.BadRequest_FieldViolation{Field: strings.TrimSuffix(prefix, ": "), Description: strings.TrimPrefix(text, prefix)}
 }
 
@@ -72,13 +93,3 @@ type invalidError struct {
 }
 
 func (e *invalidError) Error() string { return e.text }
-
-// validatingConn validates each message of a stream when it is received.
-type validatingConn struct{ connect.StreamingHandlerConn }
-
-func (c validatingConn) Receive(message any) error {
-	if err := c.StreamingHandlerConn.Receive(message); err != nil {
-		return err
-	}
-	return validate(message)
-}

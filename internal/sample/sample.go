@@ -1,4 +1,4 @@
-// Package sample is the starting point for a team's own handlers: replace it with yours.
+// Package sample is the starting point for a team's own handlers and jobs: replace it with yours.
 package sample
 
 import (
@@ -7,6 +7,7 @@ import (
 	"go.uber.org/zap"
 
 	"plinth/internal/message"
+	"plinth/internal/schedule"
 )
 
 // LogTask handles task_queue by logging each message.
@@ -15,4 +16,11 @@ func LogTask(log *zap.Logger) func(context.Context, message.Message) error {
 		log.Info("task", zap.String("id", m.ID), zap.ByteString("message", m.Body[:min(len(m.Body), 256)]))
 		return nil
 	}
+}
+
+// LogJob writes its arguments to the log of its run.
+func LogJob(ctx context.Context) error {
+	attempt := schedule.AttemptOf(ctx)
+	schedule.Log(ctx).Info("job", zap.Time("fire_time", attempt.FireTime), zap.ByteString("arguments", attempt.Arguments))
+	return nil
 }

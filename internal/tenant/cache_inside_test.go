@@ -126,14 +126,14 @@ func TestTooManyLookups(t *testing.T) {
 	}
 }
 
-// Calls that need no connection work while all connections are held.
+// Lookups work while all connections of calls are in use.
 func TestConnectionsOfItsOwn(t *testing.T) {
 	t.Parallel()
 	p := newProcess(t, pgtest.New(t), 1)
 	secret, _ := p.key(t, time.Time{})
 	err := p.db.InTx(t.Context(), func(*pg.Tx) error {
 		for range 3 {
-			p.pass(time.Minute) // What is known is too old.
+			p.pass(time.Minute) // Everything that is cached is too old.
 			p.is(t, secret, 0)
 			if _, err := p.ActFor(t.Context(), &auth.Principal{}, auth.DefaultTenant); err != nil {
 				t.Error(err)
@@ -160,7 +160,7 @@ func TestTypingError(t *testing.T) {
 	}
 }
 
-// Ten thousand keys are each their own, and forgetting all of them costs no statement for each.
+// Each of ten thousand keys has its own principal, and looking all of them up again does not take a statement for each.
 func TestManyKeys(t *testing.T) {
 	t.Parallel()
 	p := newProcess(t, pgtest.New(t), 4)

@@ -96,6 +96,7 @@ func TestDeleteTenantOfAllTables(t *testing.T) {
 	if err := none.DeleteTenant(t.Context(), "acme"); err != nil {
 		t.Fatal(err)
 	}
+	f.gone(t, "acme")
 	if n := f.rest(t, "acme"); n != 0 {
 		t.Errorf("%d rows are left", n)
 	}
@@ -245,7 +246,7 @@ func TestDeleteLargeTenant(t *testing.T) {
 		return false, nil
 	}
 	f.OnDelete(removing)
-	if err := f.DeleteTenant(t.Context(), "acme"); err != nil { // And the process dies: it never runs.
+	if err := f.DeleteTenant(t.Context(), "acme"); err != nil { // This process does not run, as if it had died.
 		t.Fatal(err)
 	}
 	got, err := f.GetTenant(t.Context(), "acme")

@@ -7,10 +7,12 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/google/uuid"
 	"go.uber.org/zap"
 
 	"plinth/internal/auth"
 	"plinth/internal/errs"
+	"plinth/internal/pg"
 )
 
 const (
@@ -21,6 +23,8 @@ const (
 	// followIdle, for notifications that were lost.
 	followEvery = 250 * time.Millisecond
 	followIdle  = 10 * time.Second
+	// unanswered is after how many questions without an answer the log says so: at the first start of all, the schema is some seconds away.
+	unanswered = 20
 	// busyFor is how long after a call more are expected.
 	busyFor = 2 * time.Second
 	// calledAgain is the precision of the time of the last call: otherwise each call would write what all of them read.
@@ -35,16 +39,16 @@ type snapshot struct {
 	n         int64
 	confirmed atomic.Int64 // when n was certainly the number, in terms of Service.elapsed
 	keys      *cache[auth.KeyHash, holder]
+	ids       *cache[string, holder] // the same by the ids of the keys, for who made something that outlasts a call
 	tenants   *cache[string, Tenant]
 	over      chan struct{} // closed when the snapshot is dropped
 }
 
 func (s *Service) newSnapshot(n int64, confirmed time.Duration) *snapshot {
-	common := &common{tenants: map[string]auth.Tenant{}, scopes: map[string][]string{}}
-	holders := func(ctx context.Context, hashes []auth.KeyHash) (map[auth.KeyHash]*holder, error) {
-		return s.holders(ctx, hashes, common)
+	snap := &snapshot{
+		n: n, keys: newCache(s.now, holdersOf(s, selectHolders)), ids: newCache(s.now, holdersOf(s, selectHoldersByID)),
+		tenants: newCache(s.now, s.named), over: make(chan struct{}),
 	}
-	snap := &snapshot{n: n, keys: newCache(s.now, holders), tenants: newCache(s.now, s.named), over: make(chan struct{})}
 	snap.confirmed.Store(int64(confirmed))
 	return snap
 }
@@ -58,7 +62,11 @@ type holder struct {
 	slot      atomic.Value // for the rate limiter
 }
 
-const keyPrincipal = "key:"
+// What the ids of principals begin with, or are.
+const (
+	keyPrincipal   = "key:"
+	adminPrincipal = "admin" // has the key of the configuration
+)
 
 // id returns the id of the key.
 func (h *holder) id() string { return h.principal.ID[len(keyPrincipal):] }
@@ -83,30 +91,38 @@ func (c *common) of(t Tenant, scopes []string) (auth.Tenant, []string) {
 	return record, c.scopes[words]
 }
 
-// holders looks up the holders of keys. Only one lookup runs at a time, so common needs no lock. A key that is created
-// later is found at once all the same: nobody can have asked for it before.
-func (s *Service) holders(ctx context.Context, hashes []auth.KeyHash, common *common) (map[auth.KeyHash]*holder, error) {
-	found, err := selectHolders(ctx, s.directory, hashes)
-	if err != nil {
-		return nil, err
-	}
-	holders := make(map[auth.KeyHash]*holder, len(found))
-	for hash, f := range found {
-		k, t := f.key, f.tenant
-		h := &holder{expires: k.ExpiresAt}
-		record, scopes := common.of(t, k.Scopes)
-		h.principal = auth.Principal{ID: keyPrincipal + k.ID, Tenant: record, Scopes: scopes, Rate: k.Rate, RateSlot: &h.slot}
-		switch {
-		case t.isDeleted():
-			h.refused = errs.New(errs.Unauthenticated, "this API key's tenant was deleted")
-		case !k.RevokedAt.IsZero():
-			h.refused = errs.New(errs.Unauthenticated, "this API key was revoked; ask an administrator for another")
-		case t.Disabled:
-			h.refused = errDisabled(t.Name)
+// holdersOf returns the function that looks up holders of keys for a cache of one snapshot. Only one lookup of a cache runs at a time,
+// so what its holders share needs no lock. A key that is created later is found at once all the same: nobody can have asked for it
+// before.
+func holdersOf[K comparable](s *Service, query func(context.Context, *pg.System, []K) (map[K]found, error)) func(context.Context, []K) (map[K]*holder, error) {
+	common := &common{tenants: map[string]auth.Tenant{}, scopes: map[string][]string{}}
+	return func(ctx context.Context, wanted []K) (map[K]*holder, error) {
+		found, err := query(ctx, s.directory, wanted)
+		if err != nil {
+			return nil, err
 		}
-		holders[hash] = h
+		holders := make(map[K]*holder, len(found))
+		for key, f := range found {
+			holders[key] = newHolder(f, common)
+		}
+		return holders, nil
 	}
-	return holders, nil
+}
+
+func newHolder(f found, common *common) *holder {
+	k, t := f.key, f.tenant
+	h := &holder{expires: k.ExpiresAt}
+	record, scopes := common.of(t, k.Scopes)
+	h.principal = auth.Principal{ID: keyPrincipal + k.ID, Tenant: record, Scopes: scopes, Rate: k.Rate, RateSlot: &h.slot}
+	switch {
+	case t.isDeleted():
+		h.refused = errs.New(errs.Unauthenticated, "this API key's tenant was deleted")
+	case !k.RevokedAt.IsZero():
+		h.refused = errs.New(errs.Unauthenticated, "this API key was revoked; ask an administrator for another")
+	case t.Disabled:
+		h.refused = errDisabled(t.Name)
+	}
+	return h
 }
 
 func (s *Service) named(ctx context.Context, names []string) (map[string]*Tenant, error) {
@@ -136,7 +152,7 @@ func (s *Service) follow(ctx context.Context) error {
 			continue
 		}
 		failures++
-		if failures == 2 && ctx.Err() == nil { // At the start, the schema may be a moment away.
+		if failures == unanswered && ctx.Err() == nil {
 			s.log.Warn("changes of tenants and keys cannot be read; calls are refused while that lasts", zap.Error(err))
 		}
 	}
@@ -198,7 +214,7 @@ func (s *Service) ask(ctx context.Context) error {
 func (s *Service) Authenticate(ctx context.Context, token string) (*auth.Principal, error) {
 	hash := auth.HashKey(token)
 	if s.admin != (auth.KeyHash{}) && subtle.ConstantTimeCompare(hash[:], s.admin[:]) == 1 {
-		return s.ActFor(ctx, &auth.Principal{ID: "admin", Scopes: []string{auth.Admin}}, auth.DefaultTenant)
+		return s.ActFor(ctx, &auth.Principal{ID: adminPrincipal, Scopes: []string{auth.Admin}}, auth.DefaultTenant)
 	}
 	snap, err := s.current(ctx)
 	if err != nil {
@@ -214,6 +230,11 @@ func (s *Service) Authenticate(ctx context.Context, token string) (*auth.Princip
 			return nil, err
 		}
 	}
+	return s.use(h)
+}
+
+// use returns the principal of a holder that was looked up, which is nil if there is none. Errors: as Authenticate has them.
+func (s *Service) use(h *holder) (*auth.Principal, error) {
 	now := s.now() // The lookup may have taken a while.
 	switch {
 	case h == nil:
@@ -225,6 +246,41 @@ func (s *Service) Authenticate(ctx context.Context, token string) (*auth.Princip
 	}
 	s.used.note(h, now)
 	return &h.principal, nil
+}
+
+// Holder returns a principal by the id that it had when it made something that outlasts the call, acting for the tenant that it acted
+// for; an empty id is nobody in particular. It is a principal of an API key only as long as the key is valid. Errors: as Authenticate
+// and ActFor have them.
+func (s *Service) Holder(ctx context.Context, id, tenant string) (*auth.Principal, error) {
+	key, isKey := strings.CutPrefix(id, keyPrincipal)
+	if !isKey {
+		p := &auth.Principal{ID: id}
+		if id == adminPrincipal {
+			p.Scopes = []string{auth.Admin}
+		}
+		return s.ActFor(ctx, p, tenant)
+	}
+	if uuid.Validate(key) != nil {
+		return nil, errs.New(errs.Unauthenticated, "this API key is not known; ask an administrator for one")
+	}
+	snap, err := s.current(ctx)
+	if err != nil {
+		return nil, err
+	}
+	h, err := snap.ids.get(ctx, key)
+	if err != nil {
+		return nil, err
+	}
+	p, err := s.use(h)
+	switch {
+	case err != nil:
+		return nil, err
+	case p.Tenant.Name == tenant:
+		return p, nil
+	case !p.IsAdmin():
+		return nil, errs.New(errs.PermissionDenied, "the API key is not of the tenant %q", tenant)
+	}
+	return s.ActFor(ctx, p, tenant)
 }
 
 func errDisabled(name string) error {
@@ -254,23 +310,4 @@ func (s *Service) ActFor(ctx context.Context, p *auth.Principal, name string) (*
 	acting := *p
 	acting.Tenant = t.record()
 	return &acting, nil
-}
-
-// Active returns the tenants that are neither disabled nor being deleted. changed is closed when the list may have
-// changed, within a second of that while Run is running. Errors: Unavailable.
-func (s *Service) Active(ctx context.Context) (active []auth.Tenant, changed <-chan struct{}, err error) {
-	snap, err := s.current(ctx)
-	if err != nil {
-		return nil, nil, err
-	}
-	all, err := selectTenants(ctx, s.system, "", 0)
-	if err != nil {
-		return nil, nil, err
-	}
-	for _, t := range all {
-		if !t.Disabled && !t.isDeleted() {
-			active = append(active, t.record())
-		}
-	}
-	return active, snap.over, nil
 }

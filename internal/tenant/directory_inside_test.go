@@ -66,7 +66,7 @@ func (p process) key(t testing.TB, expires time.Time) (secret, id string) {
 	return secret, k.ID
 }
 
-// is fails unless Authenticate returns an error of the given kind; without a kind it must succeed.
+// is checks that Authenticate returns an error of the given kind, or none if the kind is empty.
 func (p process) is(t testing.TB, secret string, kind errs.Kind) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
@@ -101,7 +101,7 @@ func (p process) lock(t testing.TB, table string) (unlock func()) {
 	return unlock
 }
 
-// What was known is relied on for 900 ms, counted from before the question, and not one moment longer.
+// A snapshot is used for 900 ms from the time before it was confirmed, and not longer.
 func TestHowLongAnAnswerHolds(t *testing.T) {
 	t.Parallel()
 	p := newProcess(t, pgtest.New(t), 2)
@@ -124,7 +124,7 @@ func TestHowLongAnAnswerHolds(t *testing.T) {
 	}
 }
 
-// A query that other calls began too long ago is not enough, however late its answer comes.
+// The answer of a query that other calls began too long ago is not used, however late it comes.
 func TestAnOldQuestionIsNotEnough(t *testing.T) {
 	t.Parallel()
 	p := newProcess(t, pgtest.New(t), 4)
@@ -154,7 +154,7 @@ func TestAnOldQuestionIsNotEnough(t *testing.T) {
 	if at := time.Duration(snap.confirmed.Load()); at != time.Second {
 		t.Errorf("a call after 1 s relies on an answer to what was asked after %v", at)
 	}
-	// Nothing has changed when it is asked again, and the time of the question counts all the same.
+	// Although nothing has changed when it is asked again, the time of the question counts.
 	unlock = p.lock(t, "tenant_changes")
 	go func() { asked <- p.ask(context.Background()) }()
 	await(t, "another question", waiting)
@@ -178,7 +178,7 @@ func TestOwnChangeIsSeenAtOnce(t *testing.T) {
 	if _, err := p.RevokeApiKey(t.Context(), id); err != nil {
 		t.Fatal(err)
 	}
-	// As the answer to a question from before would.
+	// As the answer to a question from before the change would.
 	p.snapshot.Load().confirmed.Store(int64(p.elapsed() - 1))
 	p.is(t, secret, errs.Unauthenticated)
 }
@@ -219,7 +219,7 @@ func TestLookupFromBeforeARevocation(t *testing.T) {
 		_, err := p.Authenticate(context.Background(), secret)
 		early <- err
 	}()
-	<-read // The key is good, says the lookup, and then
+	<-read // The lookup has found the key valid, and then
 	p.pass(time.Millisecond)
 	if _, err := p.RevokeApiKey(t.Context(), id); err != nil {
 		t.Fatal(err)
@@ -235,7 +235,7 @@ func TestLookupFromBeforeARevocation(t *testing.T) {
 	}
 }
 
-// However many ask for a key, one lookup answers them all, also when the first of them goes away.
+// One lookup answers all calls that ask for a key, even if the first of them goes away.
 func TestOneLookupForAll(t *testing.T) {
 	t.Parallel()
 	p := newProcess(t, pgtest.New(t), 4)
@@ -277,7 +277,8 @@ func TestExpiryByTheClock(t *testing.T) {
 	}
 }
 
-// Where nobody calls, changes are asked for when a notification comes, and seldom besides; a call has them asked for often again.
+// While there are no calls, a process asks for changes after a notification, and otherwise seldom. After a call it asks
+// often again.
 func TestIdleProcessAsksSeldom(t *testing.T) {
 	t.Parallel()
 	p := newProcess(t, pgtest.New(t), 2)

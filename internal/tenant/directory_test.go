@@ -58,7 +58,7 @@ func TestChangesAreInEffectWithinASecond(t *testing.T) {
 	soon("disabled", func() bool { _, err := other.Authenticate(ctx, kept); return errs.Is(err, errs.PermissionDenied) })
 	_, err := other.Authenticate(ctx, revoked)
 	wantKind(t, err, errs.Unauthenticated)
-	// The process that changed it knows at once.
+	// The process that made the change sees it at once.
 	if _, err := f.UpdateTenant(ctx, "acme", func(c *tenant.Tenant) { c.Disabled = false }); err != nil {
 		t.Fatal(err)
 	}
@@ -67,7 +67,7 @@ func TestChangesAreInEffectWithinASecond(t *testing.T) {
 	}
 }
 
-// Without Run, calls ask by themselves.
+// Without Run, calls ask for changes themselves.
 func TestCallsAskForChanges(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t)
@@ -84,7 +84,7 @@ func TestCallsAskForChanges(t *testing.T) {
 	}
 }
 
-// Lookups that go on while keys are revoked leave nothing behind that lets a revoked key in.
+// Lookups that run while keys are revoked do not leave a revoked key in the cache.
 func TestLookupsAmongRevocations(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t)
@@ -121,8 +121,7 @@ func TestLookupsAmongRevocations(t *testing.T) {
 	}
 }
 
-// While PostgreSQL is away nobody is let in on what was known before, once that is a second old; and all goes on when it is
-// back.
+// While PostgreSQL is away, nobody is admitted by data that is more than a second old. When it is back, calls work again.
 func TestAwayIsNoExcuse(t *testing.T) {
 	t.Parallel()
 	direct := pgtest.New(t)
@@ -151,7 +150,7 @@ func TestAwayIsNoExcuse(t *testing.T) {
 		}
 		return errs.Is(err, errs.Unavailable)
 	})
-	for range 20 { // It stays so.
+	for range 20 { // It stays that way.
 		wantKind(t, authenticate(), errs.Unavailable)
 	}
 	away(false)
@@ -164,7 +163,7 @@ func TestAwayIsNoExcuse(t *testing.T) {
 	})
 }
 
-// proxy stands before a database. While that is away, it has no connection.
+// proxy returns a URL that leads to a database through a proxy, and a function that makes it away, without connections.
 func proxy(t *testing.T, database string) (proxied string, away func(bool)) {
 	t.Helper()
 	u, err := url.Parse(database)

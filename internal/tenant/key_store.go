@@ -79,26 +79,36 @@ func selectHolders(ctx context.Context, db *pg.System, hashes []auth.KeyHash) (m
 	for i := range hashes {
 		wanted[i] = hashes[i][:]
 	}
+	all := make(map[auth.KeyHash]found, len(hashes))
+	return all, eachHolder(ctx, db, `k.hash = ANY ($1)`, wanted, func(f found, hash auth.KeyHash) { all[hash] = f })
+}
+
+// selectHoldersByID returns keys by their ids, with their tenants.
+func selectHoldersByID(ctx context.Context, db *pg.System, ids []string) (map[string]found, error) {
+	all := make(map[string]found, len(ids))
+	return all, eachHolder(ctx, db, `k.id = ANY ($1::text[]::uuid[])`, ids, func(f found, _ auth.KeyHash) { all[f.key.ID] = f })
+}
+
+func eachHolder(ctx context.Context, db *pg.System, where string, wanted any, add func(f found, hash auth.KeyHash)) error {
 	rows, err := db.Query(ctx, `SELECT `+keyColumns+`, `+tenantColumns+`, k.hash FROM api_keys k JOIN tenants t ON t.name = k.tenant
-		WHERE k.hash = ANY ($1)`, wanted)
+		WHERE `+where, wanted)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer rows.Close()
-	all := make(map[auth.KeyHash]found, len(hashes))
 	for rows.Next() {
 		var f found
 		var rate string
 		var hash []byte
 		if f.key, err = scanKey(rows, append(tenantFields(&f.tenant, &rate), &hash)...); err != nil {
-			return nil, err
+			return err
 		}
 		if f.tenant.Rate, err = auth.ParseRate(rate); err != nil {
-			return nil, err
+			return err
 		}
-		all[auth.KeyHash(hash)] = f
+		add(f, auth.KeyHash(hash))
 	}
-	return all, rows.Err()
+	return rows.Err()
 }
 
 // updateUsed records when keys were used. The commit does not wait for the disk, since losing it in a crash of the server

@@ -1,6 +1,7 @@
 package tenant
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"sync"
@@ -25,6 +26,10 @@ type QuotaConfig struct {
 	Fresh time.Duration
 	// Uncounted is for a quota that is only a number, see Limit.
 	Uncounted bool
+	// Passing is for what goes by itself: a tenant that has some of it can be deleted. Relief is the end of the error, and tells
+	// what to do: "each is kept for 24 hours; wait".
+	Passing bool
+	Relief  string
 }
 
 // Quota limits how much of something a tenant may have. It applies to the tenant, whoever acts for it, including the
@@ -59,27 +64,66 @@ func (q *Quota) Limit(ctx context.Context) int64 {
 	return q.Most
 }
 
+// ReadLimit returns the limit of the tenant of the context as the database has it, whoever acts for it; 0 means no limit.
+func (q *Quota) ReadLimit(ctx context.Context, db pg.Querier) (int64, error) {
+	_, most, err := q.usage(ctx, db)
+	return most, err
+}
+
+// Exceeded returns the error for a tenant that has all it may have, for an uncounted quota that its domain counts itself.
+func (q *Quota) Exceeded() error {
+	return errs.New(errs.ResourceExhausted, "quota: the tenant has as many %s as it may have", q.What).Because("QUOTA_EXCEEDED")
+}
+
+// Prepare is called before what is only counted, and taken, once it is made. The quota must not be exact.
+func (q *Quota) Prepare(ctx context.Context, tx *pg.Tx) error {
+	_, err := q.takeFresh(ctx, tx, 0, func(int64, int64, int64) (int64, error) { return 0, nil })
+	return err
+}
+
 // Take takes n more, and must be called in the transaction that creates them, before it does so. For an exact quota, it
 // blocks until the earlier transactions of the same tenant that took from it have ended. Errors: ResourceExhausted.
 func (q *Quota) Take(ctx context.Context, tx *pg.Tx, n int64) error {
+	_, err := q.take(ctx, tx, n, q.check)
+	return err
+}
+
+// TakeUpTo is Take for what may be fewer: it takes as many of n as there is room for, and returns how many. The error for those that it
+// did not take is ResourceExhausted; with any other it took none.
+func (q *Quota) TakeUpTo(ctx context.Context, tx *pg.Tx, n int64) (taken int64, err error) {
+	var rest error
+	taken, err = q.take(ctx, tx, n, func(has, n, most int64) (int64, error) {
+		fits, err := q.check(has, n, most)
+		if rest = err; err != nil {
+			fits = max(0, most-has)
+		}
+		return fits, nil
+	})
+	return taken, cmp.Or(err, rest)
+}
+
+// take takes as many of n as fits says.
+func (q *Quota) take(ctx context.Context, tx *pg.Tx, n int64, fits func(has, n, most int64) (int64, error)) (int64, error) {
 	if n <= 0 {
-		return nil
+		return 0, nil
 	}
 	if q.Fresh > 0 {
-		return q.takeFresh(ctx, tx, n)
+		return q.takeFresh(ctx, tx, n, fits)
 	}
-	if _, most, err := q.usage(ctx, tx); err != nil || most == 0 {
-		return err
+	if _, most, err := q.usage(ctx, tx); err != nil {
+		return 0, err
+	} else if most == 0 {
+		return n, nil
 	}
 	// From here on, other transactions that take wait until this one ends. What they took before is counted by the next statement.
 	if err := lockQuota(ctx, tx, auth.TenantOf(ctx), q.Name); err != nil {
-		return err
+		return 0, err
 	}
 	has, most, err := q.usage(ctx, tx)
 	if err != nil {
-		return err
+		return 0, err
 	}
-	return q.check(has, n, most)
+	return fits(has, n, most)
 }
 
 // usage returns what the tenant of the context has and may have.
@@ -91,26 +135,24 @@ func (q *Quota) usage(ctx context.Context, db pg.Querier) (has, most int64, err 
 	return has, q.Most, err
 }
 
-func (q *Quota) takeFresh(ctx context.Context, tx *pg.Tx, n int64) error {
+func (q *Quota) takeFresh(ctx context.Context, tx *pg.Tx, n int64, fits func(has, n, most int64) (int64, error)) (int64, error) {
 	c := q.counted(auth.TenantOf(ctx))
 	select {
 	case c.turn <- struct{}{}:
 		defer func() { <-c.turn }()
 	case <-ctx.Done():
-		return ctx.Err()
+		return 0, ctx.Err()
 	}
 	if now := q.now(); now.Sub(c.at) >= q.Fresh {
 		has, most, err := q.usage(ctx, tx)
 		if err != nil {
-			return err
+			return 0, err
 		}
 		c.n, c.most, c.at = has, most, now
 	}
-	if err := q.check(c.n, n, c.most); err != nil {
-		return err
-	}
-	c.n += n
-	return nil
+	taken, err := fits(c.n, n, c.most)
+	c.n += taken
+	return taken, err
 }
 
 func (q *Quota) counted(tenant string) *counted {
@@ -127,14 +169,19 @@ func (q *Quota) counted(tenant string) *counted {
 	return c
 }
 
-func (q *Quota) check(has, n, most int64) error {
+// check returns n if there is room for it.
+func (q *Quota) check(has, n, most int64) (int64, error) {
 	if most == 0 || n <= most-has {
-		return nil
+		return n, nil
 	}
 	more := ""
 	if n > 1 {
 		more = fmt.Sprintf(", and %d more are asked for", n)
 	}
-	return errs.New(errs.ResourceExhausted, "quota: the tenant has %d %s%s; at most %d are allowed", has, q.What, more, most).
+	relief := q.Relief
+	if relief != "" {
+		relief = "; " + relief
+	}
+	return 0, errs.New(errs.ResourceExhausted, "quota: the tenant has %d %s%s; at most %d are allowed%s", has, q.What, more, most, relief).
 		Because("QUOTA_EXCEEDED")
 }

@@ -14,8 +14,8 @@ import (
 	"plinth/internal/pg"
 )
 
-// rows is a quota of 10 whose usage is had. It counts how often the usage is read. A read takes a while, unless
-// another one begins meanwhile, which should not happen.
+// rows returns a quota of 10 whose usage is had, and counts in asked how often that is read. A read takes a while, or until
+// another one begins, which must not happen.
 func rows(fresh time.Duration, had *atomic.Int64) (q *Quota, c *clock, asked *atomic.Int64) {
 	asked = &atomic.Int64{}
 	q = NewQuota(QuotaConfig{Name: "rows", What: "rows", Most: 10, Fresh: fresh})
@@ -30,7 +30,8 @@ func rows(fresh time.Duration, had *atomic.Int64) (q *Quota, c *clock, asked *at
 	return q, c, asked
 }
 
-// Within a process no more is taken than there is room for, however many try at once, and one counts for all.
+// However many concurrent calls there are, a process does not take more than there is room for, and reads the usage once for
+// all of them.
 func TestFreshQuotaOfManyAtOnce(t *testing.T) {
 	t.Parallel()
 	q, c, asked := rows(time.Second, &atomic.Int64{})
@@ -81,7 +82,8 @@ func TestQuotaExceeded(t *testing.T) {
 	}
 }
 
-// Without a limit no call waits for another. Taking nothing reads nothing. After a failed read the next call reads again.
+// Without a limit no call waits for another. Taking nothing does not read the usage. After a failed read the next call reads
+// again.
 func TestQuotaAsksNothingForNothing(t *testing.T) {
 	t.Parallel()
 	broken := errors.New("broken")
@@ -105,7 +107,7 @@ func TestQuotaAsksNothingForNothing(t *testing.T) {
 	}
 }
 
-// A call that waits for another's read ends when its own context does.
+// A call that waits for a read of another call ends when its own context does.
 func TestWaitingForACountEnds(t *testing.T) {
 	t.Parallel()
 	q, _, _ := rows(time.Second, &atomic.Int64{})

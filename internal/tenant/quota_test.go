@@ -35,7 +35,7 @@ func TestExactQuota(t *testing.T) {
 				if err := q.Take(ctx, tx, 1); err != nil {
 					return err
 				}
-				// There is room, and others look while this one is not committed.
+				// There is room, and other calls check the quota before this one is committed.
 				_, err := tx.Exec(ctx, `INSERT INTO queues (tenant, name) SELECT 'acme', $1 FROM pg_sleep(0.02)`, named("q", i))
 				return err
 			})
@@ -72,7 +72,7 @@ func TestWhoseQuota(t *testing.T) {
 		if _, err := f.UpdateTenant(t.Context(), "acme", func(c *tenant.Tenant) { c.Quotas = test.quotas }); err != nil {
 			t.Fatal(err)
 		}
-		// It holds for whoever acts for the tenant, whatever they know of it.
+		// It applies to everybody who acts for the tenant, whatever their principal says about it.
 		for who, ctx := range map[string]context.Context{
 			"the service": auth.AsService(t.Context(), "acme"), "a principal": withQuotas(t.Context(), map[string]int64{"queues": 1_000_000}),
 		} {
@@ -86,7 +86,7 @@ func TestWhoseQuota(t *testing.T) {
 	}
 }
 
-// What was read is used again for a while, with what was taken since, and is one tenant's own.
+// What was read is used for a while, plus what was taken since, for each tenant by itself.
 func TestFreshCount(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t)

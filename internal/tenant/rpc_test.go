@@ -45,7 +45,7 @@ func TestTenantsOnTheWire(t *testing.T) {
 	}
 }
 
-// An update changes what its mask names, without one what has a value.
+// An update changes the fields that its mask names; without a mask, those that have a value.
 func TestUpdateTenantOnTheWire(t *testing.T) {
 	t.Parallel()
 	ctx := t.Context()

@@ -42,6 +42,8 @@ type Service struct {
 	heard    chan struct{} // has a token after a notification of a change
 	asking   singleflight.Group
 	used     used
+	actives  actives
+	metrics  *metrics
 }
 
 // Config configures a Service.
@@ -58,7 +60,8 @@ type Config struct {
 func New(c Config) *Service {
 	s := &Service{
 		db: c.DB, system: c.DB.System(), directory: c.Directory, log: c.Log,
-		now: time.Now, scopes: c.Scopes, admin: c.Admin, start: time.Now(), heard: make(chan struct{}, 1),
+		now: time.Now, scopes: c.Scopes, admin: c.Admin, start: time.Now(), heard: make(chan struct{}, 1), metrics: newMetrics(),
+		actives: actives{since: -1},
 	}
 	s.notifier, s.deleting = c.Notifier, s.newDeleting(c.Notifier)
 	c.Notifier.Subscribe(channel, func(payload string) {
@@ -78,16 +81,17 @@ func New(c Config) *Service {
 // Register adds the quotas of a domain. It must be called before Run and the first call.
 func (s *Service) Register(quotas ...*Quota) { s.quotas = append(s.quotas, quotas...) }
 
-// Run keeps the cached keys and tenants up to date, records when keys were used, and adds up usage, until ctx ends.
+// Run keeps the cached keys and tenants up to date, and records when keys were used, until ctx ends.
 func (s *Service) Run(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return s.follow(ctx) })
 	group.Go(func() error { s.writeUsed(ctx, usedEvery); return nil })
-	group.Go(func() error {
-		s.system.Periodically(ctx, pg.Periodic{Name: "tenant usage", Interval: foldEvery, Work: s.foldUsage, Log: s.log})
-		return nil
-	})
 	return group.Wait()
+}
+
+// Jobs are this domain's own.
+func (s *Service) Jobs() []loop.Job {
+	return []loop.Job{{Name: "tenant-usage", About: "adds up what tenants have of what is counted", Interval: foldEvery, Run: s.foldUsage}}
 }
 
 // Work goes on with deletions of tenants until ctx ends. It is for workers, once the schema is there.
@@ -97,7 +101,7 @@ func (s *Service) Work(ctx context.Context) error { return s.deleting.Run(ctx) }
 // same name was deleted. Errors: AlreadyExists, also while a tenant of that name is being deleted; InvalidArgument for an
 // invalid name and an unknown quota.
 func (s *Service) CreateTenant(ctx context.Context, t Tenant) (made Tenant, err error) {
-	if err := checkName(t.Name); err != nil {
+	if err := checkNew(t.Name); err != nil {
 		return Tenant{}, err
 	}
 	if err := checkDisplayName(t.DisplayName); err != nil {
@@ -237,7 +241,7 @@ func (s *Service) UpdateTenant(ctx context.Context, name string, change func(*Te
 // wait until this one ends.
 func (s *Service) left(ctx context.Context, tx *pg.Tx, name string) (left []string, err error) {
 	for _, q := range s.quotas {
-		if q.Uncounted {
+		if q.Uncounted || q.Passing {
 			continue
 		}
 		if q.Fresh == 0 {

@@ -162,11 +162,20 @@ func selectTables(ctx context.Context, db pg.Querier) ([]string, error) {
 	return append(tables, "tenant_usage_deltas", "tenant_usage"), err
 }
 
+// rowsOf is a query for up to $2 rows of tenant $1 in a table, which it locks as lock says. Messages of the broker have no index by tenant, which publishing would
+// pay for: they are found by their queues.
+func rowsOf(table, lock string) string {
+	if table == "broker_messages" {
+		return `SELECT m.ctid FROM broker_queues q CROSS JOIN LATERAL (
+			SELECT ctid FROM broker_messages WHERE queue_id = q.id ORDER BY queue_id, seq LIMIT $2 ` + lock + `) AS m WHERE q.tenant = $1 LIMIT $2`
+	}
+	return `SELECT ctid FROM ` + table + ` WHERE tenant = $1 LIMIT $2 ` + lock
+}
+
 // deleteRows deletes up to limit rows of a tenant from a table, or from each of its partitions if it has any. more
 // reports whether there may be more.
 func deleteRows(ctx context.Context, db *pg.Tx, name, table string, limit int) (more bool, err error) {
-	tag, err := db.Exec(ctx, `DELETE FROM `+table+` WHERE tenant = $1 AND ctid = ANY (ARRAY(
-		SELECT ctid FROM `+table+` WHERE tenant = $1 LIMIT $2 FOR UPDATE))`, name, limit)
+	tag, err := db.Exec(ctx, `DELETE FROM `+table+` WHERE tenant = $1 AND ctid = ANY (ARRAY(`+rowsOf(table, "FOR UPDATE")+`))`, name, limit)
 	return tag.RowsAffected() >= int64(limit), err
 }
 
@@ -194,7 +203,7 @@ func countRows(ctx context.Context, db *pg.System, name string, limit int) (n in
 	}
 	for _, table := range tables {
 		var of int64
-		err := db.QueryRow(ctx, `SELECT count(*) FROM (SELECT FROM `+table+` WHERE tenant = $1 LIMIT $2) AS found`, name, limit).Scan(&of)
+		err := db.QueryRow(ctx, `SELECT count(*) FROM (`+rowsOf(table, "")+`) AS found`, name, limit).Scan(&of)
 		if err != nil {
 			return 0, err
 		}
@@ -207,8 +216,31 @@ func countRows(ctx context.Context, db *pg.System, name string, limit int) (n in
 // process that has seen a number has seen all changes before it. There are few of them, so they may notify within the
 // transaction, where the notification is sent if and only if the change is committed.
 func countChange(ctx context.Context, db *pg.Tx) error {
-	_, err := db.Exec(ctx, `WITH counted AS (UPDATE tenant_changes SET n = n + 1 RETURNING 1) SELECT pg_notify($1, $2) FROM counted`, channel, changed)
+	_, err := db.Exec(ctx, `WITH counted AS (
+			UPDATE tenant_changes SET n = n + 1 RETURNING n
+		), marked AS (
+			UPDATE tenants SET change = (SELECT n FROM counted) WHERE change IS NULL
+		)
+		SELECT pg_notify($1, $2) FROM counted`, channel, changed)
 	return err
+}
+
+// selectChanged returns the tenants that have changed since the number of changes was since, all if one was removed or since is negative,
+// and the number by now.
+func selectChanged(ctx context.Context, db *pg.System, since int64) (tenants []Tenant, all bool, n int64, err error) {
+	if err = db.QueryRow(ctx, `SELECT n, removal > $1 OR $1 < 0 FROM tenant_changes`, since).Scan(&n, &all); err != nil {
+		return nil, false, 0, err
+	}
+	if all {
+		tenants, err = selectTenants(ctx, db, "", 0)
+		return tenants, all, n, err
+	}
+	rows, err := db.Query(ctx, `SELECT `+tenantColumns+` FROM tenants t WHERE change > $1 OR change IS NULL`, since)
+	if err != nil {
+		return nil, false, 0, err
+	}
+	tenants, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (Tenant, error) { return scanTenant(row) })
+	return tenants, all, n, err
 }
 
 func selectChanges(ctx context.Context, db *pg.System) (n int64, err error) {
@@ -239,6 +271,26 @@ func selectUsage(ctx context.Context, db pg.Querier, tenant, resource string) (n
 				+ coalesce((SELECT sum(n) FROM tenant_usage_deltas WHERE tenant = $1 AND resource = $2), 0)::bigint,
 			(SELECT quota FROM tenant_usage WHERE tenant = $1 AND resource = $2)`, tenant, resource).Scan(&n, &own)
 	return n, own, err
+}
+
+// selectUsages returns the usage of each tenant, in the order of the resources.
+func selectUsages(ctx context.Context, db pg.Querier, tenants, resources []string) (map[string][]usage, error) {
+	rows, err := db.Query(ctx, `
+		SELECT t.tenant, u.quota, coalesce(u.n, 0) + coalesce((SELECT sum(n) FROM tenant_usage_deltas d
+				WHERE d.tenant = t.tenant AND d.resource = r.resource), 0)::bigint
+		FROM unnest($1::text[]) AS t (tenant) CROSS JOIN unnest($2::text[]) WITH ORDINALITY AS r (resource, place)
+		LEFT JOIN tenant_usage u ON u.tenant = t.tenant AND u.resource = r.resource ORDER BY r.place`, tenants, resources)
+	if err != nil {
+		return nil, err
+	}
+	usages := make(map[string][]usage, len(tenants))
+	var tenant string
+	var u usage
+	_, err = pgx.ForEachRow(rows, []any{&tenant, &u.own, &u.n}, func() error {
+		usages[tenant] = append(usages[tenant], u)
+		return nil
+	})
+	return usages, err
 }
 
 // foldUsage adds up to limit deltas to the usage, and returns how many deltas there were.

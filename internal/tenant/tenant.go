@@ -24,6 +24,14 @@ func checkName(name string) error {
 	return nil
 }
 
+// checkNew also requires that a new tenant's name is not "amq": RabbitMQ refuses queues whose names begin with "amq.".
+func checkNew(name string) error {
+	if name == "amq" {
+		return errs.New(errs.InvalidArgument, "name: %q is reserved: RabbitMQ keeps the names that begin with it for itself", name)
+	}
+	return checkName(name)
+}
+
 // checkDisplayName requires text that PostgreSQL can store.
 func checkDisplayName(name string) error {
 	if strings.ContainsRune(name, 0) || !utf8.ValidString(name) {

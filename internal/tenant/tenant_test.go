@@ -23,7 +23,7 @@ func TestTenants(t *testing.T) {
 	}
 	_, err = f.CreateTenant(ctx, tenant.Tenant{Name: "acme"})
 	wantKind(t, err, errs.AlreadyExists)
-	for _, bad := range []string{"", "Acme", "a.b", "1a", "-a", "a_b", strings.Repeat("a", 64), "a\n", "default'"} {
+	for _, bad := range []string{"", "Acme", "a.b", "1a", "-a", "a_b", strings.Repeat("a", 64), "a\n", "default'", "amq"} {
 		_, err := f.CreateTenant(ctx, tenant.Tenant{Name: bad})
 		wantKind(t, err, errs.InvalidArgument)
 	}
@@ -83,7 +83,7 @@ func TestTenantsInPages(t *testing.T) {
 	}
 }
 
-// A tenant goes when it has nothing left that counts, with every row that names it in whatever table.
+// A tenant can be deleted once it has nothing left that counts. Its rows in all tables are deleted with it.
 func TestDeleteTenant(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t)
@@ -111,6 +111,7 @@ func TestDeleteTenant(t *testing.T) {
 	if err := f.DeleteTenant(ctx, "acme"); err != nil {
 		t.Fatal(err)
 	}
+	f.gone(t, "acme")
 	wantKind(t, f.DeleteTenant(ctx, "acme"), errs.NotFound)
 	wantKind(t, f.DeleteTenant(ctx, auth.DefaultTenant), errs.FailedPrecondition)
 	_, err = f.Authenticate(ctx, secret)
@@ -210,7 +211,7 @@ func TestKeysInPages(t *testing.T) {
 	}
 }
 
-// When a key was used is written a little later, and at the end.
+// The last use of a key is written a little later, and when the process ends.
 func TestLastUsed(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t)

@@ -12,7 +12,8 @@ import (
 	"plinth/internal/pg/pgtest"
 )
 
-// Whatever concurrent transactions do, committed or not, the usage of tenants is what they have, added up or not.
+// Whatever concurrent transactions do, committed or not, the usage of each tenant is what it has, before and after the
+// deltas are added up.
 func TestUsageIsWhatIsThere(t *testing.T) {
 	t.Parallel()
 	p := newProcess(t, pgtest.New(t), 8)
@@ -100,7 +101,7 @@ func change(ctx context.Context, tx *pg.Tx, worker, n int) error {
 	return nil
 }
 
-// A process that was stopped while it deleted a tenant does nothing to a later one of that name.
+// A process that was stopped while it deleted a tenant does not touch a later tenant of that name.
 func TestDeletionComesTooLate(t *testing.T) {
 	t.Parallel()
 	p := newProcess(t, pgtest.New(t), 4)

@@ -18,7 +18,7 @@ func (p process) lastUsed(t testing.TB, id string) time.Time {
 	return k.LastUsedAt
 }
 
-// A use is written by Run, not by the call, and to the minute.
+// Uses are written by Run, not by the calls, and to the minute.
 func TestUsesAreWritten(t *testing.T) {
 	t.Parallel()
 	p := newProcess(t, pgtest.New(t), 4)
@@ -52,7 +52,7 @@ func TestUsesAreWritten(t *testing.T) {
 	}
 }
 
-// What cannot be written is kept, and what is later counts.
+// Uses that cannot be written are kept, and later ones replace them.
 func TestUsesThatCannotBeWritten(t *testing.T) {
 	t.Parallel()
 	url := pgtest.New(t)
@@ -61,7 +61,7 @@ func TestUsesThatCannotBeWritten(t *testing.T) {
 	p.is(t, secret, 0)
 	cancelled, cancel := context.WithCancel(t.Context())
 	cancel()
-	p.flushUsed(cancelled) // It writes all the same: the end of a process is no reason not to.
+	p.flushUsed(cancelled) // It writes although its context has ended, as at the end of a process.
 	if p.lastUsed(t, id).IsZero() {
 		t.Error("it is not written at the end")
 	}

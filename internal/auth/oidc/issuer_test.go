@@ -30,7 +30,8 @@ import (
 	"plinth/internal/errs"
 )
 
-// pipes is a server's part of a network in which a test's time passes only when everything waits.
+// pipes is a server's part of a network in memory, which works in a synctest bubble: there time passes only while everything
+// waits.
 type pipes struct {
 	conns  chan net.Conn
 	closed chan struct{}
@@ -76,7 +77,7 @@ type testIssuer struct {
 	keys         []any // JWKs
 	cacheControl string
 	discovery    map[string]string
-	answer       http.HandlerFunc // of every path, instead of the documents
+	answer       http.HandlerFunc // answers every path, instead of the documents
 	requests     map[string]int   // by host and path
 }
 
@@ -85,7 +86,7 @@ const (
 	keysPath      = "example.com/keys"
 )
 
-// inTime runs a test with an issuer that has the key rsa1, and a clock that does not need to pass.
+// inTime runs a test in a synctest bubble, with an issuer that has the key rsa1.
 func inTime(t *testing.T, test func(t *testing.T, i *testIssuer)) {
 	t.Helper()
 	inTimeOf(t, "http", test)
@@ -106,7 +107,7 @@ func newTestIssuer(t testing.TB, scheme string) *testIssuer {
 		start(server)
 		return server, network
 	}
-	// Every host is the same one, with TLS but on port 80.
+	// Every host is this server, with TLS except on port 80.
 	plain, plainNetwork := serve((*httptest.Server).Start)
 	secure, secureNetwork := serve((*httptest.Server).StartTLS)
 	client := secure.Client()
@@ -150,7 +151,7 @@ func (i *testIssuer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// set changes the issuer.
+// set changes the issuer, holding its lock.
 func (i *testIssuer) set(change func()) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
@@ -165,7 +166,7 @@ func (i *testIssuer) asked(path string) int {
 
 func away(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusServiceUnavailable) }
 
-// accepts and refuses try a token; the fetch that it may have begun in the background has ended then.
+// accepts and refuses try a token. They return after the fetch that this may have begun in the background.
 func (i *testIssuer) accepts(t *testing.T, token string) *auth.Principal {
 	t.Helper()
 	p, err := i.Authenticate(t.Context(), token)
@@ -201,7 +202,7 @@ func jwkOf(t testing.TB, public crypto.PublicKey, id string) jwkset.JWKMarshal {
 	return m
 }
 
-// The private keys that tokens are signed with, each made once.
+// The private keys that sign tokens, each created once.
 var (
 	rsa1  = rsaKey(2048)
 	rsa2  = rsaKey(2048)
@@ -236,7 +237,7 @@ func ecKey(curve elliptic.Curve) func() crypto.Signer {
 
 type claims map[string]any
 
-// token signs a token of example.com that is good for ten minutes, with other claims; nil leaves one out.
+// token returns a signed token of example.com that is valid for ten minutes, with other claims; a nil claim is left out.
 func token(t testing.TB, algorithm string, key any, id string, others claims) string {
 	t.Helper()
 	return tokenWith(t, algorithm, key, map[string]any{"kid": id}, others)
@@ -259,7 +260,7 @@ func tokenWith(t testing.TB, algorithm string, key any, header map[string]any, o
 	return signed
 }
 
-// noEcho fails where an error repeats a part of the token, or has a cause that may.
+// noEcho fails if an error repeats a part of the token, or has a cause that may.
 func noEcho(t *testing.T, token string, err error) {
 	t.Helper()
 	if cause := errors.Unwrap(err); cause != nil {

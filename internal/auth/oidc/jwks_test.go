@@ -73,7 +73,7 @@ func TestKeysAreRenewedOnceWhenNoLongerFresh(t *testing.T) {
 				i.ServeHTTP(w, r)
 			}
 		})
-		// The key was withdrawn: nobody gets in by it any more, though the token was verified before.
+		// The key was withdrawn: its tokens are refused, even one that was verified before.
 		errsOf := make(chan error, 50)
 		for range cap(errsOf) {
 			go func() {
@@ -84,7 +84,7 @@ func TestKeysAreRenewedOnceWhenNoLongerFresh(t *testing.T) {
 		synctest.Wait()
 		close(release)
 		for range cap(errsOf) {
-			// The first one's unknown key makes the set be fetched once more.
+			// The unknown key of the first one causes one more fetch.
 			if err := <-errsOf; !errs.Is(err, errs.Unauthenticated) {
 				t.Errorf("a withdrawn key: %v", err)
 			}
@@ -118,7 +118,7 @@ func TestOldKeysAreUsedWhileTheIssuerIsAwayButNotForEver(t *testing.T) {
 	})
 }
 
-// The calls do not wait for an issuer that hangs, once that is known.
+// Calls do not wait for an issuer that is known to hang.
 func TestOldKeysAreGivenAtOnceWhileTheIssuerHangs(t *testing.T) {
 	inTime(t, func(t *testing.T, i *testIssuer) {
 		i.accepts(t, token(t, "RS256", rsa1(), "rsa1", claims{}))
@@ -211,7 +211,7 @@ func TestAnUnknownKeyWhileTheIssuerIsAway(t *testing.T) {
 	})
 }
 
-// The call that began the fetch ends; another gets what was fetched for both.
+// If the call that began a fetch ends, another call still gets the result.
 func TestACallThatEndsLeavesTheFetchToOthers(t *testing.T) {
 	inTime(t, func(t *testing.T, i *testIssuer) {
 		release := make(chan struct{})
@@ -304,7 +304,7 @@ func TestAnswersAreBounded(t *testing.T) {
 		answer http.HandlerFunc
 		kind   errs.Kind
 	}{
-		"1 MiB":           {document(1 << 20), errs.Unauthenticated}, // It is read: the key is unknown.
+		"1 MiB":           {document(1 << 20), errs.Unauthenticated}, // It was read: the error is that the key is unknown.
 		"more than 1 MiB": {document(1<<20 + 1), errs.Unavailable},
 		"without end": {func(w http.ResponseWriter, r *http.Request) {
 			for r.Context().Err() == nil {

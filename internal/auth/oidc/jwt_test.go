@@ -24,7 +24,7 @@ import (
 	"plinth/internal/errs"
 )
 
-// signers are a key for each algorithm.
+// signers returns a key for each algorithm.
 func signers() map[string]crypto.Signer {
 	return map[string]crypto.Signer{
 		"RS256": rsa1(), "RS384": rsa1(), "RS512": rsa1(), "PS256": rsa1(), "PS384": rsa1(), "PS512": rsa1(),
@@ -45,7 +45,7 @@ func TestAlgorithmsThatAreAllowed(t *testing.T) {
 	})
 }
 
-// A key whose JWK names an algorithm is for no other one.
+// A key whose JWK names an algorithm is not accepted for another one.
 func TestAlgorithmOfTheKey(t *testing.T) {
 	inTime(t, func(t *testing.T, i *testIssuer) {
 		bound := jwkOf(t, rsa1().Public(), "bound")
@@ -65,7 +65,8 @@ func TestAlgorithmOfTheKey(t *testing.T) {
 	})
 }
 
-// ofAnotherCurve is a token of ES512 that is signed by a P-384 key, which no library makes but some would verify.
+// ofAnotherCurve returns a token of ES512 that is signed by a P-384 key. No library creates such tokens, but some would
+// verify them.
 func ofAnotherCurve(t *testing.T) string {
 	t.Helper()
 	text := token(t, "ES512", ec521(), "ec384", claims{})
@@ -176,7 +177,7 @@ func TestTokensThatAreRefused(t *testing.T) {
 	})
 }
 
-// tokenOf signs any payload with rsa1.
+// tokenOf returns a token with any header and payload, signed with rsa1.
 func tokenOf(t *testing.T, header, payload string) string {
 	t.Helper()
 	text := header + "." + base64.RawURLEncoding.EncodeToString([]byte(payload))
@@ -187,7 +188,7 @@ func tokenOf(t *testing.T, header, payload string) string {
 	return text + "." + base64.RawURLEncoding.EncodeToString(signature)
 }
 
-// What is too long does not even make the issuer be asked.
+// A token that is too long is refused without asking the issuer.
 func TestTokenLength(t *testing.T) {
 	inTime(t, func(t *testing.T, i *testIssuer) {
 		sized := func(size int) string {

@@ -84,7 +84,7 @@ func x25519(t *testing.T) *ecdh.PublicKey {
 	return key.PublicKey()
 }
 
-// What stands beside a public key does not matter: a certificate that nobody can read, or its private half.
+// Other members of a JWK do not matter, such as an invalid certificate or the private key.
 func TestKeysWithOtherMembers(t *testing.T) {
 	inTime(t, func(t *testing.T, i *testIssuer) {
 		jwk := jwkOf(t, rsa1().Public(), "rsa1")
@@ -114,7 +114,7 @@ func TestTokensThatNameNoKey(t *testing.T) {
 	})
 }
 
-// The same document again is the same set: what was verified with it stays so.
+// If the document has not changed, the set is the same, and tokens that it has verified stay verified.
 func TestTheSameKeysAgain(t *testing.T) {
 	inTime(t, func(t *testing.T, i *testIssuer) {
 		i.set(func() { i.cacheControl = "max-age=60" })
@@ -132,7 +132,7 @@ func TestTheSameKeysAgain(t *testing.T) {
 	})
 }
 
-// An issuer that withdraws all of its keys is believed.
+// An issuer may withdraw all of its keys.
 func TestNoKeysAnyMore(t *testing.T) {
 	inTime(t, func(t *testing.T, i *testIssuer) {
 		good := token(t, "RS256", rsa1(), "rsa1", claims{"exp": time.Now().Add(2 * time.Hour).Unix()})

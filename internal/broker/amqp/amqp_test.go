@@ -12,7 +12,16 @@ import (
 	"plinth/internal/broker"
 	"plinth/internal/broker/brokertest"
 	"plinth/internal/errs"
+	"plinth/internal/pg/pgtest"
 )
+
+// TestMain has more tests run at a time than there are processors: they wait for limits of seconds, and compute little.
+func TestMain(m *testing.M) {
+	if err := pgtest.SetParallel("6"); err != nil {
+		panic(err)
+	}
+	os.Exit(m.Run())
+}
 
 func TestBroker(t *testing.T) {
 	t.Parallel()

@@ -13,7 +13,7 @@ import (
 )
 
 // BenchmarkPublish compares publishing with the library alone, which keeps a window of publications full and waits for
-// their confirms in order. The parts take turns, since the server's speed varies.
+// their confirms in order. The two take turns, since the server's speed varies.
 func BenchmarkPublish(b *testing.B) {
 	server := serverURL(b)
 	client := newBroker(b, server)

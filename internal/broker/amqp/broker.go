@@ -33,6 +33,7 @@ type Broker struct {
 	consuming  *link // the first of consumers
 	publisher  *publisher
 	links      sync.WaitGroup
+	warned     sync.Once // of queues that are older than RabbitMQ 4
 
 	mu        sync.Mutex
 	running   bool

@@ -35,8 +35,12 @@
 // their callers have left too. A queue that confirms nothing for other reasons, such as one without a majority, costs a new
 // channel every few seconds. During an alarm nothing is overdue, since RabbitMQ does not read then.
 //
-// If RabbitMQ answers a publication with a channel error, for example because the body exceeds the server's
-// max_message_size, the other unconfirmed publications on the channel are lost with it; the link then reconnects.
+// RabbitMQ may answer a publication with the end of its channel, for example because the body exceeds the server's
+// max_message_size. So a body that is larger than any that was confirmed over the connection is tried on a channel of its own. If
+// RabbitMQ closes the channel for publishing all the same, or the connection, with a reply, each unconfirmed publication is tried
+// alone, once, as long as its caller waits; those to topics only on the same connection.
+//
+// Tenants take turns, publication by publication.
 //
 // The attributes of a message are a table in the header "attributes". The service's own headers have the prefix "plinth-" on
 // the wire, except for traceparent and tracestate, which other programs may want to read.
@@ -66,6 +70,7 @@
 // its queue.
 //
 // RabbitMQ counts a delivery that ends with its channel like one that is returned, whether Receive returned it or it waited
-// behind others within the credit. A connection has room for the server's channel_max, less a few channels for everything
+// behind others within the credit. Stop cancels the consumer first; what the queue sent in that very moment is returned by RabbitMQ and
+// counted. A connection has room for the server's channel_max, less a few channels for everything
 // else; if that is not enough, more connections are opened.
 package amqp

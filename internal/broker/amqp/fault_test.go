@@ -132,6 +132,7 @@ func TestStandstill(t *testing.T) {
 func TestStuckWriteIsGivenUp(t *testing.T) {
 	t.Parallel()
 	p, b, queue := throughProxy(t)
+	b.publisher.prove(16 << 20) // Else it would be tried on a channel of its own.
 	defer p.hold()()
 	m := message()
 	m.Body = make([]byte, 16<<20)
@@ -195,7 +196,7 @@ func TestBlockedPublishers(t *testing.T) {
 	brokertest.Eventually(t, "Ping is well again", func() bool { return b.Ping(t.Context()) == nil })
 	wantSoon(t, b, queue, sub)
 
-	// The block belonged to the connection that is lost, and does not outlive it.
+	// The connection was blocked, and is lost. A new one is not blocked.
 	p.inject(0, connection, blocked, 0)
 	brokertest.Eventually(t, "Ping reports that publishers are blocked", isBlocked)
 	p.cut()

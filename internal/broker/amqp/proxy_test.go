@@ -1,6 +1,7 @@
 package amqp
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"encoding/json"
@@ -184,4 +185,33 @@ func (w *withholdToxic) isConfirm(frame []byte) bool {
 	const method, basicAck = 1, 60<<16 | 80
 	return frame[0] == method && binary.BigEndian.Uint16(frame[1:]) == w.Channel &&
 		binary.BigEndian.Uint32(frame[7:]) == basicAck
+}
+
+// claimVersion has the server say that it is of another version, on later connections.
+func (p *proxy) claimVersion(version string) {
+	p.t.Helper()
+	toxics.Register("version", new(versionToxic))
+	p.add(map[string]any{"name": "version", "type": "version", "attributes": map[string]any{"version": version}})
+}
+
+// versionToxic replaces the version among the properties that a server begins with.
+type versionToxic struct {
+	Version string `json:"version"`
+}
+
+// Pipe implements toxics.Toxic.
+func (v *versionToxic) Pipe(stub *toxics.ToxicStub) {
+	chunk := <-stub.Input
+	if chunk == nil {
+		stub.Close()
+		return
+	}
+	const key = "\x07versionS" // a string of the table, which its length follows
+	if at := bytes.Index(chunk.Data, []byte(key)); at >= 0 {
+		rest := chunk.Data[at+len(key):]
+		n := binary.BigEndian.Uint32(rest)
+		copy(rest[4:4+n], v.Version+strings.Repeat(" ", int(n)))
+	}
+	stub.Output <- chunk
+	new(toxics.NoopToxic).Pipe(stub)
 }

@@ -36,6 +36,9 @@ func (b *Broker) PublishBatch(ctx context.Context, publications []broker.Publica
 		if errors.Is(results[i], errPending) {
 			results[i] = err
 		}
+		if errors.Is(results[i], errLost) {
+			results[i] = broker.Lost(results[i])
+		}
 	}
 	return results
 }
@@ -53,15 +56,33 @@ func (b *Broker) publish(ctx context.Context, batch *batch, results []error) err
 	case <-b.life.Done():
 		return context.Cause(b.life)
 	}
-	for range batch.items {
+	for n := range batch.items {
 		select {
 		case o := <-batch.outcomes:
 			results[o.index] = o.err
 		case <-ctx.Done():
-			return expired(ctx, "RabbitMQ did not confirm the message in time")
+			batch.leave(len(batch.items)-n, results, expired(ctx, "RabbitMQ did not confirm the message in time"))
+			return nil
 		}
 	}
 	return nil
+}
+
+// leave marks the items that have no outcome yet as in doubt, and passes on their outcomes when they come.
+func (b *batch) leave(left int, results []error, err error) {
+	outcomes := map[int]chan error{}
+	for i := range results {
+		if errors.Is(results[i], errPending) {
+			outcomes[i] = make(chan error, 1)
+			results[i] = &broker.InDoubt{Err: err, Outcome: outcomes[i]}
+		}
+	}
+	go func() {
+		for range left {
+			o := <-b.outcomes // Each item has an outcome, at the latest when its channel is lost.
+			outcomes[o.index] <- o.err
+		}
+	}()
 }
 
 // batch is what one caller publishes at the same time.
@@ -74,9 +95,12 @@ type batch struct {
 // item is one publication of a batch.
 type item struct {
 	index         int // in the caller's batch
+	to            broker.Address
 	exchange, key string
 	message       broker.Message
 }
+
+func (e item) tenant() string { return e.to.Tenant() }
 
 type outcome struct {
 	index int
@@ -99,7 +123,7 @@ func newBatch(ctx context.Context, publications []broker.Publication, results []
 }
 
 func newItem(index int, p broker.Publication) (item, error) {
-	e := item{index: index, key: p.To.Queue, message: p.Message}
+	e := item{index: index, to: p.To, key: p.To.Queue, message: p.Message}
 	var err error
 	if p.To.Queue != "" || p.To.Topic == "" {
 		err = checkQueue(p.To.Queue)

@@ -1,8 +1,7 @@
 package amqp
 
 import (
-	"strconv"
-	"sync"
+	"errors"
 	"sync/atomic"
 	"time"
 
@@ -23,7 +22,17 @@ const (
 	patiencePeriod = time.Second
 )
 
-var errLost = errs.New(errs.Unavailable, "the connection to RabbitMQ was lost before it confirmed the message")
+var (
+	errLost   = errs.New(errs.Unavailable, "the connection to RabbitMQ was lost before it confirmed the message")
+	errUnsent = errs.New(errs.Unavailable, "the connection to RabbitMQ was lost before the message was sent")
+)
+
+// written is an item on its way to RabbitMQ.
+type written struct {
+	*batch
+	item
+	again bool // it was sent before, over a channel or connection that RabbitMQ closed
+}
 
 // publisher writes batches to the current connection.
 type publisher struct {
@@ -32,10 +41,17 @@ type publisher struct {
 	check      *time.Ticker            // for overdue confirms
 	session    atomic.Pointer[session] // the latest, nil before the first; only serve changes it
 	generation atomic.Uint64
+	turns      broker.Turns[written] // by tenant; only serve uses it
+	returned   chan written          // items that are to be sent again
+	proven     atomic.Int64          // the largest body that RabbitMQ took over this connection
+	trials     chan struct{}         // has a token for each item that is tried on a channel of its own
 }
 
 func newPublisher(logger *zap.Logger) *publisher {
-	return &publisher{logger: logger, batches: make(chan *batch), check: time.NewTicker(patiencePeriod)}
+	return &publisher{
+		logger: logger, batches: make(chan *batch), check: time.NewTicker(patiencePeriod),
+		returned: make(chan written, window), trials: make(chan struct{}, maxTrials),
+	}
 }
 
 // blocked reports whether RabbitMQ currently blocks publishers, as far as it has announced it.
@@ -44,29 +60,115 @@ func (p *publisher) blocked() bool {
 	return s != nil && s.blocked.Load()
 }
 
-// serve publishes over one connection until the connection or its channel is lost.
+// serve publishes over one connection until the connection is lost.
 func (p *publisher) serve(conn *amqp091.Connection) error {
-	s, err := newSession(conn, new(atomic.Bool))
+	s, err := p.begin(conn, new(atomic.Bool))
 	if err != nil {
-		return err
-	}
-	if err := declareTopics(s.channel); err != nil {
 		return err
 	}
 	go s.watchBlocking(conn.NotifyBlocked(make(chan amqp091.Blocking, 1)), p.logger)
 	p.generation.Add(1)
-	p.session.Store(s)
+	p.proven.Store(trusted)
 	for err == nil {
-		select {
-		case b := <-p.batches:
-			err = p.writeBatch(b)
-		case <-p.check.C:
-			err = p.renew()
-		case reason := <-p.session.Load().closed:
-			err = closeReason(reason)
+		if w, ok := p.turns.Next(); ok {
+			err = p.writeItem(w)
+			p.takeIn()
+		} else {
+			select {
+			case b := <-p.batches:
+				p.add(b)
+			case w := <-p.returned:
+				p.turns.Add(w.tenant(), w)
+			case <-p.check.C:
+				err = p.renew()
+			case <-p.session.Load().ended:
+				err = errChannel
+			}
+		}
+		if errors.Is(err, errChannel) {
+			err = p.reopen()
 		}
 	}
+	for w, ok := p.turns.Next(); ok; w, ok = p.turns.Next() {
+		w.outcomes <- outcome{w.index, errUnsent}
+	}
 	return err
+}
+
+// errChannel means that the channel is closed, and maybe the connection.
+var errChannel = errors.New("the channel is closed")
+
+// begin opens a channel to publish over.
+func (p *publisher) begin(conn *amqp091.Connection, blocked *atomic.Bool) (*session, error) {
+	s, err := newSession(conn, blocked)
+	if err != nil {
+		return nil, err
+	}
+	s.again = p.again
+	if err := declareTopics(s.channel); err != nil {
+		return nil, err
+	}
+	p.session.Store(s)
+	return s, nil
+}
+
+// reopen goes on over a new channel after RabbitMQ closed the channel alone. What was unconfirmed on it is tried again, each on
+// a channel of its own: one of them may be the cause.
+func (p *publisher) reopen() error {
+	s := p.session.Load()
+	<-s.ended
+	if s.conn.IsClosed() {
+		return closeReason(s.reason)
+	}
+	p.logger.Warn("RabbitMQ closed the channel for publishing, going on over a new one", zap.Error(closeReason(s.reason)))
+	if _, err := p.begin(s.conn, s.blocked); err != nil {
+		return err
+	}
+	if s.reason != nil && s.reason.Code == amqp091.NotFound {
+		p.generation.Add(1) // The exchange of the topics is gone, and with it all bindings.
+	}
+	return nil
+}
+
+// add puts the items of a batch in line, behind what the tenant of each has there already.
+func (p *publisher) add(b *batch) {
+	for _, e := range b.items {
+		w := written{batch: b, item: e}
+		p.turns.Add(w.tenant(), w)
+	}
+}
+
+// takeIn puts the batches in line that have arrived.
+func (p *publisher) takeIn() {
+	for {
+		select {
+		case b := <-p.batches:
+			p.add(b)
+		case w := <-p.returned:
+			p.turns.Add(w.tenant(), w)
+		default:
+			return
+		}
+	}
+}
+
+// again has an item sent once more that RabbitMQ has neither confirmed nor refused when it closed its channel, or the
+// connection. It reports whether it will be.
+func (p *publisher) again(s *session, w written) bool {
+	<-s.ended
+	if w.again || w.ctx.Err() != nil || s.retired.Load() || s.reason == nil || !s.reason.Server {
+		return false
+	}
+	w.again = true
+	if s.conn.IsClosed() && w.exchange != "" {
+		return false // The queues of the topic have to be declared before it is sent again.
+	}
+	select {
+	case p.returned <- w:
+		return true
+	case <-w.ctx.Done():
+		return false
+	}
 }
 
 // renew switches to a new channel if a confirm is overdue: RabbitMQ may never confirm another publication of the old channel
@@ -80,41 +182,45 @@ func (p *publisher) renew() error {
 		return nil
 	}
 	p.logger.Warn("RabbitMQ leaves publications unconfirmed, going on over a new channel", zap.Int("overdue", overdue))
-	next, err := newSession(s.conn, s.blocked)
-	if err != nil {
+	s.retired.Store(true)
+	if _, err := p.begin(s.conn, s.blocked); err != nil {
 		return err
 	}
-	p.session.Store(next)
 	go s.retire()
 	return nil
 }
 
-// writeBatch writes a batch as places in the window become free. An error ends the connection; whatever is not written then
-// is lost with it.
-func (p *publisher) writeBatch(b *batch) error {
-	for i, e := range b.items {
-		err := p.writeItem(b, e)
-		if err == nil {
-			continue
-		}
-		for _, unwritten := range b.items[i:] {
-			b.outcomes <- outcome{unwritten.index, errLost}
-		}
-		return err
-	}
-	return nil
-}
-
-func (p *publisher) writeItem(b *batch, e item) error {
-	s, place, err := p.place()
-	if err != nil {
-		return err
-	}
-	if b.ctx.Err() != nil {
-		s.places <- place // The caller has left.
+// writeItem writes an item once a place in the window becomes free. An error ends the channel or the connection; the item is
+// lost with it.
+func (p *publisher) writeItem(w written) error {
+	if w.ctx.Err() != nil {
+		w.outcomes <- outcome{w.index, errUnsent} // The caller has left.
 		return nil
 	}
-	return s.write(b, e, place)
+	s := p.session.Load()
+	if err := s.fits(w.message); err != nil {
+		w.outcomes <- outcome{w.index, err}
+		return nil
+	}
+	if w.again || int64(len(w.message.Body)) > p.proven.Load() {
+		go p.try(s, w)
+		return nil
+	}
+	s, place, err := p.place()
+	if err != nil {
+		w.outcomes <- outcome{w.index, errUnsent}
+		return err
+	}
+	if w.ctx.Err() != nil {
+		s.places <- place
+		w.outcomes <- outcome{w.index, errUnsent} // The caller has left meanwhile.
+		return nil
+	}
+	if err := s.write(w, place); err != nil {
+		w.outcomes <- outcome{w.index, errLost}
+		return errChannel
+	}
+	return nil
 }
 
 // place takes a place in the window. If none becomes free because no confirms arrive, it switches to a new channel, which
@@ -129,145 +235,15 @@ func (p *publisher) place() (*session, int, error) {
 			if err := p.renew(); err != nil {
 				return nil, 0, err
 			}
-		case reason := <-s.closed:
-			return nil, 0, closeReason(reason)
-		}
-	}
-}
-
-// session is one channel in confirm mode.
-type session struct {
-	conn    *amqp091.Connection
-	blocked *atomic.Bool // the connection's
-	channel *amqp091.Channel
-	closed  <-chan *amqp091.Error
-	places  chan int // the free places of the window
-	returns <-chan amqp091.Return
-	began   time.Time
-	due     [window]atomic.Int64 // by place: when its confirm becomes overdue, since began; 0 if none is expected
-
-	mu       sync.Mutex
-	returned [window]bool // by the place of the publication
-}
-
-func newSession(conn *amqp091.Connection, blocked *atomic.Bool) (*session, error) {
-	channel, err := conn.Channel()
-	if err != nil {
-		return nil, err
-	}
-	if err := channel.Confirm(false); err != nil {
-		return nil, err
-	}
-	s := &session{
-		conn:    conn,
-		blocked: blocked,
-		channel: channel,
-		closed:  channel.NotifyClose(make(chan *amqp091.Error, 1)),
-		places:  make(chan int, window),
-		// There is room for each publication that can be returned: the library drops a listener that keeps it waiting, and
-		// an unroutable message would then look confirmed.
-		returns: channel.NotifyReturn(make(chan amqp091.Return, window)),
-		began:   time.Now(),
-	}
-	for place := range window {
-		s.places <- place
-	}
-	return s, nil
-}
-
-// overdue returns the number of publications that have been unconfirmed for longer than confirmPatience.
-func (s *session) overdue() (n int) {
-	now := int64(time.Since(s.began))
-	for place := range s.due {
-		if due := s.due[place].Load(); due != 0 && due < now {
-			n++
-		}
-	}
-	return n
-}
-
-// retire closes the channel once nothing is unconfirmed on it, or after callLimit, when every caller has left. Nothing is
-// written to the channel any more.
-func (s *session) retire() {
-	limit := time.After(callLimit)
-	for range window {
-		select {
-		case <-s.places:
-			continue
-		case <-limit:
-		}
-		break
-	}
-	_ = s.channel.Close() // The channel is not used again, whatever the server answers.
-}
-
-// watchBlocking records whether RabbitMQ blocks publishers, until the connection is closed.
-func (s *session) watchBlocking(blockings <-chan amqp091.Blocking, logger *zap.Logger) {
-	for b := range blockings {
-		s.blocked.Store(b.Active)
-		if b.Active {
-			logger.Warn("RabbitMQ blocks publishers", zap.String("reason", b.Reason))
-		} else {
-			logger.Info("RabbitMQ no longer blocks publishers")
-		}
-	}
-}
-
-// write writes one publication; settle then waits for its outcome in the background.
-func (s *session) write(b *batch, e item, place int) error {
-	s.due[place].Store(int64(time.Since(s.began) + confirmPatience))
-	const mandatory, immediate = true, false
-	confirmation, err := s.channel.PublishWithDeferredConfirm(e.exchange, e.key, mandatory, immediate, amqp091.Publishing{
-		Headers:      wireHeaders(e.message),
-		DeliveryMode: amqp091.Persistent,
-		MessageId:    e.message.ID,
-		// A return carries no delivery tag, and a message id may be in flight more than once: to other queues, or published
-		// again.
-		CorrelationId: strconv.Itoa(place),
-		Body:          e.message.Body,
-	})
-	if err != nil {
-		return err
-	}
-	go s.settle(confirmation, place, e.index, b.outcomes)
-	return nil
-}
-
-// settle waits for the confirm, frees the place in the window and sends the outcome.
-func (s *session) settle(confirmation *amqp091.DeferredConfirmation, place, index int, outcomes chan<- outcome) {
-	<-confirmation.Done()
-	result := outcome{index: index}
-	switch {
-	case s.wasReturned(place):
-		result.err = broker.ErrNoQueue
-	case confirmation.Acked():
-	case s.channel.IsClosed():
-		result.err = errLost // The library reports what a lost channel left unconfirmed as refused.
-	default:
-		result.err = broker.ErrFull
-	}
-	s.due[place].Store(0)
-	s.places <- place
-	outcomes <- result
-}
-
-// wasReturned reports whether a confirmed publication had been returned. RabbitMQ sends the return first and the library
-// delivers both in that order, so the return has arrived by now.
-func (s *session) wasReturned(place int) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for {
-		select {
-		case r, open := <-s.returns:
-			if open {
-				returned, _ := strconv.Atoi(r.CorrelationId) // It is always a place, since write set it.
-				s.returned[returned] = true
-				continue
+		case b := <-p.batches:
+			p.add(b)
+		case <-s.ended:
+			if s.conn.IsClosed() {
+				return nil, 0, errChannel
 			}
-		default:
+			if err := p.reopen(); err != nil {
+				return nil, 0, err
+			}
 		}
-		was := s.returned[place]
-		s.returned[place] = false
-		return was
 	}
 }

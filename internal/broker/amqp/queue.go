@@ -2,8 +2,7 @@ package amqp
 
 import (
 	"context"
-	"strconv"
-	"strings"
+	"fmt"
 
 	amqp091 "github.com/rabbitmq/amqp091-go"
 	"go.uber.org/zap"
@@ -16,13 +15,15 @@ import (
 // errs.InvalidArgument.
 func (b *Broker) Declare(ctx context.Context, queue broker.Queue) error {
 	return b.onConnection(ctx, queue.Name, func(conn *amqp091.Connection) error {
-		version, _ := conn.Properties["version"].(string)
+		version := versionOf(conn)
+		if queue.MessageTTL > 0 && !version.hasMessageTTL() {
+			return errs.New(errs.FailedPrecondition, "message_ttl: RabbitMQ has it from version 3.10 on, and this one is older")
+		}
 		err := declare(conn, queue, version)
-		if isReply(err, amqp091.PreconditionFailed) && hasDeliveryLimit(version) {
+		if isReply(err, amqp091.PreconditionFailed) && version.hasDeliveryLimit() {
 			// The queue may have been declared on RabbitMQ 3, without the argument; the arguments of a queue are fixed.
-			if err = declare(conn, queue, ""); err == nil {
-				b.logger.Warn("the queue was declared before RabbitMQ 4 and drops messages after 20 deliveries: "+
-					"set its delivery-limit by a policy", zap.String("queue", queue.Name))
+			if err = declare(conn, queue, serverVersion{}); err == nil {
+				b.warnOfDeliveryLimit(queue.Name)
 			}
 		}
 		if isReply(err, amqp091.PreconditionFailed) {
@@ -31,6 +32,11 @@ func (b *Broker) Declare(ctx context.Context, queue broker.Queue) error {
 		}
 		return err
 	})
+}
+
+// Browse implements broker.Broker. RabbitMQ would count a delivery of each message that it shows.
+func (b *Broker) Browse(context.Context, string, int64, int, int) ([]broker.Browsed, bool, error) {
+	return nil, false, broker.ErrCannotBrowse
 }
 
 // Delete implements broker.Broker. RabbitMQ notifies subscriptions a moment later: if the queue is declared again before
@@ -120,7 +126,18 @@ func onChannel(conn *amqp091.Connection, op func(*amqp091.Channel) error) error 
 	return op(channel)
 }
 
-func declare(conn *amqp091.Connection, queue broker.Queue, version string) error {
+// warnOfDeliveryLimit says once what becomes of queues that are older than RabbitMQ 4. Whether there is a policy against it
+// cannot be seen over AMQP.
+func (b *Broker) warnOfDeliveryLimit(queue string) {
+	b.warned.Do(func() {
+		b.logger.Warn("this queue, and maybe others, was declared before RabbitMQ 4, which drops its messages after 20 deliveries, "+
+			"unless a policy says otherwise: "+wayOut, zap.String("queue", queue))
+	})
+}
+
+const wayOut = `rabbitmqctl set_policy --apply-to quorum_queues plinth-no-delivery-limit '.*' '{"delivery-limit":-1}'`
+
+func declare(conn *amqp091.Connection, queue broker.Queue, version serverVersion) error {
 	return onChannel(conn, func(channel *amqp091.Channel) error {
 		const durable, autoDelete, exclusive, noWait = true, false, false, false
 		_, err := channel.QueueDeclare(queue.Name, durable, autoDelete, exclusive, noWait, queueArguments(queue, version))
@@ -129,9 +146,9 @@ func declare(conn *amqp091.Connection, queue broker.Queue, version string) error
 }
 
 // queueArguments returns the arguments of a queue on a server of that version.
-func queueArguments(queue broker.Queue, version string) amqp091.Table {
+func queueArguments(queue broker.Queue, version serverVersion) amqp091.Table {
 	arguments := amqp091.Table{"x-queue-type": "quorum"}
-	if hasDeliveryLimit(version) {
+	if version.hasDeliveryLimit() {
 		arguments["x-delivery-limit"] = int64(-1)
 	}
 	if queue.MessageTTL > 0 {
@@ -144,11 +161,25 @@ func queueArguments(queue broker.Queue, version string) amqp091.Table {
 	return arguments
 }
 
-// hasDeliveryLimit reports whether a server of that version drops a message from a quorum queue after 20 deliveries unless
-// the queue's x-delivery-limit is -1. RabbitMQ does so since version 4; older versions refuse the negative number. The
-// consumer decides what happens to a message that fails again and again, so no limit may drop it here.
-func hasDeliveryLimit(version string) bool {
-	major, _, _ := strings.Cut(version, ".")
-	n, err := strconv.Atoi(major)
-	return err == nil && n >= 4
+// serverVersion is the version of a server, zero if it is unknown.
+type serverVersion struct{ major, minor int }
+
+func versionOf(conn *amqp091.Connection) serverVersion {
+	text, _ := conn.Properties["version"].(string)
+	return parseVersion(text)
 }
+
+func parseVersion(text string) (v serverVersion) {
+	_, _ = fmt.Sscanf(text, "%d.%d", &v.major, &v.minor) // It may have any form; what is not read stays zero.
+	return v
+}
+
+// hasMessageTTL reports whether quorum queues have x-message-ttl. An unknown server is asked.
+func (v serverVersion) hasMessageTTL() bool {
+	return v == serverVersion{} || v.major > 3 || v.major == 3 && v.minor >= 10
+}
+
+// hasDeliveryLimit reports whether the server drops a message from a quorum queue after 20 deliveries unless the queue's
+// x-delivery-limit is -1. RabbitMQ does so since version 4; older versions refuse the negative number. The consumer decides
+// what happens to a message that fails again and again, so no limit may drop it here.
+func (v serverVersion) hasDeliveryLimit() bool { return v.major >= 4 }

@@ -2,11 +2,14 @@ package amqp
 
 import (
 	"errors"
+	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	amqp091 "github.com/rabbitmq/amqp091-go"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zaptest/observer"
 
 	"plinth/internal/broker"
 	"plinth/internal/broker/brokertest"
@@ -18,7 +21,7 @@ func TestQueueArguments(t *testing.T) {
 	for version, limited := range map[string]bool{
 		"3.10.8": false, "3.13.7": false, "4.0.0-rc.2": true, "4.1.4": true, "10.0": true, "": false,
 	} {
-		arguments := queueArguments(broker.Queue{}, version)
+		arguments := queueArguments(broker.Queue{}, parseVersion(version))
 		if limit, set := arguments["x-delivery-limit"]; set != limited || set && limit != int64(-1) {
 			t.Errorf("version %q: x-delivery-limit is %v, set %v, want it set: %v", version, limit, set, limited)
 		}
@@ -29,7 +32,7 @@ func TestQueueArguments(t *testing.T) {
 	for ttl, want := range map[time.Duration]any{
 		0: nil, time.Microsecond: int64(1), time.Second: int64(1000), 365 * 24 * time.Hour: int64(31_536_000_000),
 	} {
-		if got := queueArguments(broker.Queue{MessageTTL: ttl}, "")["x-message-ttl"]; got != want {
+		if got := queueArguments(broker.Queue{MessageTTL: ttl}, serverVersion{})["x-message-ttl"]; got != want {
 			t.Errorf("x-message-ttl of %v is %v, want %v", ttl, got, want)
 		}
 	}
@@ -52,6 +55,54 @@ func TestAttempt(t *testing.T) {
 		if got := attempt(&c.delivery); got != c.want {
 			t.Errorf("%s: attempt %d, want %d", what, got, c.want)
 		}
+	}
+}
+
+// TestOldQueueOnANewServer declares queues on a server that calls itself RabbitMQ 3, and then again once it calls itself RabbitMQ 4.
+func TestOldQueueOnANewServer(t *testing.T) {
+	t.Parallel()
+	p, url := newProxy(t, serverURL(t))
+	p.claimVersion("3.13.7")
+	before := newBroker(t, url)
+	brokertest.Serve(t, before)
+	queues := []string{brokertest.Declare(t, before, broker.Queue{}), brokertest.Declare(t, before, broker.Queue{MaxLength: 5})}
+	p.remove("version")
+	p.claimVersion("4.1.4")
+	core, logs := observer.New(zap.WarnLevel)
+	b, err := New(url, zap.New(core))
+	if err != nil {
+		t.Fatal(err)
+	}
+	brokertest.Serve(t, b)
+	if brokertest.Declare(t, b, broker.Queue{}); logs.Len() != 0 {
+		t.Errorf("of a new queue: %v", logs.All())
+	}
+	for range 2 {
+		for i, queue := range queues {
+			if err := b.Declare(brokertest.Patient(t), broker.Queue{Name: queue, MaxLength: int64(i * 5)}); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if told := logs.FilterMessageSnippet(wayOut).Len(); told != 1 {
+		t.Errorf("the way out was told %d times, want once:\n%v", told, logs.All())
+	}
+}
+
+// TestMessageTTLOnAnOldServer has the server call itself RabbitMQ 3.9.
+func TestMessageTTLOnAnOldServer(t *testing.T) {
+	t.Parallel()
+	p, url := newProxy(t, serverURL(t))
+	p.claimVersion("3.9.29")
+	b := newBroker(t, url)
+	brokertest.Serve(t, b)
+	queue := brokertest.QueueName(t, b)
+	err := b.Declare(brokertest.Patient(t), broker.Queue{Name: queue, MessageTTL: time.Minute})
+	if !errs.Is(err, errs.FailedPrecondition) || !strings.Contains(err.Error(), "3.10") {
+		t.Errorf("message_ttl: %v, want to be told the version that has it", err)
+	}
+	if err := b.Declare(brokertest.Patient(t), broker.Queue{Name: queue, MaxLength: 10}); err != nil {
+		t.Errorf("max_length: %v", err)
 	}
 }
 
@@ -131,7 +182,8 @@ func TestThousandSubscriptions(t *testing.T) {
 	}
 }
 
-// TestManyConnections has more subscriptions than connections have channels, which the client finds out when it is connected.
+// TestManyConnections has more subscriptions than one connection has channels. The client learns that number when it
+// connects.
 func TestManyConnections(t *testing.T) {
 	t.Parallel()
 	p, url := newProxy(t, serverURL(t))
@@ -183,7 +235,7 @@ func TestManyConnections(t *testing.T) {
 	brokertest.Serve(t, b)
 	subscribing.Wait()
 	all("at first")
-	brokertest.WantReady(t, b, queue, 0) // There is room for all else.
+	brokertest.WantReady(t, b, queue, 0) // Other calls still find a channel.
 	p.cut()
 	all("after a cut")
 	for i := range subs {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"math"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -17,6 +18,12 @@ import (
 
 // cancelTimeout bounds how long Close waits for a subscription to be cancelled. A busy RabbitMQ takes its time.
 const cancelTimeout = 3 * time.Second
+
+// ackGrace is how long a channel stays open if something was settled on it after Stop.
+const ackGrace = time.Second
+
+// refillTime is how long the queue may take to use credit: all that it has at the beginning, and one after each ack.
+const refillTime = 100 * time.Millisecond
 
 // consumerTag names the one consumer of a channel.
 const consumerTag = "plinth"
@@ -46,8 +53,10 @@ func (b *Broker) Subscribe(ctx context.Context, queue string, credit int) (broke
 		deliveries: make(chan broker.Delivery),
 		started:    make(chan struct{}),
 		stopped:    make(chan struct{}),
+		unreceived: make(chan []broker.Delivery, 1),
 	}
 	s.life, s.end = context.WithCancelCause(b.life)
+	s.taking, s.stopTaking = context.WithCancel(s.life)
 	go s.run()
 	select {
 	case <-s.started:
@@ -72,6 +81,15 @@ type subscription struct {
 	deliveries chan broker.Delivery
 	started    chan struct{} // closed when the first channel consumes
 	stopped    chan struct{} // closed when the last channel is closed
+	taking     context.Context
+	stopTaking context.CancelFunc     // ends taking: nothing more is to come from the queue
+	unreceived chan []broker.Delivery // what a channel had when taking ended
+	asked      atomic.Bool            // Stop was called
+	settles    atomic.Bool            // something was settled after taking had ended
+
+	cancelling  sync.RWMutex // held for writing while the consumer is cancelled, for reading while something is settled
+	outstanding atomic.Int64 // deliveries of the channel that are not settled
+	freed       atomic.Int64 // when there was last more credit for the queue to use, in nanoseconds since 1970
 }
 
 // Receive implements broker.Subscription.
@@ -99,15 +117,31 @@ func (s *subscription) Close() {
 	}
 }
 
+// Stop implements broker.Subscription.
+func (s *subscription) Stop() []broker.Delivery {
+	if s.asked.Swap(true) {
+		return nil
+	}
+	s.stopTaking()
+	select {
+	case unreceived := <-s.unreceived:
+		return unreceived
+	case <-s.stopped:
+	case <-time.After(cancelTimeout):
+	}
+	return nil
+}
+
 // run consumes until the subscription ends.
 func (s *subscription) run() {
 	defer close(s.stopped)
 	defer func() { s.broker.leave(s.link) }()
 	backoff := loop.Backoff{Min: minBackoff, Max: maxBackoff}
-	for s.life.Err() == nil {
-		conn, err := s.link.wait(s.life)
+	defer s.stopTaking()
+	for s.taking.Err() == nil {
+		conn, err := s.link.wait(s.taking)
 		if err != nil {
-			return // The subscription has ended; wait has no other error.
+			return // Nothing more is to come; wait has no other error.
 		}
 		if link := s.broker.move(s.link); link != s.link {
 			s.link = link
@@ -118,7 +152,7 @@ func (s *subscription) run() {
 		switch {
 		case errors.Is(err, broker.ErrNoQueue):
 			s.end(err)
-		case s.life.Err() != nil:
+		case s.taking.Err() != nil:
 		case conn.IsClosed():
 			backoff.Reset() // The link has a back-off of its own.
 		default:
@@ -151,6 +185,8 @@ func (s *subscription) consume(conn *amqp091.Connection) error {
 		}
 		closed := channel.NotifyClose(make(chan *amqp091.Error, 1))
 		cancelled := channel.NotifyCancel(make(chan string, 1))
+		s.outstanding.Store(0) // What came over another channel is nobody's any more.
+		s.freed.Store(time.Now().UnixNano())
 		const autoAck, exclusive, noLocal, noWait = false, false, false, false
 		deliveries, err := channel.Consume(s.queue, consumerTag, autoAck, exclusive, noLocal, noWait, nil)
 		if err != nil {
@@ -160,6 +196,11 @@ func (s *subscription) consume(conn *amqp091.Connection) error {
 			close(s.started)
 		}
 		err = s.forward(channel, deliveries, closed, cancelled)
+		if s.settles.Load() && err == nil {
+			// The channel passes acks on as fast as the queue takes them, and forgets the others when it is closed: their messages
+			// would come again. Other subscriptions end with a cancellation, which the queue answers after them.
+			loop.Sleep(context.Background(), ackGrace)
+		}
 		// A quorum queue learns of a channel's end only after the client has seen the channel closed, and may
 		// deliver messages to it until then: each would come back with an attempt that nobody saw. The queue itself answers
 		// the cancellation.
@@ -173,7 +214,7 @@ func (s *subscription) consume(conn *amqp091.Connection) error {
 func (s *subscription) forward(channel *amqp091.Channel, deliveries <-chan amqp091.Delivery,
 	closed <-chan *amqp091.Error, cancelled <-chan string) error {
 	var next broker.Delivery
-	in, out := deliveries, chan<- broker.Delivery(nil)
+	in, out, taking := deliveries, chan<- broker.Delivery(nil), s.taking.Done()
 	for {
 		select {
 		case d, open := <-in:
@@ -183,6 +224,20 @@ func (s *subscription) forward(channel *amqp091.Channel, deliveries <-chan amqp0
 			}
 		case out <- next:
 			in, out = deliveries, nil
+		case <-taking:
+			if s.life.Err() != nil {
+				return nil
+			}
+			// From here on, the channel is only for settling.
+			unreceived, err := s.cancel(channel, deliveries)
+			if err != nil {
+				return err
+			}
+			if out != nil {
+				unreceived = append([]broker.Delivery{next}, unreceived...)
+			}
+			s.unreceived <- unreceived
+			in, out, taking = nil, nil, nil
 		case _, open := <-cancelled:
 			if open {
 				return broker.ErrNoQueue // RabbitMQ cancels the consumers of a queue that is deleted.
@@ -196,18 +251,54 @@ func (s *subscription) forward(channel *amqp091.Channel, deliveries <-chan amqp0
 	}
 }
 
+// cancel has the queue send nothing more, and returns what it had sent.
+//
+// RabbitMQ answers a cancellation before it passes on what the queue has sent meanwhile, and the library drops what comes after the
+// answer: it would be delivered again, as an attempt that nobody saw. So the consumer is cancelled when it has all that it has credit for,
+// or when the queue has had the time to use it. A message that is published at this very moment may still be dropped.
+func (s *subscription) cancel(channel *amqp091.Channel, deliveries <-chan amqp091.Delivery) (unreceived []broker.Delivery, err error) {
+	s.cancelling.Lock()
+	defer s.cancelling.Unlock()
+	for s.outstanding.Load() < int64(s.credit) {
+		left := time.Until(time.Unix(0, s.freed.Load()).Add(refillTime))
+		if left <= 0 {
+			break
+		}
+		select {
+		case d, open := <-deliveries:
+			if !open {
+				return nil, amqp091.ErrClosed
+			}
+			unreceived = append(unreceived, s.delivery(channel, &d))
+		case <-time.After(left):
+		case <-s.life.Done():
+		}
+		if s.life.Err() != nil {
+			break
+		}
+	}
+	if err := channel.Cancel(consumerTag, false); err != nil {
+		return nil, err
+	}
+	for d := range deliveries { // The library closes it after the last one.
+		unreceived = append(unreceived, s.delivery(channel, &d))
+	}
+	return unreceived, nil
+}
+
 func (s *subscription) delivery(channel *amqp091.Channel, d *amqp091.Delivery) broker.Delivery {
+	s.outstanding.Add(1)
 	return broker.Delivery{
 		Message: received(d),
 		Attempt: attempt(d),
-		Settler: &settler{life: s.life, channel: channel, tag: d.DeliveryTag},
+		Settler: &settler{sub: s, channel: channel, tag: d.DeliveryTag},
 	}
 }
 
 // settler settles one delivery on the channel that it came over, and never on another: tags are counted per channel, so the
 // same tag there would be another message.
 type settler struct {
-	life    context.Context // the subscription's
+	sub     *subscription
 	channel *amqp091.Channel
 	tag     uint64
 	settled atomic.Bool
@@ -220,7 +311,7 @@ func (s *settler) Ack(context.Context) error {
 }
 
 // Nack implements broker.Settler, with the same guarantees as Ack. It uses AMQP's reject: since RabbitMQ 4.3, AMQP's nack is
-// not counted as an attempt.
+// not counted as an attempt. RabbitMQ serves the consumers of a queue in turn, so this one is the last to get the message.
 func (s *settler) Nack(context.Context) error {
 	const requeue = true
 	return s.settle(func() error { return s.channel.Reject(s.tag, requeue) })
@@ -230,9 +321,16 @@ func (s *settler) settle(send func() error) error {
 	if s.settled.Swap(true) {
 		return nil
 	}
-	if s.life.Err() != nil || s.channel.IsClosed() {
+	if s.sub.life.Err() != nil || s.channel.IsClosed() {
 		return errStale
 	}
+	s.sub.cancelling.RLock()
+	defer s.sub.cancelling.RUnlock()
+	if s.sub.taking.Err() != nil {
+		s.sub.settles.Store(true)
+	}
+	s.sub.outstanding.Add(-1)
+	s.sub.freed.Store(time.Now().UnixNano())
 	if err := send(); err != nil {
 		return errs.Wrap(err, errs.Unavailable, "the connection to RabbitMQ was lost while settling a delivery")
 	}

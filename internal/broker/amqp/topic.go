@@ -18,6 +18,9 @@ const topicExchange = "plinth.topics"
 // Bind implements broker.Broker. A topic contains no "/", "*" or "#", and has at most 254 bytes together with a pattern or a
 // routing key; any other is errs.InvalidArgument.
 func (b *Broker) Bind(ctx context.Context, queue string, binding broker.Binding) error {
+	if err := broker.CheckPattern(binding.Pattern); err != nil {
+		return err
+	}
 	key, err := topicKey(binding.Topic, binding.Pattern)
 	if err != nil {
 		return err

@@ -30,6 +30,10 @@ func Patient(t testing.TB) context.Context {
 	return ctx
 }
 
+func contextFor(t testing.TB, d time.Duration) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(t.Context(), d)
+}
+
 // Eventually polls until so returns true.
 func Eventually(t testing.TB, what string, so func() bool) {
 	t.Helper()

@@ -46,7 +46,7 @@ func testRoundTrip(t *testing.T, open Open) {
 	}
 }
 
-// testHeaders uses the same keys for attributes and headers, and names that mean something to the programs that carry them.
+// testHeaders uses the same keys for attributes and headers, and keys that have a meaning for the server or its client.
 func testHeaders(t *testing.T, open Open) {
 	c := start(t, open)
 	queue := Declare(t, c, broker.Queue{})
@@ -203,7 +203,7 @@ func testShare(t *testing.T, open Open) {
 	}
 	Publish(t, c, queue, bodies...)
 
-	// Each holds its one credit before either acks, so both must get something.
+	// Each has a credit of one, and neither acks before both hold a message.
 	held := []broker.Delivery{Receive(t, subs[0]), Receive(t, subs[1])}
 	var seen tally
 	seen.add(held[0].ID)

@@ -183,7 +183,8 @@ func testStaleDelivery(t *testing.T, open Open) {
 	}
 }
 
-// testAttempts cuts deliveries short in every possible way. It must be visible that handling a message kills the process.
+// testAttempts cuts deliveries short in every possible way. Each must count as an attempt, so that it is visible if handling
+// a message kills the process.
 func testAttempts(t *testing.T, open Open) {
 	c, dying, other := start(t, open), start(t, open), start(t, open)
 	queue := Declare(t, other, broker.Queue{})

@@ -89,7 +89,7 @@ func testManySubscriptions(t *testing.T, open Open) {
 		if err != nil {
 			t.Fatalf("Receive: %v", err)
 		}
-		seen.add(d.ID) // And holds it.
+		seen.add(d.ID) // It holds the message.
 	}
 	seen.wantOnce(t, subscriptions)
 }

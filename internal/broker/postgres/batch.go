@@ -1,22 +1,32 @@
 package postgres
 
-import "context"
+import (
+	"context"
+
+	"plinth/internal/broker"
+)
 
 const (
 	maxBatch      = 256
 	maxBatchBytes = 4 << 20
 )
 
-// batcher lets many callers share one statement: while one batch is being processed, the next one is collected.
+// batcher lets many callers share one statement: while one batch is being processed, the next one is collected. Owners take
+// turns in it.
 type batcher[T sizer] struct {
 	calls chan []call[T] // never more than a batch's worth at once
+	turns broker.Turns[call[T]]
 	// work answers every call of its batch.
 	work func(ctx context.Context, batch []call[T])
 }
 
-type sizer interface{ size() int }
+type sizer interface {
+	size() int
+	owner() string
+}
 
 type call[T any] struct {
+	ctx   context.Context // what is not begun before it ends is not done
 	value T
 	done  chan error
 }
@@ -30,7 +40,7 @@ func (b *batcher[T]) do(ctx context.Context, ended <-chan struct{}, values ...T)
 	answers := make([]error, len(values))
 	calls := make([]call[T], len(values))
 	for i, v := range values {
-		calls[i] = call[T]{value: v, done: make(chan error, 1)}
+		calls[i] = call[T]{ctx: ctx, value: v, done: make(chan error, 1)}
 	}
 	taken := 0
 	err := ctx.Err()
@@ -59,7 +69,7 @@ func (c call[T]) answer(ctx context.Context) error {
 	case err := <-c.done:
 		return err
 	case <-ctx.Done():
-		return away(ctx.Err())
+		return &broker.InDoubt{Err: away(ctx.Err()), Outcome: c.done}
 	}
 }
 
@@ -80,34 +90,48 @@ func full(calls, size int) bool { return calls >= maxBatch || size >= maxBatchBy
 // run processes batches until ctx ends. A call that was accepted is always answered.
 func (b *batcher[T]) run(ctx context.Context) {
 	for {
-		select {
-		case <-ctx.Done():
-			return
-		case first := <-b.calls:
-			ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), callLimit)
-			b.work(ctx, b.gather(first))
-			cancel()
+		if b.turns.IsEmpty() {
+			select {
+			case <-ctx.Done():
+				return
+			case calls := <-b.calls:
+				b.add(calls)
+			}
 		}
+		working, cancel := context.WithTimeout(context.WithoutCancel(ctx), callLimit)
+		if batch := b.gather(); len(batch) > 0 {
+			b.work(working, batch)
+		}
+		cancel()
 	}
 }
 
-// gather adds the calls that are already waiting to the first ones. A batch has less than twice its limits.
-func (b *batcher[T]) gather(batch []call[T]) []call[T] {
-	size := sizeOf(batch)
-	for !full(len(batch), size) {
+func (b *batcher[T]) add(calls []call[T]) {
+	for _, c := range calls {
+		b.turns.Add(c.value.owner(), c)
+	}
+}
+
+// gather returns the next batch. It has less than twice its limits.
+func (b *batcher[T]) gather() (batch []call[T]) {
+	for accepting := true; accepting; {
 		select {
 		case calls := <-b.calls:
-			batch, size = append(batch, calls...), size+sizeOf(calls)
+			b.add(calls)
 		default:
-			return batch
+			accepting = false
 		}
 	}
-	return batch
-}
-
-func sizeOf[T sizer](calls []call[T]) (size int) {
-	for _, c := range calls {
-		size += c.value.size()
+	for size := 0; !full(len(batch), size); {
+		c, ok := b.turns.Next()
+		if !ok {
+			return batch
+		}
+		if err := c.ctx.Err(); err != nil {
+			c.done <- away(err) // Its caller has left.
+			continue
+		}
+		batch, size = append(batch, c), size+c.value.size()
 	}
-	return size
+	return batch
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/google/uuid"
@@ -43,8 +44,13 @@ type Broker struct {
 	lost      chan struct{} // has a token when its connection was lost and is there again
 	ended     chan struct{} // closed when Run has ended
 
+	bytes atomic.Int64 // of all messages that subscriptions hold
+
+	watched int64 // the last queue that a poll looked at; only poll uses it
+
 	mu    sync.Mutex
-	lines map[int64]*line // by queue
+	lines map[int64]*line     // by queue
+	rooms map[int64]time.Time // queues whose messages were counted lately, with when they may be again
 }
 
 // New returns a Broker on connections of its own, since calls that wait for the Broker hold other connections. It must be
@@ -57,6 +63,7 @@ func New(db *pg.System, notifier *pg.Notifier, logger *zap.Logger) *Broker {
 		lease:    lease,
 		notifier: notifier,
 		lines:    map[int64]*line{},
+		rooms:    map[int64]time.Time{},
 
 		listening: make(chan struct{}),
 		lost:      make(chan struct{}, 1),
@@ -74,6 +81,7 @@ func (b *Broker) Run(ctx context.Context) error {
 	serving.Go(func() { b.publishes.run(ctx) })
 	serving.Go(func() { b.acks.run(ctx) })
 	serving.Go(func() { every(ctx, b.lease/3, b.renewHeld) })
+	serving.Go(func() { every(ctx, b.lease/3, b.returnLapsed) })
 	serving.Go(func() { every(ctx, pollInterval, b.poll) })
 	serving.Go(func() {
 		b.db.Periodically(ctx, pg.Periodic{Name: "broker expiry", Interval: expireInterval, Work: b.expire, Log: b.logger})
@@ -111,7 +119,7 @@ func (b *Broker) Ping(ctx context.Context) error {
 	case <-b.ended:
 		return errEnded()
 	default:
-		return away(b.db.Ping(ctx))
+		return away(b.db.Writable(ctx))
 	}
 }
 

@@ -162,7 +162,7 @@ func TestAwayDatabaseIsUnavailableInTime(t *testing.T) {
 					waiting.Go(func() {
 						ctx, most := context.Background(), callLimit
 						if call == "Subscribe" && limit == 0 {
-							return // It waits as long as it may.
+							return // Without a deadline it waits for ever.
 						}
 						if limit > 0 {
 							var cancel context.CancelFunc

@@ -16,12 +16,15 @@ type delivery struct {
 	seq      int64
 	lease    string
 	message  broker.Message
+	bytes    int64
 	attempt  int  // the attempt that it is once it is received
 	received bool // guarded by sub.mu until the delivery is dropped
 	settled  atomic.Bool
 }
 
 func (*delivery) size() int { return 0 }
+
+func (*delivery) owner() string { return "" }
 
 // Ack implements broker.Settler. It returns errs.Aborted if the delivery was no longer outstanding.
 func (d *delivery) Ack(ctx context.Context) error {
@@ -40,11 +43,13 @@ func (d *delivery) Nack(ctx context.Context) error {
 		return nil
 	}
 	defer d.release()
+	d.sub.leave(d.seq, d.sub.b.hasOthers(d.sub))
 	ctx, cancel := bounded(ctx)
 	defer cancel()
 	if err := returnMessages(ctx, d.sub.b.db, []*delivery{d}); err != nil {
 		return away(err)
 	}
+	d.sub.b.wakeBeside(d.sub)
 	d.sub.b.notify(d.queue)
 	return nil
 }
@@ -53,7 +58,7 @@ func (d *delivery) Nack(ctx context.Context) error {
 func (d *delivery) release() {
 	d.sub.mu.Lock()
 	defer d.sub.mu.Unlock()
-	delete(d.sub.held, d)
+	d.sub.letGo(d)
 	loop.Signal(d.sub.freed)
 }
 

@@ -2,9 +2,12 @@ package postgres
 
 import (
 	"context"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
+
+	"go.uber.org/zap"
 )
 
 // notify wakes the subscriptions of a queue in all processes, once the change it is about is committed.
@@ -27,20 +30,54 @@ func (b *Broker) wake(payload string) {
 	}
 }
 
-// poll finds what no notification announced: leases that ran out, lost notifications, and the deletion of a queue whose
-// subscriptions have no credit.
+const (
+	lapsedBatch = 1000
+	// watchedAtOnce is how many queues one poll looks at; the next one goes on behind them.
+	watchedAtOnce = 500
+)
+
+// returnLapsed makes messages ready again whose leases ran out, as those of a process that died do.
+func (b *Broker) returnLapsed(ctx context.Context) {
+	for n := lapsedBatch; n == lapsedBatch; {
+		var queues []int64
+		var err error
+		if n, queues, err = endLapsed(ctx, b.db, lapsedBatch); err != nil {
+			b.logger.Warn("leases that ran out cannot be looked for, trying again", zap.Error(err))
+			return
+		}
+		for _, queue := range queues {
+			b.notify(queue)
+		}
+	}
+}
+
+// poll finds what no notification announced: lost notifications, and the deletion of a queue whose subscriptions have no credit.
 func (b *Broker) poll(ctx context.Context) {
-	watched := b.queues()
+	watched := b.nextWatched()
 	if len(watched) == 0 {
 		return
 	}
 	queues, err := queuesToWake(ctx, b.db, watched)
 	if err != nil {
-		return // Listen logs it, and the next poll tries again.
+		b.logger.Warn("queues cannot be looked at, trying again", zap.Int("queues", len(watched)), zap.Error(err))
+		return
 	}
 	for _, queue := range queues {
 		b.wakeNext(queue, true)
 	}
+}
+
+// nextWatched returns the queues to look at in this poll.
+func (b *Broker) nextWatched() []int64 {
+	all := b.queues()
+	slices.Sort(all)
+	if len(all) <= watchedAtOnce {
+		return all
+	}
+	from, _ := slices.BinarySearch(all, b.watched+1)
+	next := slices.Concat(all[from:], all[:from])[:watchedAtOnce]
+	b.watched = next[watchedAtOnce-1]
+	return next
 }
 
 // renewHeld renews every lease of the process.

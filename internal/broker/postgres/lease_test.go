@@ -21,7 +21,8 @@ import (
 
 const killedLease = time.Second
 
-// holdAndHang is run by the process that gets killed: it leases two messages, receives one, reports that, and never ends.
+// holdAndHang is the main function of the process that is killed. It leases two messages, receives one, reports that, and
+// never returns.
 func holdAndHang() {
 	ctx := context.Background()
 	databaseURL := os.Getenv("HOLD_URL")
@@ -48,7 +49,7 @@ func holdAndHang() {
 	select {}
 }
 
-// Both messages come again before the process has them, so that only what it received counts.
+// Both messages have an attempt before the process leases them. Only the one that the process receives gets another one.
 func TestMessagesOfAKilledProcessComeBack(t *testing.T) {
 	t.Parallel()
 	databaseURL := pgtest.New(t)
@@ -74,7 +75,7 @@ func TestMessagesOfAKilledProcessComeBack(t *testing.T) {
 		t.Fatalf("the other process said %q: %v", line, err)
 	}
 	sub := subscribe(t, b, queue, 2)
-	receiveNothing(t, sub, 2*killedLease) // It lives, and renews.
+	receiveNothing(t, sub, 2*killedLease) // The process lives, and renews its leases.
 	if err := cmd.Process.Kill(); err != nil {
 		t.Fatal(err)
 	}
@@ -108,6 +109,38 @@ func TestLongRunningDeliveryKeepsItsLease(t *testing.T) {
 	}
 }
 
+// An ack that waits for the renewal of its own lease, or for the count of an attempt, succeeds.
+func TestAckDuringARenewal(t *testing.T) {
+	t.Parallel()
+	databaseURL := pgtest.New(t)
+	owner := pgtest.Owner(t, databaseURL)
+	b, _ := start(t, databaseURL, lease)
+	queue := declare(t, b)
+	publish(t, b, queue, "a")
+	sub := subscribe(t, b, queue, 1)
+	d := receive(t, sub)
+	acked := make(chan error, 1)
+	if err := b.db.InTx(patient(t), func(tx *pg.Tx) error {
+		if _, err := tx.Exec(patient(t), `UPDATE broker_messages SET available_at = available_at + interval '1 s'`); err != nil {
+			return err
+		}
+		go func() { acked <- d.Ack(patient(t)) }()
+		for ctx := patient(t); ; <-time.After(5 * time.Millisecond) {
+			var waits bool
+			err := owner.QueryRow(ctx, `SELECT EXISTS (SELECT FROM pg_stat_activity WHERE datname = current_database()
+				AND wait_event_type = 'Lock' AND query LIKE '%DELETE FROM broker_messages%')`).Scan(&waits)
+			if waits || err != nil {
+				return err
+			}
+		}
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-acked; err != nil {
+		t.Errorf("Ack: %v", err)
+	}
+}
+
 func TestSettlementAfterALostLeaseIsHarmless(t *testing.T) {
 	t.Parallel()
 	databaseURL := pgtest.New(t)
@@ -121,6 +154,7 @@ func TestSettlementAfterALostLeaseIsHarmless(t *testing.T) {
 	if _, err := b.db.Exec(patient(t), `UPDATE broker_messages SET available_at = now()`); err != nil {
 		t.Fatal(err)
 	}
+	other.returnLapsed(patient(t)) // Before b renews them.
 	elsewhere := subscribe(t, other, queue, 2)
 	newer := []broker.Delivery{receive(t, elsewhere), receive(t, elsewhere)}
 	if err := lateAck.Ack(patient(t)); !errs.Is(err, errs.Aborted) {
@@ -156,7 +190,7 @@ func TestAttemptCountsOnlyWhatWasReceived(t *testing.T) {
 	}
 }
 
-// A delivery that waits in the buffer loses its lease before it is received again: it is somebody else's.
+// A delivery that loses its lease while it waits in the buffer is not received.
 func TestBufferedDeliveryThatLostItsLeaseIsNotReceived(t *testing.T) {
 	t.Parallel()
 	databaseURL := pgtest.New(t)
@@ -171,14 +205,14 @@ func TestBufferedDeliveryThatLostItsLeaseIsNotReceived(t *testing.T) {
 	if _, err := b.db.Exec(patient(t), `UPDATE broker_messages SET available_at = now()`); err != nil {
 		t.Fatal(err)
 	}
-	other, _ := start(t, databaseURL, lease)
+	other, _ := start(t, databaseURL, time.Second) // It looks for leases that ran out before the first one renews them.
 	if d := receive(t, subscribe(t, other, queue, 1)); d.Attempt != 2 {
 		t.Errorf("attempt is %d, want 2", d.Attempt)
 	}
 	receiveNothing(t, sub, 100*time.Millisecond)
 }
 
-// A claim can succeed in the database and fail on its way back.
+// A claim can succeed in the database although its reply is lost.
 func TestClaimInDoubtIsGivenBack(t *testing.T) {
 	t.Parallel()
 	b, _ := start(t, pgtest.New(t), lease)
@@ -189,7 +223,7 @@ func TestClaimInDoubtIsGivenBack(t *testing.T) {
 		t.Fatal(err)
 	}
 	const lost = "0198c0de-0000-7000-8000-000000000000"
-	if _, err := claimMessages(patient(t), b.db, id, 1, lost, lease); err != nil {
+	if _, err := claimMessages(patient(t), b.db, claim{queue: id, limit: 1, atLeastOne: true, lease: lost, duration: lease}); err != nil {
 		t.Fatal(err)
 	}
 	sub := newSubscription(b, &line{}, id, 1)

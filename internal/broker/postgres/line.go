@@ -33,6 +33,25 @@ func (l *line) next(anybody bool) *subscription {
 	return s
 }
 
+// hasOthers reports whether the process has other subscriptions of the queue with credit.
+func (b *Broker) hasOthers(s *subscription) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return slices.ContainsFunc(s.line.subs, func(other *subscription) bool { return other != s && other.free() > 0 })
+}
+
+// wakeBeside wakes a subscription with credit other than s, if there is one.
+func (b *Broker) wakeBeside(s *subscription) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, other := range s.line.subs {
+		if other != s && other.free() > 0 {
+			loop.Signal(other.woken)
+			return
+		}
+	}
+}
+
 // wakeNext wakes the next subscription of a queue.
 func (b *Broker) wakeNext(queue int64, anybody bool) {
 	b.mu.Lock()

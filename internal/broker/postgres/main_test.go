@@ -34,8 +34,12 @@ func TestConformance(t *testing.T) {
 		name := "client-" + uuid.NewString()
 		clientURL := withParam(t, databaseURL, "application_name", name)
 		cut := func() {
-			_, err := owner.Exec(context.Background(), `
-				SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE application_name = $1`, name)
+			var ended []int32
+			err := owner.QueryRow(context.Background(), `
+				SELECT array_agg(pid) FILTER (WHERE pg_terminate_backend(pid)) FROM pg_stat_activity WHERE application_name = $1`, name).Scan(&ended)
+			for left := len(ended); err == nil && left > 0; {
+				err = owner.QueryRow(context.Background(), `SELECT count(*) FROM pg_stat_activity WHERE pid = ANY ($1)`, ended).Scan(&left)
+			}
 			if err != nil {
 				t.Errorf("cut: %v", err)
 			}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"strings"
+	"time"
 	"unicode/utf8"
 
 	"github.com/google/uuid"
@@ -19,7 +20,10 @@ type publication struct {
 	headers            string // JSON
 	attributes         string // JSON
 	body               []byte
+	counted            bool // its queue was full, and was counted for it
 }
+
+func (p publication) owner() string { return broker.Address{Queue: p.queue, Topic: p.topic}.Tenant() }
 
 func (p publication) size() int { return len(p.headers) + len(p.attributes) + len(p.body) }
 
@@ -92,28 +96,96 @@ func object(what string, values map[string]string) (string, error) {
 func (b *Broker) publish(ctx context.Context, batch []call[publication]) {
 	copies, err := insertMessages(ctx, b.db, batch)
 	if err != nil {
+		if err = away(err); errs.Is(err, errs.Unavailable) {
+			err = broker.Lost(err) // It may be committed.
+		}
 		for _, c := range batch {
-			c.done <- away(err)
+			c.done <- err
 		}
 		return
 	}
-	found, full := make([]bool, len(batch)), make([]bool, len(batch))
+	found, full := make([]bool, len(batch)), make([][]int64, len(batch))
 	for _, p := range copies {
 		found[p.n] = true
 		if p.kept {
 			b.notify(p.queue)
 		} else {
-			full[p.n] = true
+			full[p.n] = append(full[p.n], p.queue)
 		}
 	}
+	counting := map[int64][]call[publication]{} // what is published again after each count
 	for i, c := range batch {
 		switch {
 		case !found[i]:
 			c.done <- broker.ErrNoQueue
-		case full[i]:
-			c.done <- broker.ErrFull
-		default:
+		case len(full[i]) == 0:
 			c.done <- nil
+		case c.value.counted:
+			c.done <- broker.ErrFull
+		case c.value.topic == "" && b.mayCount(full[i][0], counting):
+			c.value.counted = true
+			counting[full[i][0]] = append(counting[full[i][0]], c)
+		default: // Other queues of the topic may have it, so it is not published again.
+			c.done <- broker.ErrFull
+			for _, queue := range full[i] {
+				if b.mayCount(queue, counting) && counting[queue] == nil {
+					counting[queue] = []call[publication]{}
+				}
+			}
 		}
+	}
+	for queue, calls := range counting {
+		go b.count(queue, calls)
+	}
+}
+
+const (
+	minCount = time.Millisecond
+	// countShare is how many times as long as counting takes a queue is left alone afterwards.
+	countShare = 20
+)
+
+// mayCount reports whether the messages of a full queue may be counted, now or by the count that is about to begin.
+func (b *Broker) mayCount(queue int64, counting map[int64][]call[publication]) bool {
+	if counting[queue] != nil {
+		return true
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if time.Now().Before(b.rooms[queue]) {
+		return false
+	}
+	b.rooms[queue] = time.Now().Add(callLimit)
+	return true
+}
+
+// count finds out how much room a full queue has by now, and then has the refused messages published again, once. Meanwhile
+// the publisher goes on.
+func (b *Broker) count(queue int64, calls []call[publication]) {
+	began := time.Now()
+	ctx, cancel := bounded(context.Background())
+	defer cancel()
+	err := countRoom(ctx, b.db, queue)
+	wait := max(minCount, countShare*time.Since(began))
+	b.mu.Lock()
+	b.rooms[queue] = time.Now().Add(wait)
+	b.mu.Unlock()
+	time.AfterFunc(wait, func() {
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		if !time.Now().Before(b.rooms[queue]) {
+			delete(b.rooms, queue)
+		}
+	})
+	for _, c := range calls {
+		if err == nil {
+			select {
+			case b.publishes.calls <- []call[publication]{c}:
+				continue
+			case <-c.ctx.Done():
+			case <-b.ended:
+			}
+		}
+		c.done <- broker.ErrFull
 	}
 }

@@ -36,6 +36,9 @@ func (b *Broker) Declare(ctx context.Context, queue broker.Queue) error {
 
 // Bind implements broker.Broker.
 func (b *Broker) Bind(ctx context.Context, queue string, binding broker.Binding) error {
+	if err := broker.CheckPattern(binding.Pattern); err != nil {
+		return err
+	}
 	ctx, cancel := bounded(ctx)
 	defer cancel()
 	return away(insertBinding(ctx, b.db, queue, binding, matches(binding.Pattern)))

@@ -13,7 +13,7 @@ import (
 // insertQueue creates a queue, and leaves an existing one of that name as it is.
 func insertQueue(ctx context.Context, db pg.Querier, q broker.Queue) error {
 	_, err := db.Exec(ctx, `
-		INSERT INTO broker_queues (name, message_ttl, max_length) VALUES ($1, $2::interval, $3) ON CONFLICT DO NOTHING`,
+		INSERT INTO broker_queues (name, message_ttl, max_length, room) VALUES ($1, $2::interval, $3, $3) ON CONFLICT DO NOTHING`,
 		q.Name, q.MessageTTL, q.MaxLength)
 	return err
 }
@@ -74,7 +74,7 @@ func purgeMessages(ctx context.Context, db pg.Querier, queue, after, last int64,
 	err = db.QueryRow(ctx, `
 		WITH doomed AS (
 			SELECT seq FROM broker_messages
-			WHERE queue_id = $1 AND seq > $2 AND seq <= $3 AND available_at <= now()
+			WHERE queue_id = $1 AND seq > $2 AND seq <= $3 AND lease IS NULL
 			ORDER BY seq LIMIT $4
 			FOR UPDATE SKIP LOCKED
 		), gone AS (
@@ -110,7 +110,7 @@ func deleteExpired(ctx context.Context, db pg.Querier, limit int) (int64, error)
 	tag, err := db.Exec(ctx, `
 		WITH doomed AS (
 			SELECT queue_id, seq FROM broker_messages
-			WHERE expires_at < 'infinity' AND expires_at <= now() AND available_at <= now()
+			WHERE expires_at < 'infinity' AND expires_at <= now() AND lease IS NULL
 			ORDER BY expires_at LIMIT $1
 			FOR UPDATE SKIP LOCKED
 		)

@@ -15,6 +15,15 @@ import (
 	"plinth/internal/loop"
 )
 
+const (
+	// A subscription holds at most maxHeld bytes of messages, or one message, and all of a process at most maxHeldByAll, or one
+	// message each.
+	maxHeld      = 16 << 20
+	maxHeldByAll = 256 << 20
+	// maxMessage is the size of messages that have their attributes beside a body of the largest size.
+	maxMessage = 4 << 20
+)
+
 // subscription claims as many messages as its credit allows and buffers them for Receive.
 type subscription struct {
 	b      *Broker
@@ -28,10 +37,16 @@ type subscription struct {
 	over    chan struct{} // err is set: the subscription has ended
 	stopped chan struct{} // closed when run has returned what it held
 
+	stopping  chan struct{} // closed by Stop
+	stopOnce  sync.Once
+	claimless chan struct{} // closed when nothing is claimed any more after Stop
+
 	mu     sync.Mutex
 	err    error
 	held   map[*delivery]struct{} // all that is outstanding, the buffer included
 	buffer []*delivery
+	bytes  int64              // of what is held
+	left   map[int64]struct{} // messages that other subscriptions may claim first
 
 	// doubt is the lease of a claim that failed in this process but may have succeeded in the database.
 	doubt string
@@ -45,7 +60,10 @@ func newSubscription(b *Broker, l *line, queue int64, credit int) *subscription 
 		arrived: make(chan struct{}, 1),
 		over:    make(chan struct{}),
 		stopped: make(chan struct{}),
-		held:    map[*delivery]struct{}{},
+
+		stopping: make(chan struct{}), claimless: make(chan struct{}),
+
+		held: map[*delivery]struct{}{}, left: map[int64]struct{}{},
 	}
 }
 
@@ -114,6 +132,59 @@ func (s *subscription) take(d *delivery) bool {
 	return true
 }
 
+// Stop implements broker.Subscription. It returns nothing, because it has returned all to the queue by itself.
+func (s *subscription) Stop() []broker.Delivery {
+	s.stopOnce.Do(func() { close(s.stopping) })
+	select {
+	case <-s.claimless:
+	case <-s.stopped:
+	}
+	return nil
+}
+
+// returnUnreceived makes ready again what nobody has received.
+func (s *subscription) returnUnreceived() {
+	s.mu.Lock()
+	unreceived := s.buffer
+	s.buffer = nil
+	for _, d := range unreceived {
+		s.letGo(d)
+	}
+	s.mu.Unlock()
+	s.b.returnAll(unreceived)
+}
+
+// How long a subscription leaves a message that it returned to others: they hear of it by a notification. It is longer if
+// others are known.
+const (
+	leaveBriefly = 200 * time.Millisecond
+	leaveLong    = time.Second
+)
+
+// leave has the subscription not claim a message for a while.
+func (s *subscription) leave(seq int64, others bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.left[seq] = struct{}{}
+	wait := leaveBriefly
+	if others || s.line.turn.shared() {
+		wait = leaveLong
+	}
+	time.AfterFunc(wait, func() {
+		s.mu.Lock()
+		delete(s.left, seq)
+		s.mu.Unlock()
+		loop.Signal(s.woken)
+	})
+}
+
+// leaves returns the messages that are left to others.
+func (s *subscription) leaves() []int64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Collect(maps.Keys(s.left))
+}
+
 // Close implements broker.Subscription. It returns when everything is returned to the queue, or after seconds if the
 // database is unreachable.
 func (s *subscription) Close() {
@@ -163,6 +234,13 @@ func (s *subscription) run() {
 			s.b.returnAll(s.drop())
 			_ = s.resolveDoubt()
 			return
+		case <-s.stopping:
+			s.returnUnreceived()
+			_ = s.resolveDoubt()
+			close(s.claimless)
+			<-s.over
+			s.b.returnAll(s.drop())
+			return
 		case <-s.woken:
 			woken = true
 		case <-freed:
@@ -181,7 +259,10 @@ func (s *subscription) claim() (asked, got int, err error) {
 	defer cancel()
 	asked = min(s.free(), maxClaim)
 	lease := uuid.NewString()
-	claimed, err := claimMessages(ctx, s.b.db, s.queue, asked, lease, s.b.lease)
+	bytes, empty := s.room()
+	claimed, err := claimMessages(ctx, s.b.db, claim{
+		queue: s.queue, limit: asked, bytes: bytes, atLeastOne: empty, lease: lease, leaves: s.leaves(), duration: s.b.lease,
+	})
 	if err != nil {
 		if !errors.Is(err, broker.ErrNoQueue) {
 			s.doubt = lease
@@ -192,7 +273,10 @@ func (s *subscription) claim() (asked, got int, err error) {
 	defer s.mu.Unlock()
 	for _, d := range claimed {
 		d.sub = s
-		s.held[d] = struct{}{}
+		s.hold(d)
+	}
+	if s.bytes > maxHeld-maxMessage { // The bytes may have limited the claim.
+		asked = len(claimed)
 	}
 	s.buffer = append(s.buffer, claimed...)
 	loop.Signal(s.arrived)
@@ -217,6 +301,29 @@ func (s *subscription) resolveDoubt() error {
 	return nil
 }
 
+// hold counts a delivery as outstanding. The caller must hold s.mu, here and in letGo.
+func (s *subscription) hold(d *delivery) {
+	s.held[d] = struct{}{}
+	s.bytes += d.bytes
+	s.b.bytes.Add(d.bytes)
+}
+
+func (s *subscription) letGo(d *delivery) {
+	if _, is := s.held[d]; is {
+		delete(s.held, d)
+		s.bytes -= d.bytes
+		s.b.bytes.Add(-d.bytes)
+	}
+}
+
+// room returns how many bytes the subscription may claim, and reports whether it holds nothing: then it may claim a message of
+// any size.
+func (s *subscription) room() (bytes int64, empty bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return max(0, min(maxHeld-s.bytes, maxHeldByAll-s.b.bytes.Load())), len(s.held) == 0
+}
+
 func (s *subscription) free() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -234,7 +341,9 @@ func (s *subscription) drop() []*delivery {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	held := slices.Collect(maps.Keys(s.held))
-	clear(s.held)
+	for _, d := range held {
+		s.letGo(d)
+	}
 	s.buffer = nil
 	loop.Signal(s.freed)
 	return held

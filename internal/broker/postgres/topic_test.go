@@ -64,7 +64,7 @@ func TestDeleteEndsBindings(t *testing.T) {
 	}
 }
 
-// What the database refuses would take the whole statement with it, and the messages of other callers in it.
+// A publication that the database refuses would fail the whole statement, and with it the messages of other callers.
 func TestUnusablePublicationsHarmNoOther(t *testing.T) {
 	t.Parallel()
 	b, _ := start(t, pgtest.New(t), lease)

@@ -51,6 +51,13 @@ func (t *turn) hear() (answer bool) {
 	return answer
 }
 
+// shared reports whether another process has subscriptions, as far as this one has heard lately.
+func (t *turn) shared() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.isShared()
+}
+
 func (t *turn) isShared() bool { return time.Since(t.heard) < sharedFor }
 
 // yields reports whether to let others go first.

@@ -14,8 +14,8 @@ import (
 	"plinth/internal/pg/pgtest"
 )
 
-// Of two brokers, one is a millisecond further away from the database: it hears of every message later. Yet it gets its
-// part of messages that come one by one, from the first on and for longer than a hint lasts.
+// One of two brokers is a millisecond further away from the database, so it hears of every message later. It still gets its
+// share of messages that come one by one, from the first one on and for longer than a hint lasts.
 func TestFarSubscriptionGetsItsPart(t *testing.T) {
 	t.Parallel()
 	const messages, pace = 600, 10 * time.Millisecond

@@ -9,18 +9,19 @@ import (
 	"context"
 	"crypto/tls"
 	"io"
-	"math/rand/v2"
-	"net"
 	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
 	"github.com/redis/go-redis/v9"
+
+	"plinth/internal/porttest"
 )
 
 // Password is that of all servers. It has letters that a URL needs escaped, and a comma, which also parts hosts.
@@ -38,6 +39,7 @@ type Server struct {
 
 	tls   *tls.Config
 	dir   string
+	args  []string // of redis-server, which is the first one
 	stdin io.Closer
 	shell *exec.Cmd
 }
@@ -73,9 +75,9 @@ func start(t testing.TB, authority *Authority, config string, args ...string) *S
 		}
 		t.Skip("redis-server is not installed; it comes with Debian's redis-server and Homebrew's redis")
 	}
-	port := freePort()
+	port := porttest.Free(t)
 	s := &Server{Addr: "127.0.0.1:" + port, dir: t.TempDir()}
-	args = append(args, "--bind", "127.0.0.1", "--dir", s.dir, "--logfile", filepath.Join(s.dir, "log"), "--save", "", "--appendonly", "no")
+	args = append(args, "--bind", "127.0.0.1", "--dir", s.dir, "--logfile", filepath.Join(s.dir, "log"), "--pidfile", s.pidFile(), "--save", "", "--appendonly", "no")
 	if authority == nil {
 		args = append(args, "--port", port)
 	} else {
@@ -90,17 +92,60 @@ func start(t testing.TB, authority *Authority, config string, args ...string) *S
 		}
 		args = append([]string{file}, args...)
 	}
+	s.args = append([]string{program}, args...)
+	s.launch(t)
+	t.Cleanup(s.Kill)
+	return s
+}
+
+func (s *Server) launch(t testing.TB) {
+	t.Helper()
 	// The shell kills the server when its standard input ends: by Kill, or with this process, however it ends.
-	s.shell = exec.Command("/bin/sh", append([]string{"-c", `"$0" "$@" & read -r _; kill -KILL $!; wait`, program}, args...)...)
+	s.shell = exec.Command("/bin/sh", append([]string{"-c", `"$0" "$@" & read -r _; kill -KILL $!; wait`}, s.args...)...)
+	var err error
 	if s.stdin, err = s.shell.StdinPipe(); err != nil {
 		t.Fatal(err)
 	}
 	if err := s.shell.Start(); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(s.Kill)
-	return s
 }
+
+// Restart starts a server that was killed once more, at the same address. It has what it wrote to its folder, such as by SAVE.
+func (s *Server) Restart(t testing.TB) {
+	t.Helper()
+	s.launch(t)
+	s.wait(t, "answers again", func(ctx context.Context, c *redis.Client) bool { return c.Ping(ctx).Err() == nil })
+}
+
+// Pause has the server do nothing until Resume, with its connections open.
+func (s *Server) Pause(t testing.TB) {
+	t.Helper()
+	s.signal(t, syscall.SIGSTOP)
+}
+
+// Resume ends a Pause.
+func (s *Server) Resume(t testing.TB) {
+	t.Helper()
+	s.signal(t, syscall.SIGCONT)
+}
+
+func (s *Server) signal(t testing.TB, signal syscall.Signal) {
+	t.Helper()
+	text, err := os.ReadFile(s.pidFile())
+	if err != nil {
+		t.Fatal(err)
+	}
+	pid, err := strconv.Atoi(strings.TrimSpace(string(text)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Kill(pid, signal); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (s *Server) pidFile() string { return filepath.Join(s.dir, "pid") }
 
 // Kill ends the server at once.
 func (s *Server) Kill() {
@@ -132,17 +177,6 @@ func eventually(t testing.TB, what string, is func(context.Context) bool, server
 			}
 			t.Fatalf("Redis: not in time: %s", what)
 		case <-time.After(pollEvery):
-		}
-	}
-}
-
-// freePort returns a port that nobody listens on, and that the system does not assign when a program asks for any port.
-func freePort() string {
-	for {
-		port := strconv.Itoa(10_000 + rand.N(20_000))
-		if listener, err := net.Listen("tcp", "127.0.0.1:"+port); err == nil {
-			_ = listener.Close()
-			return port
 		}
 	}
 }

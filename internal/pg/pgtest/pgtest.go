@@ -1,4 +1,5 @@
-// Package pgtest provides a database for each test, on a real server.
+// Package pgtest provides a database for each test, on a real server. One that a test has left with the schema it got, and small, is
+// emptied, and another test gets it under another name: to make one costs half a second of computing, to empty one a tenth of that.
 //
 // The server is that of DATABASE_URL, whose user must be allowed to create databases and roles. Without DATABASE_URL it is
 // the one on 127.0.0.1:5432 if CI is true, else a private one, which is started for the test process and stopped with it. If
@@ -14,9 +15,11 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
+	"github.com/caarlos0/env/v11"
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"go.uber.org/zap"
@@ -32,7 +35,7 @@ const (
 	limit  = 30 * time.Second // for each step
 
 	// The values of -test.parallel. Tests wait more than they compute, but a system of the end-to-end tests has more than 20
-	// connections to PostgreSQL, which accepts 100 by default. The private server accepts 200.
+	// connections to PostgreSQL, which accepts 100 by default. The private server accepts 400.
 	parallelOnShared, parallelOnPrivate = "3", "5"
 )
 
@@ -40,6 +43,7 @@ const (
 var server struct {
 	url      string
 	template string
+	spare    spare
 }
 
 // Main runs the tests of a package with a server for New, and returns the exit status:
@@ -60,7 +64,7 @@ func run(m *testing.M) (status int, err error) {
 		return 0, err
 	}
 	defer stop()
-	if err := setParallel(parallel); err != nil {
+	if err := SetParallel(parallel); err != nil {
 		return 0, err
 	}
 	server.url = serverURL
@@ -80,11 +84,23 @@ func run(m *testing.M) (status int, err error) {
 	if err := pg.Migrate(ctx, databaseURL(server.template), zap.NewNop()); err != nil {
 		return 0, err
 	}
+	if err := onDatabase(server.template, func(ctx context.Context, conn *pgx.Conn) (err error) {
+		server.spare.fresh, err = read(ctx, conn)
+		return err
+	}); err != nil {
+		return 0, err
+	}
+	defer func() {
+		if dropErr := server.spare.drop(); err == nil {
+			err = dropErr
+		}
+	}()
 	return m.Run(), nil
 }
 
-// setParallel sets the flag -test.parallel, unless it was set.
-func setParallel(parallel string) error {
+// SetParallel sets the flag -test.parallel, unless it was set. A package whose tests wait for little else than time calls it before
+// Main.
+func SetParallel(parallel string) error {
 	flag.Parse()
 	set := false
 	flag.Visit(func(f *flag.Flag) { set = set || f.Name == "test.parallel" })
@@ -94,33 +110,31 @@ func setParallel(parallel string) error {
 	return flag.Set("test.parallel", parallel)
 }
 
-// New returns the URL of a new database with the newest schema. It is dropped when the test ends.
+// New returns the URL of a database that is as new, with the newest schema. It is gone when the test ends.
 func New(t testing.TB) string {
 	t.Helper()
-	return newDatabase(t, server.template)
+	name := server.spare.take()
+	if name == "" {
+		var err error
+		if name, err = create(server.template); err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Cleanup(func() {
+		if server.spare.keep(name) {
+			return
+		}
+		if err := drop(name); err != nil {
+			t.Error(err)
+		}
+	})
+	return databaseURL(name)
 }
 
 // NewEmpty returns the URL of a new database that was never migrated. It is dropped when the test ends.
 func NewEmpty(t testing.TB) string {
 	t.Helper()
-	return newDatabase(t, "")
-}
-
-// Owner returns connections to a database that run as the user of its URL, who owns the tables. They are closed when the
-// test ends.
-func Owner(t testing.TB, databaseURL string) *pgxpool.Pool {
-	t.Helper()
-	pool, err := pgxpool.New(context.Background(), databaseURL)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(pool.Close)
-	return pool
-}
-
-func newDatabase(t testing.TB, template string) string {
-	t.Helper()
-	name, err := create(template)
+	name, err := create("")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -130,6 +144,34 @@ func newDatabase(t testing.TB, template string) string {
 		}
 	})
 	return databaseURL(name)
+}
+
+// Owner returns connections to a database that run as the user of its URL, who owns the tables. They are closed when the
+// test ends.
+func Owner(t testing.TB, databaseURL string) *pgxpool.Pool {
+	t.Helper()
+	of := owner{t, databaseURL}
+	if pool, open := owners.Load(of); open { // A test that polls would have a pool for each look.
+		return pool.(*pgxpool.Pool)
+	}
+	pool, err := pgxpool.New(context.Background(), databaseURL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	owners.Store(of, pool)
+	t.Cleanup(func() {
+		owners.Delete(of)
+		pool.Close()
+	})
+	return pool
+}
+
+// owners are the pools of Owner, by the test and the database.
+var owners sync.Map
+
+type owner struct {
+	t           testing.TB
+	databaseURL string
 }
 
 func start() (serverURL, parallel string, stop func(), err error) {
@@ -143,24 +185,39 @@ func start() (serverURL, parallel string, stop func(), err error) {
 	if err != nil {
 		return "", "", nil, err
 	}
-	env := map[string]string{}
-	for _, entry := range os.Environ() {
-		name, value, _ := strings.Cut(entry, "=")
-		env[name] = value
-	}
-	private, err := dev.StartPostgres(context.Background(), dir, env, os.Stderr)
+	private, err := dev.StartPostgres(context.Background(), dir, env.ToMap(os.Environ()), os.Stderr)
 	if err != nil {
 		_ = os.RemoveAll(dir)
 		return "", "", nil, err
 	}
-	return private.URL(), parallelOnPrivate, func() {
+	stop = func() {
 		private.Close()
 		_ = os.RemoveAll(dir)
-	}, nil
+	}
+	if err := forget(private.URL()); err != nil {
+		stop()
+		return "", "", nil, err
+	}
+	return private.URL(), parallelOnPrivate, stop, nil
+}
+
+// forget has a server not wait for its disk: nobody needs what it has once the tests are over. Those that kill a server have one
+// of their own.
+func forget(url string) error {
+	return on(url, func(ctx context.Context, conn *pgx.Conn) error {
+		for _, statement := range []string{
+			"ALTER SYSTEM SET fsync = off", "ALTER SYSTEM SET full_page_writes = off", "SELECT pg_reload_conf()",
+		} {
+			if _, err := conn.Exec(ctx, statement); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
 }
 
 func create(template string) (name string, err error) {
-	name = prefix + strconv.FormatInt(time.Now().Unix(), 10) + "_" + strings.ToLower(rand.Text()[:10])
+	name = newName()
 	statement := "CREATE DATABASE " + name
 	if template != "" {
 		statement += " TEMPLATE " + template
@@ -169,6 +226,10 @@ func create(template string) (name string, err error) {
 		_, err := conn.Exec(ctx, statement)
 		return err
 	})
+}
+
+func newName() string {
+	return prefix + strconv.FormatInt(time.Now().Unix(), 10) + "_" + strings.ToLower(rand.Text()[:10])
 }
 
 func drop(name string) error {
@@ -205,10 +266,16 @@ func sweep() error {
 	return nil
 }
 
-func onServer(f func(ctx context.Context, conn *pgx.Conn) error) error {
+func onServer(f func(ctx context.Context, conn *pgx.Conn) error) error { return on(server.url, f) }
+
+func onDatabase(name string, f func(ctx context.Context, conn *pgx.Conn) error) error {
+	return on(databaseURL(name), f)
+}
+
+func on(url string, f func(ctx context.Context, conn *pgx.Conn) error) error {
 	ctx, cancel := context.WithTimeout(context.Background(), limit)
 	defer cancel()
-	conn, err := pgx.Connect(ctx, server.url)
+	conn, err := pgx.Connect(ctx, url)
 	if err != nil {
 		return fmt.Errorf("the test database server: %w", err)
 	}

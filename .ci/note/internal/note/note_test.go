@@ -8,7 +8,6 @@ import (
 	"testing"
 	"time"
 
-	"go.uber.org/zap"
 	"google.golang.org/protobuf/types/known/fieldmaskpb"
 
 	notev1 "plinth/api/plinth/note/v1"
@@ -37,7 +36,7 @@ func newFixture(t *testing.T, limits note.Limits) fixture {
 	t.Cleanup(db.Close)
 	f := fixture{events: new([]string), fault: new(error)}
 	f.Service = note.New(note.Config{
-		DB: db, System: db.System(), Limits: limits, Log: zap.NewNop(),
+		DB: db, System: db.System(), Limits: limits,
 		Publish: func(_ context.Context, _ *pg.Tx, topic, key string, body []byte) error {
 			*f.events = append(*f.events, topic+" "+key+" "+string(body))
 			return *f.fault

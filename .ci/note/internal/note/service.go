@@ -4,8 +4,7 @@ import (
 	"context"
 	"time"
 
-	"go.uber.org/zap"
-
+	"plinth/internal/loop"
 	"plinth/internal/pg"
 	"plinth/internal/tenant"
 )
@@ -19,17 +18,15 @@ type Service struct {
 	system  *pg.System
 	publish func(ctx context.Context, tx *pg.Tx, topic, key string, body []byte) error
 	quota   *tenant.Quota
-	log     *zap.Logger
 }
 
 // Config is what the service is made of.
 type Config struct {
 	DB     *pg.DB     // for calls
-	System *pg.System // for the periodic work
+	System *pg.System // for its job
 	Limits Limits
 	// Publish publishes an event when tx is committed. Errors: NotFound where nobody listens to its topic.
 	Publish func(ctx context.Context, tx *pg.Tx, topic, key string, body []byte) error
-	Log     *zap.Logger
 }
 
 // Limits are what tenants without quotas of their own may have; 0 is no limit.
@@ -45,7 +42,7 @@ func (l *Limits) Check(want func(ok bool, setting, format string, args ...any)) 
 // New returns the service.
 func New(c Config) *Service {
 	return &Service{
-		db: c.DB, system: c.System, publish: c.Publish, log: c.Log,
+		db: c.DB, system: c.System, publish: c.Publish,
 		quota: tenant.NewQuota(tenant.QuotaConfig{Name: "notes", What: "notes", Most: c.Limits.Notes}),
 	}
 }
@@ -53,9 +50,9 @@ func New(c Config) *Service {
 // Quotas are those of this domain.
 func (s *Service) Quotas() []*tenant.Quota { return []*tenant.Quota{s.quota} }
 
-// Periodic is the work of one worker once in an interval: it deletes the notes that have expired.
-func (s *Service) Periodic() []pg.Periodic {
-	return []pg.Periodic{{Name: "note expiry", Interval: expiryInterval, Work: s.expire, Log: s.log}}
+// Jobs are this domain's own.
+func (s *Service) Jobs() []loop.Job {
+	return []loop.Job{{Name: "note-expiry", About: "deletes notes that have expired", Interval: expiryInterval, Run: s.expire}}
 }
 
 // expire deletes the notes of all tenants that have expired, in small transactions.

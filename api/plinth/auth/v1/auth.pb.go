@@ -34,8 +34,7 @@ var file_plinth_auth_v1_auth_proto_extTypes = []protoimpl.ExtensionInfo{
 
 // Extension fields to descriptorpb.MethodOptions.
 var (
-	// scope is what a caller needs to be allowed to call the method, such as `queues.read`. A method without one can be
-	// called by nobody.
+	// scope is the scope that a caller needs to call the method, such as `queues.read`. Nobody can call a method without one.
 	//
 	// optional string scope = 51801;
 	E_Scope = &file_plinth_auth_v1_auth_proto_extTypes[0]

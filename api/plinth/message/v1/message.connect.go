@@ -45,11 +45,25 @@ const (
 	MessageServiceCancelMessageProcedure = "/plinth.message.v1.MessageService/CancelMessage"
 	// MessageServiceConsumeProcedure is the fully-qualified name of the MessageService's Consume RPC.
 	MessageServiceConsumeProcedure = "/plinth.message.v1.MessageService/Consume"
+	// MessageServicePullProcedure is the fully-qualified name of the MessageService's Pull RPC.
+	MessageServicePullProcedure = "/plinth.message.v1.MessageService/Pull"
+	// MessageServiceAckProcedure is the fully-qualified name of the MessageService's Ack RPC.
+	MessageServiceAckProcedure = "/plinth.message.v1.MessageService/Ack"
+	// MessageServiceNackProcedure is the fully-qualified name of the MessageService's Nack RPC.
+	MessageServiceNackProcedure = "/plinth.message.v1.MessageService/Nack"
+	// MessageServiceExtendProcedure is the fully-qualified name of the MessageService's Extend RPC.
+	MessageServiceExtendProcedure = "/plinth.message.v1.MessageService/Extend"
 	// MessageServiceCreateQueueProcedure is the fully-qualified name of the MessageService's
 	// CreateQueue RPC.
 	MessageServiceCreateQueueProcedure = "/plinth.message.v1.MessageService/CreateQueue"
 	// MessageServiceGetQueueProcedure is the fully-qualified name of the MessageService's GetQueue RPC.
 	MessageServiceGetQueueProcedure = "/plinth.message.v1.MessageService/GetQueue"
+	// MessageServiceWatchQueueProcedure is the fully-qualified name of the MessageService's WatchQueue
+	// RPC.
+	MessageServiceWatchQueueProcedure = "/plinth.message.v1.MessageService/WatchQueue"
+	// MessageServiceListMessagesProcedure is the fully-qualified name of the MessageService's
+	// ListMessages RPC.
+	MessageServiceListMessagesProcedure = "/plinth.message.v1.MessageService/ListMessages"
 	// MessageServiceListQueuesProcedure is the fully-qualified name of the MessageService's ListQueues
 	// RPC.
 	MessageServiceListQueuesProcedure = "/plinth.message.v1.MessageService/ListQueues"
@@ -90,73 +104,101 @@ const (
 
 // MessageServiceClient is a client for the plinth.message.v1.MessageService service.
 type MessageServiceClient interface {
-	// Publish puts one message in a queue, or in every queue that is bound to a topic. It answers once the broker holds the
-	// message durably; a message with `delay`, `deliver_time` or `idempotency_key` once it is committed, to reach the broker
-	// when it is due.
+	// Publish puts a message in a queue, or in every queue that is bound to a topic. It returns once the broker holds the
+	// message durably. For a message with `delay`, `deliver_time` or `idempotency_key` it returns once the message is
+	// committed; the broker gets it when it is due.
 	//
 	// Errors: `not_found` for an unknown queue, and for a topic and routing key that no queue is bound to;
 	// `resource_exhausted` for a message over 3 MiB (payload and attributes together) and for a queue at its `max_length`;
 	// `unavailable` when the broker is away: the message may or may not have been kept, so publish it again (with an
 	// `idempotency_key`, to have it once).
 	Publish(context.Context, *PublishRequest) (*PublishResponse, error)
-	// PublishBatch publishes up to 1,000 messages, each by itself: one that fails does not hold up the others. It answers
-	// one result for each message, in order.
+	// PublishBatch publishes up to 1,000 messages. Each succeeds or fails by itself. It returns one result for each message,
+	// in order.
 	PublishBatch(context.Context, *PublishBatchRequest) (*PublishBatchResponse, error)
-	// GetMessage describes a message that waits for its time: one that is delayed, or that waits for its next attempt.
-	// Errors: `not_found` for any other, those that are in a queue among them.
+	// GetMessage returns a message that waits for its time: one that is delayed, or that waits for its next attempt. Errors:
+	// `not_found` for any other message, also for one that is in a queue.
 	GetMessage(context.Context, *GetMessageRequest) (*WaitingMessage, error)
-	// CancelMessage removes a message that waits for its time, for good. Errors: `not_found` for any other; one that is
-	// in a queue can no longer be cancelled.
+	// CancelMessage removes a message that waits for its time, for good. Errors: `not_found` for any other message: one that
+	// is in a queue can no longer be cancelled; `failed_precondition` for one that was sent and may arrive.
 	CancelMessage(context.Context, *CancelMessageRequest) (*CancelMessageResponse, error)
 	// Consume delivers messages of one queue over a stream. The client opens with `subscribe`, then sends any of `ack`,
 	// `nack` and `extend`; the server sends messages within the credit. A message that is neither acknowledged nor
 	// extended by its ack deadline, and every message that is outstanding when the stream ends, is delivered again. One that
 	// is given back comes again after a back-off, and becomes a dead letter after its queue's `max_attempts`.
 	//
-	// Errors: `not_found` for an unknown queue, or one that is deleted meanwhile; `invalid_argument` for a stream that
-	// opens otherwise. A server that stops ends the stream without an error once its clients have had a moment to settle.
+	// Errors: `not_found` for an unknown queue, or one that is deleted meanwhile; `invalid_argument` if the stream does not
+	// open with `subscribe`. A server that stops ends the stream without an error, after its clients have had a moment to
+	// settle.
 	Consume(context.Context) (*connect.BidiStreamForClientSimple[ConsumeRequest, ConsumeResponse], error)
-	// CreateQueue declares a queue. Errors: `already_exists`.
+	// Pull takes messages of a queue, for consumers without a stream. Each is leased until its ack deadline. Its receipt settles
+	// it, by any server, with Ack, Nack or Extend; unless one of them comes in time, the message is delivered again, and that
+	// counts as a failed attempt. With `wait` the call waits for the first message, and returns without any when none came. It may
+	// return fewer messages than the queue has: what arrives within a few milliseconds, and no more than 1 MiB, or one larger
+	// message.
+	//
+	// Errors: `not_found` for an unknown queue; `resource_exhausted` when the tenant has too many messages that were pulled and
+	// not settled; `unavailable` when the broker or PostgreSQL is away.
+	Pull(context.Context, *PullRequest) (*PullResponse, error)
+	// Ack says that pulled messages were handled, which removes them. Each receipt has a result of its own, in order: with the
+	// error `failed_precondition` if its message cannot be settled with it any more, since its lease is over or it was settled
+	// before, and also if it was never a receipt of this queue; `invalid_argument` if it cannot be a receipt.
+	Ack(context.Context, *AckRequest) (*AckResponse, error)
+	// Nack gives pulled messages back, because their attempt failed. They come again after a back-off, and are dead letters
+	// after their queue's `max_attempts`. Results are those of Ack.
+	Nack(context.Context, *NackRequest) (*NackResponse, error)
+	// Extend gives pulled messages a new ack deadline, counted from now. Results are those of Ack.
+	Extend(context.Context, *ExtendRequest) (*ExtendResponse, error)
+	// CreateQueue creates a queue. Errors: `already_exists`.
 	CreateQueue(context.Context, *CreateQueueRequest) (*Queue, error)
-	// GetQueue describes one queue, with its depth and rates. Errors: `not_found`.
+	// GetQueue returns a queue, with its depth and rates. Errors: `not_found`.
 	GetQueue(context.Context, *GetQueueRequest) (*Queue, error)
-	// ListQueues lists the queues by name, in pages. The queues come without depth, rates and counts. A page ends early when
-	// it has 2 MiB. Errors: `invalid_argument` for a page token that this service did not make.
+	// WatchQueue sends the status of a queue: at once, once a second, and when the queue is paused or resumed. All who watch a queue
+	// at one server share one reading. Over REST it is a stream of Server-Sent Events. Errors: `not_found` for an unknown queue, and when
+	// it is deleted. A server that stops ends the stream.
+	WatchQueue(context.Context, *WatchQueueRequest) (*connect.ServerStreamForClient[QueueStatus], error)
+	// ListMessages lists messages of a queue without taking them, in pages. A page ends early when it reaches 2 MiB. Errors: `not_found` for
+	// an unknown queue; `invalid_argument` for a page token that this service did not issue for this view; `unimplemented` for
+	// MESSAGE_VIEW_READY where the broker is RabbitMQ, which cannot show messages without delivering them.
+	ListMessages(context.Context, *ListMessagesRequest) (*ListMessagesResponse, error)
+	// ListQueues lists the queues by name, in pages, without their depths, rates and counts. A page ends early when it reaches
+	// 2 MiB. Errors: `invalid_argument` for a page token that this service did not issue.
 	ListQueues(context.Context, *ListQueuesRequest) (*ListQueuesResponse, error)
-	// UpdateQueue changes a queue's policy, at once and for the messages that are in it too. Errors: `not_found`;
-	// `failed_precondition` for another `message_ttl` or `max_length`, which are fixed when the queue is created.
+	// UpdateQueue changes a queue's policy at once, also for the messages that are in it. Errors: `not_found`;
+	// `failed_precondition` for a different `message_ttl` or `max_length`, which are fixed when the queue is created.
 	UpdateQueue(context.Context, *UpdateQueueRequest) (*Queue, error)
 	// DeleteQueue removes a queue with all its messages: those in it, those that wait for their time and its dead letters.
 	// Errors: `not_found`.
 	DeleteQueue(context.Context, *DeleteQueueRequest) (*DeleteQueueResponse, error)
-	// PauseQueue stops deliveries from a queue to every consumer; publishing goes on. What is outstanding can still be
+	// PauseQueue stops deliveries from a queue to every consumer. Publishing continues, and outstanding messages can still be
 	// settled. Pausing a paused queue changes nothing. Errors: `not_found`.
 	PauseQueue(context.Context, *PauseQueueRequest) (*Queue, error)
 	// ResumeQueue starts deliveries again. Errors: `not_found`.
 	ResumeQueue(context.Context, *ResumeQueueRequest) (*Queue, error)
-	// PurgeQueue removes the messages that wait in a queue, and those that wait for their time to go there. Outstanding ones
+	// PurgeQueue removes the messages that wait in a queue, and those that wait for their time to go to it. Outstanding ones
 	// and dead letters stay. Errors: `not_found`.
 	PurgeQueue(context.Context, *PurgeQueueRequest) (*PurgeQueueResponse, error)
-	// ListDeadLetters lists the dead letters of a queue, the latest failure first, in pages. A page ends early when it has
-	// 2 MiB. Errors: `not_found` for an unknown queue; `invalid_argument` for a page token that this service did not make
-	// for this filter.
+	// ListDeadLetters lists the dead letters of a queue, the latest failure first, in pages. A page ends early when it reaches
+	// 2 MiB, and with a reason it may have fewer, or none, while `next_page_token` says that there are more. Errors:
+	// `not_found` for an unknown queue; `invalid_argument` for a page token that this service did not issue for
+	// this filter.
 	ListDeadLetters(context.Context, *ListDeadLettersRequest) (*ListDeadLettersResponse, error)
-	// GetDeadLetter describes one dead letter. Errors: `not_found`.
+	// GetDeadLetter returns a dead letter. Errors: `not_found`.
 	GetDeadLetter(context.Context, *GetDeadLetterRequest) (*DeadLetter, error)
-	// RedriveDeadLetters sends dead letters back to their queue, their attempts reset. What is chosen by ids or by a filter
-	// is fixed when the call is made; `dry_run` fixes and counts it, changes nothing, and gives a token to redrive exactly
-	// that. Up to 1,000 are redriven before the answer, all or none of them; more are redriven by the worker, and the
-	// operation tells how far it is. The operation, with who started it, is kept.
+	// RedriveDeadLetters sends dead letters back to their queue and resets their attempts. The set that ids or a filter choose
+	// is fixed when the call is made. With `dry_run` the call fixes and counts the set, changes nothing, and returns a token
+	// to redrive exactly that set. Up to 1,000 are redriven before the response, all or none of them. More are redriven by the
+	// worker, and the operation reports its progress. The operation is kept, with who started it.
 	//
 	// Errors: `not_found` for an unknown queue or token; `invalid_argument` unless exactly one of ids, filter and token
 	// is set; `failed_precondition` for a token that was used already.
 	RedriveDeadLetters(context.Context, *RedriveDeadLettersRequest) (*RedriveDeadLettersResponse, error)
-	// PurgeDeadLetters removes dead letters for good. It chooses, counts, answers and fails as RedriveDeadLetters does.
+	// PurgeDeadLetters removes dead letters for good. Its choices, responses and errors are those of RedriveDeadLetters.
 	PurgeDeadLetters(context.Context, *PurgeDeadLettersRequest) (*PurgeDeadLettersResponse, error)
-	// GetDeadLetterOperation tells how far a redrive or purge is. Errors: `not_found`.
+	// GetDeadLetterOperation returns a redrive or purge, with its progress. Errors: `not_found`.
 	GetDeadLetterOperation(context.Context, *GetDeadLetterOperationRequest) (*DeadLetterOperation, error)
 	// ListDeadLetterOperations lists the redrives and purges of a queue, the latest first, in pages. Errors: `not_found`
-	// for an unknown queue; `invalid_argument` for a page token that this service did not make.
+	// for an unknown queue; `invalid_argument` for a page token that this service did not issue.
 	ListDeadLetterOperations(context.Context, *ListDeadLetterOperationsRequest) (*ListDeadLetterOperationsResponse, error)
 }
 
@@ -203,6 +245,30 @@ func NewMessageServiceClient(httpClient connect.HTTPClient, baseURL string, opts
 			connect.WithSchema(messageServiceMethods.ByName("Consume")),
 			connect.WithClientOptions(opts...),
 		),
+		pull: connect.NewClient[PullRequest, PullResponse](
+			httpClient,
+			baseURL+MessageServicePullProcedure,
+			connect.WithSchema(messageServiceMethods.ByName("Pull")),
+			connect.WithClientOptions(opts...),
+		),
+		ack: connect.NewClient[AckRequest, AckResponse](
+			httpClient,
+			baseURL+MessageServiceAckProcedure,
+			connect.WithSchema(messageServiceMethods.ByName("Ack")),
+			connect.WithClientOptions(opts...),
+		),
+		nack: connect.NewClient[NackRequest, NackResponse](
+			httpClient,
+			baseURL+MessageServiceNackProcedure,
+			connect.WithSchema(messageServiceMethods.ByName("Nack")),
+			connect.WithClientOptions(opts...),
+		),
+		extend: connect.NewClient[ExtendRequest, ExtendResponse](
+			httpClient,
+			baseURL+MessageServiceExtendProcedure,
+			connect.WithSchema(messageServiceMethods.ByName("Extend")),
+			connect.WithClientOptions(opts...),
+		),
 		createQueue: connect.NewClient[CreateQueueRequest, Queue](
 			httpClient,
 			baseURL+MessageServiceCreateQueueProcedure,
@@ -213,6 +279,19 @@ func NewMessageServiceClient(httpClient connect.HTTPClient, baseURL string, opts
 			httpClient,
 			baseURL+MessageServiceGetQueueProcedure,
 			connect.WithSchema(messageServiceMethods.ByName("GetQueue")),
+			connect.WithIdempotency(connect.IdempotencyNoSideEffects),
+			connect.WithClientOptions(opts...),
+		),
+		watchQueue: connect.NewClient[WatchQueueRequest, QueueStatus](
+			httpClient,
+			baseURL+MessageServiceWatchQueueProcedure,
+			connect.WithSchema(messageServiceMethods.ByName("WatchQueue")),
+			connect.WithClientOptions(opts...),
+		),
+		listMessages: connect.NewClient[ListMessagesRequest, ListMessagesResponse](
+			httpClient,
+			baseURL+MessageServiceListMessagesProcedure,
+			connect.WithSchema(messageServiceMethods.ByName("ListMessages")),
 			connect.WithIdempotency(connect.IdempotencyNoSideEffects),
 			connect.WithClientOptions(opts...),
 		),
@@ -308,8 +387,14 @@ type messageServiceClient struct {
 	getMessage               *connect.Client[GetMessageRequest, WaitingMessage]
 	cancelMessage            *connect.Client[CancelMessageRequest, CancelMessageResponse]
 	consume                  *connect.Client[ConsumeRequest, ConsumeResponse]
+	pull                     *connect.Client[PullRequest, PullResponse]
+	ack                      *connect.Client[AckRequest, AckResponse]
+	nack                     *connect.Client[NackRequest, NackResponse]
+	extend                   *connect.Client[ExtendRequest, ExtendResponse]
 	createQueue              *connect.Client[CreateQueueRequest, Queue]
 	getQueue                 *connect.Client[GetQueueRequest, Queue]
+	watchQueue               *connect.Client[WatchQueueRequest, QueueStatus]
+	listMessages             *connect.Client[ListMessagesRequest, ListMessagesResponse]
 	listQueues               *connect.Client[ListQueuesRequest, ListQueuesResponse]
 	updateQueue              *connect.Client[UpdateQueueRequest, Queue]
 	deleteQueue              *connect.Client[DeleteQueueRequest, DeleteQueueResponse]
@@ -365,6 +450,42 @@ func (c *messageServiceClient) Consume(ctx context.Context) (*connect.BidiStream
 	return c.consume.CallBidiStreamSimple(ctx)
 }
 
+// Pull calls plinth.message.v1.MessageService.Pull.
+func (c *messageServiceClient) Pull(ctx context.Context, req *PullRequest) (*PullResponse, error) {
+	response, err := c.pull.CallUnary(ctx, connect.NewRequest(req))
+	if response != nil {
+		return response.Msg, err
+	}
+	return nil, err
+}
+
+// Ack calls plinth.message.v1.MessageService.Ack.
+func (c *messageServiceClient) Ack(ctx context.Context, req *AckRequest) (*AckResponse, error) {
+	response, err := c.ack.CallUnary(ctx, connect.NewRequest(req))
+	if response != nil {
+		return response.Msg, err
+	}
+	return nil, err
+}
+
+// Nack calls plinth.message.v1.MessageService.Nack.
+func (c *messageServiceClient) Nack(ctx context.Context, req *NackRequest) (*NackResponse, error) {
+	response, err := c.nack.CallUnary(ctx, connect.NewRequest(req))
+	if response != nil {
+		return response.Msg, err
+	}
+	return nil, err
+}
+
+// Extend calls plinth.message.v1.MessageService.Extend.
+func (c *messageServiceClient) Extend(ctx context.Context, req *ExtendRequest) (*ExtendResponse, error) {
+	response, err := c.extend.CallUnary(ctx, connect.NewRequest(req))
+	if response != nil {
+		return response.Msg, err
+	}
+	return nil, err
+}
+
 // CreateQueue calls plinth.message.v1.MessageService.CreateQueue.
 func (c *messageServiceClient) CreateQueue(ctx context.Context, req *CreateQueueRequest) (*Queue, error) {
 	response, err := c.createQueue.CallUnary(ctx, connect.NewRequest(req))
@@ -377,6 +498,20 @@ func (c *messageServiceClient) CreateQueue(ctx context.Context, req *CreateQueue
 // GetQueue calls plinth.message.v1.MessageService.GetQueue.
 func (c *messageServiceClient) GetQueue(ctx context.Context, req *GetQueueRequest) (*Queue, error) {
 	response, err := c.getQueue.CallUnary(ctx, connect.NewRequest(req))
+	if response != nil {
+		return response.Msg, err
+	}
+	return nil, err
+}
+
+// WatchQueue calls plinth.message.v1.MessageService.WatchQueue.
+func (c *messageServiceClient) WatchQueue(ctx context.Context, req *WatchQueueRequest) (*connect.ServerStreamForClient[QueueStatus], error) {
+	return c.watchQueue.CallServerStream(ctx, connect.NewRequest(req))
+}
+
+// ListMessages calls plinth.message.v1.MessageService.ListMessages.
+func (c *messageServiceClient) ListMessages(ctx context.Context, req *ListMessagesRequest) (*ListMessagesResponse, error) {
+	response, err := c.listMessages.CallUnary(ctx, connect.NewRequest(req))
 	if response != nil {
 		return response.Msg, err
 	}
@@ -493,73 +628,101 @@ func (c *messageServiceClient) ListDeadLetterOperations(ctx context.Context, req
 
 // MessageServiceHandler is an implementation of the plinth.message.v1.MessageService service.
 type MessageServiceHandler interface {
-	// Publish puts one message in a queue, or in every queue that is bound to a topic. It answers once the broker holds the
-	// message durably; a message with `delay`, `deliver_time` or `idempotency_key` once it is committed, to reach the broker
-	// when it is due.
+	// Publish puts a message in a queue, or in every queue that is bound to a topic. It returns once the broker holds the
+	// message durably. For a message with `delay`, `deliver_time` or `idempotency_key` it returns once the message is
+	// committed; the broker gets it when it is due.
 	//
 	// Errors: `not_found` for an unknown queue, and for a topic and routing key that no queue is bound to;
 	// `resource_exhausted` for a message over 3 MiB (payload and attributes together) and for a queue at its `max_length`;
 	// `unavailable` when the broker is away: the message may or may not have been kept, so publish it again (with an
 	// `idempotency_key`, to have it once).
 	Publish(context.Context, *PublishRequest) (*PublishResponse, error)
-	// PublishBatch publishes up to 1,000 messages, each by itself: one that fails does not hold up the others. It answers
-	// one result for each message, in order.
+	// PublishBatch publishes up to 1,000 messages. Each succeeds or fails by itself. It returns one result for each message,
+	// in order.
 	PublishBatch(context.Context, *PublishBatchRequest) (*PublishBatchResponse, error)
-	// GetMessage describes a message that waits for its time: one that is delayed, or that waits for its next attempt.
-	// Errors: `not_found` for any other, those that are in a queue among them.
+	// GetMessage returns a message that waits for its time: one that is delayed, or that waits for its next attempt. Errors:
+	// `not_found` for any other message, also for one that is in a queue.
 	GetMessage(context.Context, *GetMessageRequest) (*WaitingMessage, error)
-	// CancelMessage removes a message that waits for its time, for good. Errors: `not_found` for any other; one that is
-	// in a queue can no longer be cancelled.
+	// CancelMessage removes a message that waits for its time, for good. Errors: `not_found` for any other message: one that
+	// is in a queue can no longer be cancelled; `failed_precondition` for one that was sent and may arrive.
 	CancelMessage(context.Context, *CancelMessageRequest) (*CancelMessageResponse, error)
 	// Consume delivers messages of one queue over a stream. The client opens with `subscribe`, then sends any of `ack`,
 	// `nack` and `extend`; the server sends messages within the credit. A message that is neither acknowledged nor
 	// extended by its ack deadline, and every message that is outstanding when the stream ends, is delivered again. One that
 	// is given back comes again after a back-off, and becomes a dead letter after its queue's `max_attempts`.
 	//
-	// Errors: `not_found` for an unknown queue, or one that is deleted meanwhile; `invalid_argument` for a stream that
-	// opens otherwise. A server that stops ends the stream without an error once its clients have had a moment to settle.
+	// Errors: `not_found` for an unknown queue, or one that is deleted meanwhile; `invalid_argument` if the stream does not
+	// open with `subscribe`. A server that stops ends the stream without an error, after its clients have had a moment to
+	// settle.
 	Consume(context.Context, *connect.BidiStream[ConsumeRequest, ConsumeResponse]) error
-	// CreateQueue declares a queue. Errors: `already_exists`.
+	// Pull takes messages of a queue, for consumers without a stream. Each is leased until its ack deadline. Its receipt settles
+	// it, by any server, with Ack, Nack or Extend; unless one of them comes in time, the message is delivered again, and that
+	// counts as a failed attempt. With `wait` the call waits for the first message, and returns without any when none came. It may
+	// return fewer messages than the queue has: what arrives within a few milliseconds, and no more than 1 MiB, or one larger
+	// message.
+	//
+	// Errors: `not_found` for an unknown queue; `resource_exhausted` when the tenant has too many messages that were pulled and
+	// not settled; `unavailable` when the broker or PostgreSQL is away.
+	Pull(context.Context, *PullRequest) (*PullResponse, error)
+	// Ack says that pulled messages were handled, which removes them. Each receipt has a result of its own, in order: with the
+	// error `failed_precondition` if its message cannot be settled with it any more, since its lease is over or it was settled
+	// before, and also if it was never a receipt of this queue; `invalid_argument` if it cannot be a receipt.
+	Ack(context.Context, *AckRequest) (*AckResponse, error)
+	// Nack gives pulled messages back, because their attempt failed. They come again after a back-off, and are dead letters
+	// after their queue's `max_attempts`. Results are those of Ack.
+	Nack(context.Context, *NackRequest) (*NackResponse, error)
+	// Extend gives pulled messages a new ack deadline, counted from now. Results are those of Ack.
+	Extend(context.Context, *ExtendRequest) (*ExtendResponse, error)
+	// CreateQueue creates a queue. Errors: `already_exists`.
 	CreateQueue(context.Context, *CreateQueueRequest) (*Queue, error)
-	// GetQueue describes one queue, with its depth and rates. Errors: `not_found`.
+	// GetQueue returns a queue, with its depth and rates. Errors: `not_found`.
 	GetQueue(context.Context, *GetQueueRequest) (*Queue, error)
-	// ListQueues lists the queues by name, in pages. The queues come without depth, rates and counts. A page ends early when
-	// it has 2 MiB. Errors: `invalid_argument` for a page token that this service did not make.
+	// WatchQueue sends the status of a queue: at once, once a second, and when the queue is paused or resumed. All who watch a queue
+	// at one server share one reading. Over REST it is a stream of Server-Sent Events. Errors: `not_found` for an unknown queue, and when
+	// it is deleted. A server that stops ends the stream.
+	WatchQueue(context.Context, *WatchQueueRequest, *connect.ServerStream[QueueStatus]) error
+	// ListMessages lists messages of a queue without taking them, in pages. A page ends early when it reaches 2 MiB. Errors: `not_found` for
+	// an unknown queue; `invalid_argument` for a page token that this service did not issue for this view; `unimplemented` for
+	// MESSAGE_VIEW_READY where the broker is RabbitMQ, which cannot show messages without delivering them.
+	ListMessages(context.Context, *ListMessagesRequest) (*ListMessagesResponse, error)
+	// ListQueues lists the queues by name, in pages, without their depths, rates and counts. A page ends early when it reaches
+	// 2 MiB. Errors: `invalid_argument` for a page token that this service did not issue.
 	ListQueues(context.Context, *ListQueuesRequest) (*ListQueuesResponse, error)
-	// UpdateQueue changes a queue's policy, at once and for the messages that are in it too. Errors: `not_found`;
-	// `failed_precondition` for another `message_ttl` or `max_length`, which are fixed when the queue is created.
+	// UpdateQueue changes a queue's policy at once, also for the messages that are in it. Errors: `not_found`;
+	// `failed_precondition` for a different `message_ttl` or `max_length`, which are fixed when the queue is created.
 	UpdateQueue(context.Context, *UpdateQueueRequest) (*Queue, error)
 	// DeleteQueue removes a queue with all its messages: those in it, those that wait for their time and its dead letters.
 	// Errors: `not_found`.
 	DeleteQueue(context.Context, *DeleteQueueRequest) (*DeleteQueueResponse, error)
-	// PauseQueue stops deliveries from a queue to every consumer; publishing goes on. What is outstanding can still be
+	// PauseQueue stops deliveries from a queue to every consumer. Publishing continues, and outstanding messages can still be
 	// settled. Pausing a paused queue changes nothing. Errors: `not_found`.
 	PauseQueue(context.Context, *PauseQueueRequest) (*Queue, error)
 	// ResumeQueue starts deliveries again. Errors: `not_found`.
 	ResumeQueue(context.Context, *ResumeQueueRequest) (*Queue, error)
-	// PurgeQueue removes the messages that wait in a queue, and those that wait for their time to go there. Outstanding ones
+	// PurgeQueue removes the messages that wait in a queue, and those that wait for their time to go to it. Outstanding ones
 	// and dead letters stay. Errors: `not_found`.
 	PurgeQueue(context.Context, *PurgeQueueRequest) (*PurgeQueueResponse, error)
-	// ListDeadLetters lists the dead letters of a queue, the latest failure first, in pages. A page ends early when it has
-	// 2 MiB. Errors: `not_found` for an unknown queue; `invalid_argument` for a page token that this service did not make
-	// for this filter.
+	// ListDeadLetters lists the dead letters of a queue, the latest failure first, in pages. A page ends early when it reaches
+	// 2 MiB, and with a reason it may have fewer, or none, while `next_page_token` says that there are more. Errors:
+	// `not_found` for an unknown queue; `invalid_argument` for a page token that this service did not issue for
+	// this filter.
 	ListDeadLetters(context.Context, *ListDeadLettersRequest) (*ListDeadLettersResponse, error)
-	// GetDeadLetter describes one dead letter. Errors: `not_found`.
+	// GetDeadLetter returns a dead letter. Errors: `not_found`.
 	GetDeadLetter(context.Context, *GetDeadLetterRequest) (*DeadLetter, error)
-	// RedriveDeadLetters sends dead letters back to their queue, their attempts reset. What is chosen by ids or by a filter
-	// is fixed when the call is made; `dry_run` fixes and counts it, changes nothing, and gives a token to redrive exactly
-	// that. Up to 1,000 are redriven before the answer, all or none of them; more are redriven by the worker, and the
-	// operation tells how far it is. The operation, with who started it, is kept.
+	// RedriveDeadLetters sends dead letters back to their queue and resets their attempts. The set that ids or a filter choose
+	// is fixed when the call is made. With `dry_run` the call fixes and counts the set, changes nothing, and returns a token
+	// to redrive exactly that set. Up to 1,000 are redriven before the response, all or none of them. More are redriven by the
+	// worker, and the operation reports its progress. The operation is kept, with who started it.
 	//
 	// Errors: `not_found` for an unknown queue or token; `invalid_argument` unless exactly one of ids, filter and token
 	// is set; `failed_precondition` for a token that was used already.
 	RedriveDeadLetters(context.Context, *RedriveDeadLettersRequest) (*RedriveDeadLettersResponse, error)
-	// PurgeDeadLetters removes dead letters for good. It chooses, counts, answers and fails as RedriveDeadLetters does.
+	// PurgeDeadLetters removes dead letters for good. Its choices, responses and errors are those of RedriveDeadLetters.
 	PurgeDeadLetters(context.Context, *PurgeDeadLettersRequest) (*PurgeDeadLettersResponse, error)
-	// GetDeadLetterOperation tells how far a redrive or purge is. Errors: `not_found`.
+	// GetDeadLetterOperation returns a redrive or purge, with its progress. Errors: `not_found`.
 	GetDeadLetterOperation(context.Context, *GetDeadLetterOperationRequest) (*DeadLetterOperation, error)
 	// ListDeadLetterOperations lists the redrives and purges of a queue, the latest first, in pages. Errors: `not_found`
-	// for an unknown queue; `invalid_argument` for a page token that this service did not make.
+	// for an unknown queue; `invalid_argument` for a page token that this service did not issue.
 	ListDeadLetterOperations(context.Context, *ListDeadLetterOperationsRequest) (*ListDeadLetterOperationsResponse, error)
 }
 
@@ -602,6 +765,30 @@ func NewMessageServiceHandler(svc MessageServiceHandler, opts ...connect.Handler
 		connect.WithSchema(messageServiceMethods.ByName("Consume")),
 		connect.WithHandlerOptions(opts...),
 	)
+	messageServicePullHandler := connect.NewUnaryHandlerSimple(
+		MessageServicePullProcedure,
+		svc.Pull,
+		connect.WithSchema(messageServiceMethods.ByName("Pull")),
+		connect.WithHandlerOptions(opts...),
+	)
+	messageServiceAckHandler := connect.NewUnaryHandlerSimple(
+		MessageServiceAckProcedure,
+		svc.Ack,
+		connect.WithSchema(messageServiceMethods.ByName("Ack")),
+		connect.WithHandlerOptions(opts...),
+	)
+	messageServiceNackHandler := connect.NewUnaryHandlerSimple(
+		MessageServiceNackProcedure,
+		svc.Nack,
+		connect.WithSchema(messageServiceMethods.ByName("Nack")),
+		connect.WithHandlerOptions(opts...),
+	)
+	messageServiceExtendHandler := connect.NewUnaryHandlerSimple(
+		MessageServiceExtendProcedure,
+		svc.Extend,
+		connect.WithSchema(messageServiceMethods.ByName("Extend")),
+		connect.WithHandlerOptions(opts...),
+	)
 	messageServiceCreateQueueHandler := connect.NewUnaryHandlerSimple(
 		MessageServiceCreateQueueProcedure,
 		svc.CreateQueue,
@@ -612,6 +799,19 @@ func NewMessageServiceHandler(svc MessageServiceHandler, opts ...connect.Handler
 		MessageServiceGetQueueProcedure,
 		svc.GetQueue,
 		connect.WithSchema(messageServiceMethods.ByName("GetQueue")),
+		connect.WithIdempotency(connect.IdempotencyNoSideEffects),
+		connect.WithHandlerOptions(opts...),
+	)
+	messageServiceWatchQueueHandler := connect.NewServerStreamHandlerSimple(
+		MessageServiceWatchQueueProcedure,
+		svc.WatchQueue,
+		connect.WithSchema(messageServiceMethods.ByName("WatchQueue")),
+		connect.WithHandlerOptions(opts...),
+	)
+	messageServiceListMessagesHandler := connect.NewUnaryHandlerSimple(
+		MessageServiceListMessagesProcedure,
+		svc.ListMessages,
+		connect.WithSchema(messageServiceMethods.ByName("ListMessages")),
 		connect.WithIdempotency(connect.IdempotencyNoSideEffects),
 		connect.WithHandlerOptions(opts...),
 	)
@@ -709,10 +909,22 @@ func NewMessageServiceHandler(svc MessageServiceHandler, opts ...connect.Handler
 			messageServiceCancelMessageHandler.ServeHTTP(w, r)
 		case MessageServiceConsumeProcedure:
 			messageServiceConsumeHandler.ServeHTTP(w, r)
+		case MessageServicePullProcedure:
+			messageServicePullHandler.ServeHTTP(w, r)
+		case MessageServiceAckProcedure:
+			messageServiceAckHandler.ServeHTTP(w, r)
+		case MessageServiceNackProcedure:
+			messageServiceNackHandler.ServeHTTP(w, r)
+		case MessageServiceExtendProcedure:
+			messageServiceExtendHandler.ServeHTTP(w, r)
 		case MessageServiceCreateQueueProcedure:
 			messageServiceCreateQueueHandler.ServeHTTP(w, r)
 		case MessageServiceGetQueueProcedure:
 			messageServiceGetQueueHandler.ServeHTTP(w, r)
+		case MessageServiceWatchQueueProcedure:
+			messageServiceWatchQueueHandler.ServeHTTP(w, r)
+		case MessageServiceListMessagesProcedure:
+			messageServiceListMessagesHandler.ServeHTTP(w, r)
 		case MessageServiceListQueuesProcedure:
 			messageServiceListQueuesHandler.ServeHTTP(w, r)
 		case MessageServiceUpdateQueueProcedure:
@@ -766,12 +978,36 @@ func (UnimplementedMessageServiceHandler) Consume(context.Context, *connect.Bidi
 	return connect.NewError(connect.CodeUnimplemented, errors.New("plinth.message.v1.MessageService.Consume is not implemented"))
 }
 
+func (UnimplementedMessageServiceHandler) Pull(context.Context, *PullRequest) (*PullResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("plinth.message.v1.MessageService.Pull is not implemented"))
+}
+
+func (UnimplementedMessageServiceHandler) Ack(context.Context, *AckRequest) (*AckResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("plinth.message.v1.MessageService.Ack is not implemented"))
+}
+
+func (UnimplementedMessageServiceHandler) Nack(context.Context, *NackRequest) (*NackResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("plinth.message.v1.MessageService.Nack is not implemented"))
+}
+
+func (UnimplementedMessageServiceHandler) Extend(context.Context, *ExtendRequest) (*ExtendResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("plinth.message.v1.MessageService.Extend is not implemented"))
+}
+
 func (UnimplementedMessageServiceHandler) CreateQueue(context.Context, *CreateQueueRequest) (*Queue, error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("plinth.message.v1.MessageService.CreateQueue is not implemented"))
 }
 
 func (UnimplementedMessageServiceHandler) GetQueue(context.Context, *GetQueueRequest) (*Queue, error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("plinth.message.v1.MessageService.GetQueue is not implemented"))
+}
+
+func (UnimplementedMessageServiceHandler) WatchQueue(context.Context, *WatchQueueRequest, *connect.ServerStream[QueueStatus]) error {
+	return connect.NewError(connect.CodeUnimplemented, errors.New("plinth.message.v1.MessageService.WatchQueue is not implemented"))
+}
+
+func (UnimplementedMessageServiceHandler) ListMessages(context.Context, *ListMessagesRequest) (*ListMessagesResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("plinth.message.v1.MessageService.ListMessages is not implemented"))
 }
 
 func (UnimplementedMessageServiceHandler) ListQueues(context.Context, *ListQueuesRequest) (*ListQueuesResponse, error) {

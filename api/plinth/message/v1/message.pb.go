@@ -15,6 +15,7 @@ import (
 	fieldmaskpb "google.golang.org/protobuf/types/known/fieldmaskpb"
 	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
 	_ "plinth/api/plinth/auth/v1"
+	_ "plinth/api/plinth/rpc/v1"
 	reflect "reflect"
 	sync "sync"
 	unsafe "unsafe"
@@ -26,6 +27,120 @@ const (
 	// Verify that runtime/protoimpl is sufficiently up-to-date.
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
+
+// PushBreaker says whether calls are made.
+type PushBreaker int32
+
+const (
+	// Not set.
+	PushBreaker_PUSH_BREAKER_UNSPECIFIED PushBreaker = 0
+	// Calls are made.
+	PushBreaker_PUSH_BREAKER_CLOSED PushBreaker = 1
+	// The endpoint failed several times in a row. No calls are made until resume_time.
+	PushBreaker_PUSH_BREAKER_OPEN PushBreaker = 2
+	// One call finds out whether the endpoint is back.
+	PushBreaker_PUSH_BREAKER_HALF_OPEN PushBreaker = 3
+)
+
+// Enum value maps for PushBreaker.
+var (
+	PushBreaker_name = map[int32]string{
+		0: "PUSH_BREAKER_UNSPECIFIED",
+		1: "PUSH_BREAKER_CLOSED",
+		2: "PUSH_BREAKER_OPEN",
+		3: "PUSH_BREAKER_HALF_OPEN",
+	}
+	PushBreaker_value = map[string]int32{
+		"PUSH_BREAKER_UNSPECIFIED": 0,
+		"PUSH_BREAKER_CLOSED":      1,
+		"PUSH_BREAKER_OPEN":        2,
+		"PUSH_BREAKER_HALF_OPEN":   3,
+	}
+)
+
+func (x PushBreaker) Enum() *PushBreaker {
+	p := new(PushBreaker)
+	*p = x
+	return p
+}
+
+func (x PushBreaker) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (PushBreaker) Descriptor() protoreflect.EnumDescriptor {
+	return file_plinth_message_v1_message_proto_enumTypes[0].Descriptor()
+}
+
+func (PushBreaker) Type() protoreflect.EnumType {
+	return &file_plinth_message_v1_message_proto_enumTypes[0]
+}
+
+func (x PushBreaker) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use PushBreaker.Descriptor instead.
+func (PushBreaker) EnumDescriptor() ([]byte, []int) {
+	return file_plinth_message_v1_message_proto_rawDescGZIP(), []int{0}
+}
+
+// MessageView is where messages are.
+type MessageView int32
+
+const (
+	// The same as MESSAGE_VIEW_READY.
+	MessageView_MESSAGE_VIEW_UNSPECIFIED MessageView = 0
+	// In the queue, oldest first.
+	MessageView_MESSAGE_VIEW_READY MessageView = 1
+	// Waiting for their time to go to the queue: delayed, or for their next attempt. The first that is due comes first.
+	MessageView_MESSAGE_VIEW_WAITING MessageView = 2
+	// Pulled and not settled. The first whose lease is over comes first.
+	MessageView_MESSAGE_VIEW_PULLED MessageView = 3
+)
+
+// Enum value maps for MessageView.
+var (
+	MessageView_name = map[int32]string{
+		0: "MESSAGE_VIEW_UNSPECIFIED",
+		1: "MESSAGE_VIEW_READY",
+		2: "MESSAGE_VIEW_WAITING",
+		3: "MESSAGE_VIEW_PULLED",
+	}
+	MessageView_value = map[string]int32{
+		"MESSAGE_VIEW_UNSPECIFIED": 0,
+		"MESSAGE_VIEW_READY":       1,
+		"MESSAGE_VIEW_WAITING":     2,
+		"MESSAGE_VIEW_PULLED":      3,
+	}
+)
+
+func (x MessageView) Enum() *MessageView {
+	p := new(MessageView)
+	*p = x
+	return p
+}
+
+func (x MessageView) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (MessageView) Descriptor() protoreflect.EnumDescriptor {
+	return file_plinth_message_v1_message_proto_enumTypes[1].Descriptor()
+}
+
+func (MessageView) Type() protoreflect.EnumType {
+	return &file_plinth_message_v1_message_proto_enumTypes[1]
+}
+
+func (x MessageView) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use MessageView.Descriptor instead.
+func (MessageView) EnumDescriptor() ([]byte, []int) {
+	return file_plinth_message_v1_message_proto_rawDescGZIP(), []int{1}
+}
 
 // DeadLetterOperationKind is what an operation does.
 type DeadLetterOperationKind int32
@@ -64,11 +179,11 @@ func (x DeadLetterOperationKind) String() string {
 }
 
 func (DeadLetterOperationKind) Descriptor() protoreflect.EnumDescriptor {
-	return file_plinth_message_v1_message_proto_enumTypes[0].Descriptor()
+	return file_plinth_message_v1_message_proto_enumTypes[2].Descriptor()
 }
 
 func (DeadLetterOperationKind) Type() protoreflect.EnumType {
-	return &file_plinth_message_v1_message_proto_enumTypes[0]
+	return &file_plinth_message_v1_message_proto_enumTypes[2]
 }
 
 func (x DeadLetterOperationKind) Number() protoreflect.EnumNumber {
@@ -77,10 +192,10 @@ func (x DeadLetterOperationKind) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use DeadLetterOperationKind.Descriptor instead.
 func (DeadLetterOperationKind) EnumDescriptor() ([]byte, []int) {
-	return file_plinth_message_v1_message_proto_rawDescGZIP(), []int{0}
+	return file_plinth_message_v1_message_proto_rawDescGZIP(), []int{2}
 }
 
-// DeadLetterOperationState is how far an operation is.
+// DeadLetterOperationState is the state of an operation.
 type DeadLetterOperationState int32
 
 const (
@@ -88,7 +203,7 @@ const (
 	DeadLetterOperationState_DEAD_LETTER_OPERATION_STATE_UNSPECIFIED DeadLetterOperationState = 0
 	// A dry run whose token was not used.
 	DeadLetterOperationState_DEAD_LETTER_OPERATION_STATE_PLANNED DeadLetterOperationState = 1
-	// The worker is at it, or will be.
+	// The worker works at it, or will.
 	DeadLetterOperationState_DEAD_LETTER_OPERATION_STATE_RUNNING DeadLetterOperationState = 2
 	// All is done.
 	DeadLetterOperationState_DEAD_LETTER_OPERATION_STATE_DONE DeadLetterOperationState = 3
@@ -121,11 +236,11 @@ func (x DeadLetterOperationState) String() string {
 }
 
 func (DeadLetterOperationState) Descriptor() protoreflect.EnumDescriptor {
-	return file_plinth_message_v1_message_proto_enumTypes[1].Descriptor()
+	return file_plinth_message_v1_message_proto_enumTypes[3].Descriptor()
 }
 
 func (DeadLetterOperationState) Type() protoreflect.EnumType {
-	return &file_plinth_message_v1_message_proto_enumTypes[1]
+	return &file_plinth_message_v1_message_proto_enumTypes[3]
 }
 
 func (x DeadLetterOperationState) Number() protoreflect.EnumNumber {
@@ -134,10 +249,10 @@ func (x DeadLetterOperationState) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use DeadLetterOperationState.Descriptor instead.
 func (DeadLetterOperationState) EnumDescriptor() ([]byte, []int) {
-	return file_plinth_message_v1_message_proto_rawDescGZIP(), []int{1}
+	return file_plinth_message_v1_message_proto_rawDescGZIP(), []int{3}
 }
 
-// PublishRequest is a message on its way in.
+// PublishRequest is a message to publish.
 type PublishRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Queue to put the message in. Exactly one of queue and topic is set.
@@ -156,8 +271,9 @@ type PublishRequest struct {
 	// Routing key that the bindings of the topic are matched with: words of letters, digits, `_` and `-` with dots between
 	// them, 120 bytes at most. It may be empty.
 	RoutingKey string `protobuf:"bytes,6,opt,name=routing_key,json=routingKey,proto3" json:"routing_key,omitempty"`
-	// Makes publishing again harmless: for 24 hours, a message with the same key to the same queue or topic is not published
-	// but answered with the id of the first one. Up to 255 bytes.
+	// Makes publishing again harmless: for 24 hours, the same message with the same key is not published, and the response has
+	// the id of the first one. For another message the key is `failed_precondition`, with the reason `IDEMPOTENCY_KEY_REUSED`. Up to
+	// 255 bytes.
 	IdempotencyKey string `protobuf:"bytes,7,opt,name=idempotency_key,json=idempotencyKey,proto3" json:"idempotency_key,omitempty"`
 	// When to deliver the message. Unset means at once.
 	//
@@ -313,7 +429,7 @@ type PublishRequest_Delay struct {
 }
 
 type PublishRequest_DeliverTime struct {
-	// Moment to deliver the message at, up to 365 days ahead; one that is past means at once.
+	// Time to deliver the message at, up to 365 days ahead. A time in the past means at once.
 	DeliverTime *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=deliver_time,json=deliverTime,proto3,oneof"`
 }
 
@@ -321,12 +437,12 @@ func (*PublishRequest_Delay) isPublishRequest_When() {}
 
 func (*PublishRequest_DeliverTime) isPublishRequest_When() {}
 
-// PublishResponse is the answer to a message that is held durably.
+// PublishResponse identifies a message that is held durably.
 type PublishResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// UUIDv7 of the message.
 	Id string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
-	// Whether the idempotency key was used before, and the id is that of the message published then.
+	// Whether the idempotency key was used before. The id is then that of the first message.
 	Duplicate     bool `protobuf:"varint,2,opt,name=duplicate,proto3" json:"duplicate,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -376,7 +492,7 @@ func (x *PublishResponse) GetDuplicate() bool {
 	return false
 }
 
-// PublishBatchRequest is many messages on their way in.
+// PublishBatchRequest has several messages to publish.
 type PublishBatchRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Messages, 1 to 1,000 of them. The whole request has at most 4 MiB.
@@ -422,7 +538,7 @@ func (x *PublishBatchRequest) GetMessages() []*PublishRequest {
 	return nil
 }
 
-// PublishBatchResponse tells what became of each message.
+// PublishBatchResponse has the result for each message.
 type PublishBatchResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Results, one for each message, in the order of the request.
@@ -468,10 +584,10 @@ func (x *PublishBatchResponse) GetResults() []*PublishResult {
 	return nil
 }
 
-// PublishResult is what became of one message of a batch.
+// PublishResult is the result for one message of a batch.
 type PublishResult struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// UUIDv7 of the message; empty with an error.
+	// UUIDv7 of the message. Empty if there is an error.
 	Id string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
 	// As in PublishResponse.
 	Duplicate bool `protobuf:"varint,2,opt,name=duplicate,proto3" json:"duplicate,omitempty"`
@@ -532,7 +648,7 @@ func (x *PublishResult) GetError() *PublishError {
 	return nil
 }
 
-// PublishError is the error that Publish would have answered.
+// PublishError is the error that Publish would have returned.
 type PublishError struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Code, such as `not_found`.
@@ -590,7 +706,7 @@ func (x *PublishError) GetMessage() string {
 // GetMessageRequest names a message.
 type GetMessageRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Id that Publish answered.
+	// Id that Publish returned.
 	Id            string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -636,7 +752,7 @@ func (x *GetMessageRequest) GetId() string {
 // CancelMessageRequest names a message.
 type CancelMessageRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Id that Publish answered.
+	// Id that Publish returned.
 	Id            string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -716,13 +832,13 @@ func (*CancelMessageResponse) Descriptor() ([]byte, []int) {
 	return file_plinth_message_v1_message_proto_rawDescGZIP(), []int{8}
 }
 
-// WaitingMessage is a message that waits for its time. One that was published to a topic and waits for its next attempt
-// in several queues is described for the one where it is due first, and cancelled for all.
+// WaitingMessage is a message that waits for its time. If it was published to a topic and waits for its next attempt in
+// several queues, it describes the queue where the message is due first; CancelMessage cancels it for all of them.
 type WaitingMessage struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// UUIDv7 that Publish answered.
+	// UUIDv7 that Publish returned.
 	Id string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
-	// Queue that it goes to; empty for one that goes to a topic.
+	// Queue that it goes to. Empty if it goes to a topic.
 	Queue string `protobuf:"bytes,2,opt,name=queue,proto3" json:"queue,omitempty"`
 	// Topic that it goes to.
 	Topic string `protobuf:"bytes,3,opt,name=topic,proto3" json:"topic,omitempty"`
@@ -844,7 +960,7 @@ func (x *WaitingMessage) GetPublishTime() *timestamppb.Timestamp {
 	return nil
 }
 
-// ConsumeRequest is what a consumer sends: first subscribe, then any of the others.
+// ConsumeRequest is sent by a consumer: first subscribe, then any of the others.
 type ConsumeRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Types that are valid to be assigned to Request:
@@ -936,7 +1052,7 @@ type isConsumeRequest_Request interface {
 }
 
 type ConsumeRequest_Subscribe struct {
-	// Opens the stream. Once, and first.
+	// Opens the stream. It is sent once, and first.
 	Subscribe *Subscribe `protobuf:"bytes,1,opt,name=subscribe,proto3,oneof"`
 }
 
@@ -1287,7 +1403,7 @@ func (x *ConsumeResponse) GetMessages() []*Message {
 // Message is one delivery of a message.
 type Message struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// UUIDv7 that Publish answered.
+	// UUIDv7 that Publish returned.
 	Id string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
 	// How many times the message has been delivered, this time included.
 	Attempt int32 `protobuf:"varint,2,opt,name=attempt,proto3" json:"attempt,omitempty"`
@@ -1366,20 +1482,670 @@ func (x *Message) GetPublishTime() *timestamppb.Timestamp {
 	return nil
 }
 
-// Queue is a named place for messages, with the policy of what becomes of them.
+// PullRequest asks for messages.
+type PullRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Queue to take messages from.
+	Queue string `protobuf:"bytes,1,opt,name=queue,proto3" json:"queue,omitempty"`
+	// Most messages to return, 1 to 1,000. 0 means 1.
+	MaxMessages int32 `protobuf:"varint,2,opt,name=max_messages,json=maxMessages,proto3" json:"max_messages,omitempty"`
+	// Time to wait for the first message, up to 30 s. Unset means not to wait.
+	Wait *durationpb.Duration `protobuf:"bytes,3,opt,name=wait,proto3" json:"wait,omitempty"`
+	// Time to settle each message in, 1 s to 12 h. Unset means 30 s.
+	AckDeadline   *durationpb.Duration `protobuf:"bytes,4,opt,name=ack_deadline,json=ackDeadline,proto3" json:"ack_deadline,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PullRequest) Reset() {
+	*x = PullRequest{}
+	mi := &file_plinth_message_v1_message_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PullRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PullRequest) ProtoMessage() {}
+
+func (x *PullRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_plinth_message_v1_message_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PullRequest.ProtoReflect.Descriptor instead.
+func (*PullRequest) Descriptor() ([]byte, []int) {
+	return file_plinth_message_v1_message_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *PullRequest) GetQueue() string {
+	if x != nil {
+		return x.Queue
+	}
+	return ""
+}
+
+func (x *PullRequest) GetMaxMessages() int32 {
+	if x != nil {
+		return x.MaxMessages
+	}
+	return 0
+}
+
+func (x *PullRequest) GetWait() *durationpb.Duration {
+	if x != nil {
+		return x.Wait
+	}
+	return nil
+}
+
+func (x *PullRequest) GetAckDeadline() *durationpb.Duration {
+	if x != nil {
+		return x.AckDeadline
+	}
+	return nil
+}
+
+// PullResponse has the messages.
+type PullResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Messages; none if none came in time.
+	Messages      []*PulledMessage `protobuf:"bytes,1,rep,name=messages,proto3" json:"messages,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PullResponse) Reset() {
+	*x = PullResponse{}
+	mi := &file_plinth_message_v1_message_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PullResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PullResponse) ProtoMessage() {}
+
+func (x *PullResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_plinth_message_v1_message_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PullResponse.ProtoReflect.Descriptor instead.
+func (*PullResponse) Descriptor() ([]byte, []int) {
+	return file_plinth_message_v1_message_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *PullResponse) GetMessages() []*PulledMessage {
+	if x != nil {
+		return x.Messages
+	}
+	return nil
+}
+
+// PulledMessage is one delivery of a message, with a receipt to settle it.
+type PulledMessage struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Opaque text that settles this delivery, for as long as its lease lasts.
+	Receipt string `protobuf:"bytes,1,opt,name=receipt,proto3" json:"receipt,omitempty"`
+	// UUIDv7 that Publish returned.
+	Id string `protobuf:"bytes,2,opt,name=id,proto3" json:"id,omitempty"`
+	// How many times the message has been delivered, this time included.
+	Attempt int32 `protobuf:"varint,3,opt,name=attempt,proto3" json:"attempt,omitempty"`
+	// What was published.
+	Payload []byte `protobuf:"bytes,4,opt,name=payload,proto3" json:"payload,omitempty"`
+	// Attributes that it was published with.
+	Attributes map[string]string `protobuf:"bytes,5,rep,name=attributes,proto3" json:"attributes,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// When it was published.
+	PublishTime   *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=publish_time,json=publishTime,proto3" json:"publish_time,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PulledMessage) Reset() {
+	*x = PulledMessage{}
+	mi := &file_plinth_message_v1_message_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PulledMessage) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PulledMessage) ProtoMessage() {}
+
+func (x *PulledMessage) ProtoReflect() protoreflect.Message {
+	mi := &file_plinth_message_v1_message_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PulledMessage.ProtoReflect.Descriptor instead.
+func (*PulledMessage) Descriptor() ([]byte, []int) {
+	return file_plinth_message_v1_message_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *PulledMessage) GetReceipt() string {
+	if x != nil {
+		return x.Receipt
+	}
+	return ""
+}
+
+func (x *PulledMessage) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *PulledMessage) GetAttempt() int32 {
+	if x != nil {
+		return x.Attempt
+	}
+	return 0
+}
+
+func (x *PulledMessage) GetPayload() []byte {
+	if x != nil {
+		return x.Payload
+	}
+	return nil
+}
+
+func (x *PulledMessage) GetAttributes() map[string]string {
+	if x != nil {
+		return x.Attributes
+	}
+	return nil
+}
+
+func (x *PulledMessage) GetPublishTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.PublishTime
+	}
+	return nil
+}
+
+// AckRequest has the receipts of messages that were handled.
+type AckRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Queue that they were pulled from.
+	Queue string `protobuf:"bytes,1,opt,name=queue,proto3" json:"queue,omitempty"`
+	// Receipts, 1 to 1,000.
+	Receipts      []string `protobuf:"bytes,2,rep,name=receipts,proto3" json:"receipts,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AckRequest) Reset() {
+	*x = AckRequest{}
+	mi := &file_plinth_message_v1_message_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AckRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AckRequest) ProtoMessage() {}
+
+func (x *AckRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_plinth_message_v1_message_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AckRequest.ProtoReflect.Descriptor instead.
+func (*AckRequest) Descriptor() ([]byte, []int) {
+	return file_plinth_message_v1_message_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *AckRequest) GetQueue() string {
+	if x != nil {
+		return x.Queue
+	}
+	return ""
+}
+
+func (x *AckRequest) GetReceipts() []string {
+	if x != nil {
+		return x.Receipts
+	}
+	return nil
+}
+
+// AckResponse has a result for each receipt.
+type AckResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Results, in the order of the request.
+	Results       []*SettleResult `protobuf:"bytes,1,rep,name=results,proto3" json:"results,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AckResponse) Reset() {
+	*x = AckResponse{}
+	mi := &file_plinth_message_v1_message_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AckResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AckResponse) ProtoMessage() {}
+
+func (x *AckResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_plinth_message_v1_message_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AckResponse.ProtoReflect.Descriptor instead.
+func (*AckResponse) Descriptor() ([]byte, []int) {
+	return file_plinth_message_v1_message_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *AckResponse) GetResults() []*SettleResult {
+	if x != nil {
+		return x.Results
+	}
+	return nil
+}
+
+// NackRequest has the receipts of messages that were not handled.
+type NackRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Queue that they were pulled from.
+	Queue string `protobuf:"bytes,1,opt,name=queue,proto3" json:"queue,omitempty"`
+	// Receipts, 1 to 1,000.
+	Receipts []string `protobuf:"bytes,2,rep,name=receipts,proto3" json:"receipts,omitempty"`
+	// Time to wait before the messages are delivered again, up to 24 h. Unset means the queue's back-off.
+	Delay *durationpb.Duration `protobuf:"bytes,3,opt,name=delay,proto3" json:"delay,omitempty"`
+	// Why, for people. A dead letter keeps that of the last attempt.
+	Reason        string `protobuf:"bytes,4,opt,name=reason,proto3" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *NackRequest) Reset() {
+	*x = NackRequest{}
+	mi := &file_plinth_message_v1_message_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *NackRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*NackRequest) ProtoMessage() {}
+
+func (x *NackRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_plinth_message_v1_message_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use NackRequest.ProtoReflect.Descriptor instead.
+func (*NackRequest) Descriptor() ([]byte, []int) {
+	return file_plinth_message_v1_message_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *NackRequest) GetQueue() string {
+	if x != nil {
+		return x.Queue
+	}
+	return ""
+}
+
+func (x *NackRequest) GetReceipts() []string {
+	if x != nil {
+		return x.Receipts
+	}
+	return nil
+}
+
+func (x *NackRequest) GetDelay() *durationpb.Duration {
+	if x != nil {
+		return x.Delay
+	}
+	return nil
+}
+
+func (x *NackRequest) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+// NackResponse has a result for each receipt.
+type NackResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Results, in the order of the request.
+	Results       []*SettleResult `protobuf:"bytes,1,rep,name=results,proto3" json:"results,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *NackResponse) Reset() {
+	*x = NackResponse{}
+	mi := &file_plinth_message_v1_message_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *NackResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*NackResponse) ProtoMessage() {}
+
+func (x *NackResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_plinth_message_v1_message_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use NackResponse.ProtoReflect.Descriptor instead.
+func (*NackResponse) Descriptor() ([]byte, []int) {
+	return file_plinth_message_v1_message_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *NackResponse) GetResults() []*SettleResult {
+	if x != nil {
+		return x.Results
+	}
+	return nil
+}
+
+// ExtendRequest has the receipts of messages that need more time.
+type ExtendRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Queue that they were pulled from.
+	Queue string `protobuf:"bytes,1,opt,name=queue,proto3" json:"queue,omitempty"`
+	// Receipts, 1 to 1,000.
+	Receipts []string `protobuf:"bytes,2,rep,name=receipts,proto3" json:"receipts,omitempty"`
+	// Time to settle them in, from now, 1 s to 12 h. Unset means 30 s.
+	AckDeadline   *durationpb.Duration `protobuf:"bytes,3,opt,name=ack_deadline,json=ackDeadline,proto3" json:"ack_deadline,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ExtendRequest) Reset() {
+	*x = ExtendRequest{}
+	mi := &file_plinth_message_v1_message_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExtendRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExtendRequest) ProtoMessage() {}
+
+func (x *ExtendRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_plinth_message_v1_message_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExtendRequest.ProtoReflect.Descriptor instead.
+func (*ExtendRequest) Descriptor() ([]byte, []int) {
+	return file_plinth_message_v1_message_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *ExtendRequest) GetQueue() string {
+	if x != nil {
+		return x.Queue
+	}
+	return ""
+}
+
+func (x *ExtendRequest) GetReceipts() []string {
+	if x != nil {
+		return x.Receipts
+	}
+	return nil
+}
+
+func (x *ExtendRequest) GetAckDeadline() *durationpb.Duration {
+	if x != nil {
+		return x.AckDeadline
+	}
+	return nil
+}
+
+// ExtendResponse has a result for each receipt.
+type ExtendResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Results, in the order of the request.
+	Results       []*SettleResult `protobuf:"bytes,1,rep,name=results,proto3" json:"results,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ExtendResponse) Reset() {
+	*x = ExtendResponse{}
+	mi := &file_plinth_message_v1_message_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExtendResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExtendResponse) ProtoMessage() {}
+
+func (x *ExtendResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_plinth_message_v1_message_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExtendResponse.ProtoReflect.Descriptor instead.
+func (*ExtendResponse) Descriptor() ([]byte, []int) {
+	return file_plinth_message_v1_message_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *ExtendResponse) GetResults() []*SettleResult {
+	if x != nil {
+		return x.Results
+	}
+	return nil
+}
+
+// SettleResult is what became of one receipt.
+type SettleResult struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The receipt.
+	Receipt string `protobuf:"bytes,1,opt,name=receipt,proto3" json:"receipt,omitempty"`
+	// Why it settled nothing. Unset if it did.
+	Error         *SettleError `protobuf:"bytes,2,opt,name=error,proto3" json:"error,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SettleResult) Reset() {
+	*x = SettleResult{}
+	mi := &file_plinth_message_v1_message_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SettleResult) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SettleResult) ProtoMessage() {}
+
+func (x *SettleResult) ProtoReflect() protoreflect.Message {
+	mi := &file_plinth_message_v1_message_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SettleResult.ProtoReflect.Descriptor instead.
+func (*SettleResult) Descriptor() ([]byte, []int) {
+	return file_plinth_message_v1_message_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *SettleResult) GetReceipt() string {
+	if x != nil {
+		return x.Receipt
+	}
+	return ""
+}
+
+func (x *SettleResult) GetError() *SettleError {
+	if x != nil {
+		return x.Error
+	}
+	return nil
+}
+
+// SettleError is why a receipt settled nothing.
+type SettleError struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Code, such as `failed_precondition`.
+	Code string `protobuf:"bytes,1,opt,name=code,proto3" json:"code,omitempty"`
+	// What is wrong, for people.
+	Message       string `protobuf:"bytes,2,opt,name=message,proto3" json:"message,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SettleError) Reset() {
+	*x = SettleError{}
+	mi := &file_plinth_message_v1_message_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SettleError) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SettleError) ProtoMessage() {}
+
+func (x *SettleError) ProtoReflect() protoreflect.Message {
+	mi := &file_plinth_message_v1_message_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SettleError.ProtoReflect.Descriptor instead.
+func (*SettleError) Descriptor() ([]byte, []int) {
+	return file_plinth_message_v1_message_proto_rawDescGZIP(), []int{28}
+}
+
+func (x *SettleError) GetCode() string {
+	if x != nil {
+		return x.Code
+	}
+	return ""
+}
+
+func (x *SettleError) GetMessage() string {
+	if x != nil {
+		return x.Message
+	}
+	return ""
+}
+
+// Queue is a named place for messages, with a policy for them.
 type Queue struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Name of the queue.
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	// When it was created.
 	CreateTime *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
-	// Messages that wait in it, those that are outstanding left out. Only GetQueue fills it.
+	// Messages that wait in it, without those that are outstanding. Only GetQueue returns it.
 	Depth *int64 `protobuf:"varint,3,opt,name=depth,proto3,oneof" json:"depth,omitempty"`
 	// Attempts after which a message that failed becomes a dead letter.
 	MaxAttempts int32 `protobuf:"varint,4,opt,name=max_attempts,json=maxAttempts,proto3" json:"max_attempts,omitempty"`
 	// Back-off after the first failed attempt. It doubles with each further one, less a random part of up to a half.
 	MinBackoff *durationpb.Duration `protobuf:"bytes,5,opt,name=min_backoff,json=minBackoff,proto3" json:"min_backoff,omitempty"`
-	// Most that the back-off grows to.
+	// Limit of the back-off.
 	MaxBackoff *durationpb.Duration `protobuf:"bytes,6,opt,name=max_backoff,json=maxBackoff,proto3" json:"max_backoff,omitempty"`
 	// Time after which a message that still waits in the queue is dropped. Unset means never.
 	MessageTtl *durationpb.Duration `protobuf:"bytes,7,opt,name=message_ttl,json=messageTtl,proto3" json:"message_ttl,omitempty"`
@@ -1391,19 +2157,25 @@ type Queue struct {
 	Bindings []*Binding `protobuf:"bytes,10,rep,name=bindings,proto3" json:"bindings,omitempty"`
 	// Whether deliveries are stopped.
 	Paused bool `protobuf:"varint,11,opt,name=paused,proto3" json:"paused,omitempty"`
-	// Messages that wait for their time to go to the queue: delayed, or for their next attempt. Only GetQueue fills it.
+	// Messages that wait for their time to go to the queue: delayed, or for their next attempt. Only GetQueue returns it.
 	Waiting *int64 `protobuf:"varint,12,opt,name=waiting,proto3,oneof" json:"waiting,omitempty"`
-	// Dead letters of the queue. Only GetQueue fills it.
+	// Dead letters of the queue. Only GetQueue returns it.
 	DeadLetters *int64 `protobuf:"varint,13,opt,name=dead_letters,json=deadLetters,proto3,oneof" json:"dead_letters,omitempty"`
-	// What went through it in the last minute. Only GetQueue fills it.
-	Rates         *QueueRates `protobuf:"bytes,14,opt,name=rates,proto3" json:"rates,omitempty"`
+	// Its rates in the last minute. Only GetQueue returns it.
+	Rates *QueueRates `protobuf:"bytes,14,opt,name=rates,proto3" json:"rates,omitempty"`
+	// Messages that were pulled and are not settled. Only GetQueue returns it.
+	Pulled *int64 `protobuf:"varint,15,opt,name=pulled,proto3,oneof" json:"pulled,omitempty"`
+	// URL that workers deliver its messages to. Unset means that they do not.
+	Push *Push `protobuf:"bytes,16,opt,name=push,proto3" json:"push,omitempty"`
+	// How that does. Only GetQueue returns it.
+	PushStatus    *PushStatus `protobuf:"bytes,17,opt,name=push_status,json=pushStatus,proto3" json:"push_status,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Queue) Reset() {
 	*x = Queue{}
-	mi := &file_plinth_message_v1_message_proto_msgTypes[18]
+	mi := &file_plinth_message_v1_message_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1415,7 +2187,7 @@ func (x *Queue) String() string {
 func (*Queue) ProtoMessage() {}
 
 func (x *Queue) ProtoReflect() protoreflect.Message {
-	mi := &file_plinth_message_v1_message_proto_msgTypes[18]
+	mi := &file_plinth_message_v1_message_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1428,7 +2200,7 @@ func (x *Queue) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Queue.ProtoReflect.Descriptor instead.
 func (*Queue) Descriptor() ([]byte, []int) {
-	return file_plinth_message_v1_message_proto_rawDescGZIP(), []int{18}
+	return file_plinth_message_v1_message_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *Queue) GetName() string {
@@ -1529,12 +2301,655 @@ func (x *Queue) GetRates() *QueueRates {
 	return nil
 }
 
+func (x *Queue) GetPulled() int64 {
+	if x != nil && x.Pulled != nil {
+		return *x.Pulled
+	}
+	return 0
+}
+
+func (x *Queue) GetPush() *Push {
+	if x != nil {
+		return x.Push
+	}
+	return nil
+}
+
+func (x *Queue) GetPushStatus() *PushStatus {
+	if x != nil {
+		return x.PushStatus
+	}
+	return nil
+}
+
+// Push has workers deliver the messages of a queue to a URL: each is the body of a POST. The request has the headers of CloudEvents 1.0
+// in binary mode: `ce-id` (the message's id), `ce-source` (`/queues/` and the queue), `ce-specversion`, `ce-time`, `ce-type`, and each
+// attribute whose name is of lower-case letters and digits alone as `ce-` and its name, percent-encoded; other attributes are left away.
+// The attributes `type` and `source` replace the defaults; `datacontenttype` is the `Content-Type`, which is otherwise that of
+// headers, or `application/json`, `text/plain` or `application/octet-stream` by what the payload is. It is signed as Standard Webhooks has it
+// (`webhook-id`, `webhook-timestamp`, `webhook-signature`), and `Idempotency-Key` is the message's id.
+//
+// An answer of 200 to 299 acknowledges the message. 429 and 503 have it wait for their `Retry-After`, an hour at most, and are no failed
+// attempts. 400, 404, 410 and 422 make it a dead letter at once. All else is a failed attempt: redirects, which are not followed, no
+// answer, and one that breaks off. Streams and pulls of the queue get messages beside the push.
+type Push struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Where the messages go: http or https, a host that is not in a private network unless the service allows that network.
+	Url string `protobuf:"bytes,1,opt,name=url,proto3" json:"url,omitempty"`
+	// Most time of a call, 100 ms to what the service allows (`OUTBOUND_TIMEOUT`). Unset means 30 s, or that if it is less.
+	Timeout *durationpb.Duration `protobuf:"bytes,2,opt,name=timeout,proto3" json:"timeout,omitempty"`
+	// Most calls at a time of each worker, 1 to 256. 0 means 16. It begins with one, and has more as long as the endpoint keeps up.
+	MaxOutstanding int32 `protobuf:"varint,3,opt,name=max_outstanding,json=maxOutstanding,proto3" json:"max_outstanding,omitempty"`
+	// Headers, at most 32. Values are not shown again: they read `[redacted]`, and one that is written as that stays as it was.
+	Headers map[string]string `protobuf:"bytes,4,rep,name=headers,proto3" json:"headers,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// Secret that signs the calls: `whsec_` and 24 to 64 bytes in base64. Without one, the service makes one. It is shown in the reply to the
+	// call that sets it, and never again; a `push` without it keeps the one before, and `push.secret` in the update_mask without it makes
+	// a new one. The one before then signs too, until previous_secret_expire_time.
+	Secret string `protobuf:"bytes,5,opt,name=secret,proto3" json:"secret,omitempty"`
+	// Until when the secret before this one signs too, at most 30 days ahead. Unset when the secret changes means 24 hours from then; a time in
+	// the past ends it at once.
+	PreviousSecretExpireTime *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=previous_secret_expire_time,json=previousSecretExpireTime,proto3" json:"previous_secret_expire_time,omitempty"`
+	// Whether 400, 404, 410 and 422 are failed attempts, which are tried again.
+	RetryRejected bool `protobuf:"varint,7,opt,name=retry_rejected,json=retryRejected,proto3" json:"retry_rejected,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Push) Reset() {
+	*x = Push{}
+	mi := &file_plinth_message_v1_message_proto_msgTypes[30]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Push) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Push) ProtoMessage() {}
+
+func (x *Push) ProtoReflect() protoreflect.Message {
+	mi := &file_plinth_message_v1_message_proto_msgTypes[30]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Push.ProtoReflect.Descriptor instead.
+func (*Push) Descriptor() ([]byte, []int) {
+	return file_plinth_message_v1_message_proto_rawDescGZIP(), []int{30}
+}
+
+func (x *Push) GetUrl() string {
+	if x != nil {
+		return x.Url
+	}
+	return ""
+}
+
+func (x *Push) GetTimeout() *durationpb.Duration {
+	if x != nil {
+		return x.Timeout
+	}
+	return nil
+}
+
+func (x *Push) GetMaxOutstanding() int32 {
+	if x != nil {
+		return x.MaxOutstanding
+	}
+	return 0
+}
+
+func (x *Push) GetHeaders() map[string]string {
+	if x != nil {
+		return x.Headers
+	}
+	return nil
+}
+
+func (x *Push) GetSecret() string {
+	if x != nil {
+		return x.Secret
+	}
+	return ""
+}
+
+func (x *Push) GetPreviousSecretExpireTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.PreviousSecretExpireTime
+	}
+	return nil
+}
+
+func (x *Push) GetRetryRejected() bool {
+	if x != nil {
+		return x.RetryRejected
+	}
+	return false
+}
+
+// PushStatus is how the calls of a push do, of all workers together. It lags by a few seconds.
+type PushStatus struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Worst breaker of any worker.
+	Breaker PushBreaker `protobuf:"varint,1,opt,name=breaker,proto3,enum=plinth.message.v1.PushBreaker" json:"breaker,omitempty"`
+	// Until when a worker makes no calls: for its breaker, or for an answer's Retry-After.
+	ResumeTime *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=resume_time,json=resumeTime,proto3" json:"resume_time,omitempty"`
+	// Calls that workers make now.
+	Outstanding int32 `protobuf:"varint,3,opt,name=outstanding,proto3" json:"outstanding,omitempty"`
+	// Calls that workers may make at a time now.
+	Concurrency int32 `protobuf:"varint,4,opt,name=concurrency,proto3" json:"concurrency,omitempty"`
+	// How long calls took lately.
+	Latency *durationpb.Duration `protobuf:"bytes,5,opt,name=latency,proto3" json:"latency,omitempty"`
+	// When a call succeeded last.
+	LastSuccessTime *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=last_success_time,json=lastSuccessTime,proto3" json:"last_success_time,omitempty"`
+	// Why the last call that failed did.
+	LastError string `protobuf:"bytes,7,opt,name=last_error,json=lastError,proto3" json:"last_error,omitempty"`
+	// When that was.
+	LastErrorTime *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=last_error_time,json=lastErrorTime,proto3" json:"last_error_time,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PushStatus) Reset() {
+	*x = PushStatus{}
+	mi := &file_plinth_message_v1_message_proto_msgTypes[31]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PushStatus) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PushStatus) ProtoMessage() {}
+
+func (x *PushStatus) ProtoReflect() protoreflect.Message {
+	mi := &file_plinth_message_v1_message_proto_msgTypes[31]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PushStatus.ProtoReflect.Descriptor instead.
+func (*PushStatus) Descriptor() ([]byte, []int) {
+	return file_plinth_message_v1_message_proto_rawDescGZIP(), []int{31}
+}
+
+func (x *PushStatus) GetBreaker() PushBreaker {
+	if x != nil {
+		return x.Breaker
+	}
+	return PushBreaker_PUSH_BREAKER_UNSPECIFIED
+}
+
+func (x *PushStatus) GetResumeTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.ResumeTime
+	}
+	return nil
+}
+
+func (x *PushStatus) GetOutstanding() int32 {
+	if x != nil {
+		return x.Outstanding
+	}
+	return 0
+}
+
+func (x *PushStatus) GetConcurrency() int32 {
+	if x != nil {
+		return x.Concurrency
+	}
+	return 0
+}
+
+func (x *PushStatus) GetLatency() *durationpb.Duration {
+	if x != nil {
+		return x.Latency
+	}
+	return nil
+}
+
+func (x *PushStatus) GetLastSuccessTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.LastSuccessTime
+	}
+	return nil
+}
+
+func (x *PushStatus) GetLastError() string {
+	if x != nil {
+		return x.LastError
+	}
+	return ""
+}
+
+func (x *PushStatus) GetLastErrorTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.LastErrorTime
+	}
+	return nil
+}
+
+// WatchQueueRequest names a queue.
+type WatchQueueRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Name of the queue.
+	Name          string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WatchQueueRequest) Reset() {
+	*x = WatchQueueRequest{}
+	mi := &file_plinth_message_v1_message_proto_msgTypes[32]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WatchQueueRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WatchQueueRequest) ProtoMessage() {}
+
+func (x *WatchQueueRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_plinth_message_v1_message_proto_msgTypes[32]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WatchQueueRequest.ProtoReflect.Descriptor instead.
+func (*WatchQueueRequest) Descriptor() ([]byte, []int) {
+	return file_plinth_message_v1_message_proto_rawDescGZIP(), []int{32}
+}
+
+func (x *WatchQueueRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+// QueueStatus is a reading of a queue.
+type QueueStatus struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Name of the queue.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// When it was read.
+	ReadTime *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=read_time,json=readTime,proto3" json:"read_time,omitempty"`
+	// Messages that wait in it.
+	Depth int64 `protobuf:"varint,3,opt,name=depth,proto3" json:"depth,omitempty"`
+	// Age of the oldest of those, since it was published. Unset if there is none, and where the broker is RabbitMQ, which cannot tell.
+	OldestAge *durationpb.Duration `protobuf:"bytes,4,opt,name=oldest_age,json=oldestAge,proto3" json:"oldest_age,omitempty"`
+	// Messages that streams and handlers hold, in all processes. It lags by up to 10 seconds.
+	Outstanding int64 `protobuf:"varint,5,opt,name=outstanding,proto3" json:"outstanding,omitempty"`
+	// Messages that were pulled and are not settled.
+	Pulled int64 `protobuf:"varint,6,opt,name=pulled,proto3" json:"pulled,omitempty"`
+	// Messages that wait for their time to go to the queue.
+	Waiting int64 `protobuf:"varint,7,opt,name=waiting,proto3" json:"waiting,omitempty"`
+	// Dead letters of the queue.
+	DeadLetters int64 `protobuf:"varint,8,opt,name=dead_letters,json=deadLetters,proto3" json:"dead_letters,omitempty"`
+	// Its rates in the last minute.
+	Rates *QueueRates `protobuf:"bytes,9,opt,name=rates,proto3" json:"rates,omitempty"`
+	// Whether deliveries are stopped.
+	Paused        bool `protobuf:"varint,10,opt,name=paused,proto3" json:"paused,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *QueueStatus) Reset() {
+	*x = QueueStatus{}
+	mi := &file_plinth_message_v1_message_proto_msgTypes[33]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *QueueStatus) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*QueueStatus) ProtoMessage() {}
+
+func (x *QueueStatus) ProtoReflect() protoreflect.Message {
+	mi := &file_plinth_message_v1_message_proto_msgTypes[33]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use QueueStatus.ProtoReflect.Descriptor instead.
+func (*QueueStatus) Descriptor() ([]byte, []int) {
+	return file_plinth_message_v1_message_proto_rawDescGZIP(), []int{33}
+}
+
+func (x *QueueStatus) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *QueueStatus) GetReadTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.ReadTime
+	}
+	return nil
+}
+
+func (x *QueueStatus) GetDepth() int64 {
+	if x != nil {
+		return x.Depth
+	}
+	return 0
+}
+
+func (x *QueueStatus) GetOldestAge() *durationpb.Duration {
+	if x != nil {
+		return x.OldestAge
+	}
+	return nil
+}
+
+func (x *QueueStatus) GetOutstanding() int64 {
+	if x != nil {
+		return x.Outstanding
+	}
+	return 0
+}
+
+func (x *QueueStatus) GetPulled() int64 {
+	if x != nil {
+		return x.Pulled
+	}
+	return 0
+}
+
+func (x *QueueStatus) GetWaiting() int64 {
+	if x != nil {
+		return x.Waiting
+	}
+	return 0
+}
+
+func (x *QueueStatus) GetDeadLetters() int64 {
+	if x != nil {
+		return x.DeadLetters
+	}
+	return 0
+}
+
+func (x *QueueStatus) GetRates() *QueueRates {
+	if x != nil {
+		return x.Rates
+	}
+	return nil
+}
+
+func (x *QueueStatus) GetPaused() bool {
+	if x != nil {
+		return x.Paused
+	}
+	return false
+}
+
+// ListMessagesRequest asks for a page.
+type ListMessagesRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Name of the queue.
+	Queue string `protobuf:"bytes,1,opt,name=queue,proto3" json:"queue,omitempty"`
+	// Which messages to list.
+	View MessageView `protobuf:"varint,2,opt,name=view,proto3,enum=plinth.message.v1.MessageView" json:"view,omitempty"`
+	// Most messages in the page, up to 1,000. 0 means 100.
+	PageSize int32 `protobuf:"varint,3,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
+	// next_page_token of the page before.
+	PageToken     string `protobuf:"bytes,4,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListMessagesRequest) Reset() {
+	*x = ListMessagesRequest{}
+	mi := &file_plinth_message_v1_message_proto_msgTypes[34]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListMessagesRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListMessagesRequest) ProtoMessage() {}
+
+func (x *ListMessagesRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_plinth_message_v1_message_proto_msgTypes[34]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListMessagesRequest.ProtoReflect.Descriptor instead.
+func (*ListMessagesRequest) Descriptor() ([]byte, []int) {
+	return file_plinth_message_v1_message_proto_rawDescGZIP(), []int{34}
+}
+
+func (x *ListMessagesRequest) GetQueue() string {
+	if x != nil {
+		return x.Queue
+	}
+	return ""
+}
+
+func (x *ListMessagesRequest) GetView() MessageView {
+	if x != nil {
+		return x.View
+	}
+	return MessageView_MESSAGE_VIEW_UNSPECIFIED
+}
+
+func (x *ListMessagesRequest) GetPageSize() int32 {
+	if x != nil {
+		return x.PageSize
+	}
+	return 0
+}
+
+func (x *ListMessagesRequest) GetPageToken() string {
+	if x != nil {
+		return x.PageToken
+	}
+	return ""
+}
+
+// ListMessagesResponse is a page of messages.
+type ListMessagesResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Messages, in the order of their view.
+	Messages []*QueuedMessage `protobuf:"bytes,1,rep,name=messages,proto3" json:"messages,omitempty"`
+	// Set when there are more.
+	NextPageToken string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListMessagesResponse) Reset() {
+	*x = ListMessagesResponse{}
+	mi := &file_plinth_message_v1_message_proto_msgTypes[35]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListMessagesResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListMessagesResponse) ProtoMessage() {}
+
+func (x *ListMessagesResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_plinth_message_v1_message_proto_msgTypes[35]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListMessagesResponse.ProtoReflect.Descriptor instead.
+func (*ListMessagesResponse) Descriptor() ([]byte, []int) {
+	return file_plinth_message_v1_message_proto_rawDescGZIP(), []int{35}
+}
+
+func (x *ListMessagesResponse) GetMessages() []*QueuedMessage {
+	if x != nil {
+		return x.Messages
+	}
+	return nil
+}
+
+func (x *ListMessagesResponse) GetNextPageToken() string {
+	if x != nil {
+		return x.NextPageToken
+	}
+	return ""
+}
+
+// QueuedMessage is a message of a queue.
+type QueuedMessage struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// UUIDv7 that Publish returned.
+	Id string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	// Attempts so far, without one that goes on.
+	Attempts int32 `protobuf:"varint,2,opt,name=attempts,proto3" json:"attempts,omitempty"`
+	// Why the last attempt failed. Unset in MESSAGE_VIEW_READY.
+	Reason string `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
+	// What was published.
+	Payload []byte `protobuf:"bytes,4,opt,name=payload,proto3" json:"payload,omitempty"`
+	// Attributes that it was published with.
+	Attributes map[string]string `protobuf:"bytes,5,rep,name=attributes,proto3" json:"attributes,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// When it was published.
+	PublishTime *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=publish_time,json=publishTime,proto3" json:"publish_time,omitempty"`
+	// When it is due, or its lease is over. Unset in MESSAGE_VIEW_READY.
+	DueTime       *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=due_time,json=dueTime,proto3" json:"due_time,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *QueuedMessage) Reset() {
+	*x = QueuedMessage{}
+	mi := &file_plinth_message_v1_message_proto_msgTypes[36]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *QueuedMessage) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*QueuedMessage) ProtoMessage() {}
+
+func (x *QueuedMessage) ProtoReflect() protoreflect.Message {
+	mi := &file_plinth_message_v1_message_proto_msgTypes[36]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use QueuedMessage.ProtoReflect.Descriptor instead.
+func (*QueuedMessage) Descriptor() ([]byte, []int) {
+	return file_plinth_message_v1_message_proto_rawDescGZIP(), []int{36}
+}
+
+func (x *QueuedMessage) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *QueuedMessage) GetAttempts() int32 {
+	if x != nil {
+		return x.Attempts
+	}
+	return 0
+}
+
+func (x *QueuedMessage) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *QueuedMessage) GetPayload() []byte {
+	if x != nil {
+		return x.Payload
+	}
+	return nil
+}
+
+func (x *QueuedMessage) GetAttributes() map[string]string {
+	if x != nil {
+		return x.Attributes
+	}
+	return nil
+}
+
+func (x *QueuedMessage) GetPublishTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.PublishTime
+	}
+	return nil
+}
+
+func (x *QueuedMessage) GetDueTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.DueTime
+	}
+	return nil
+}
+
 // QueueRates are messages a second, averaged over the last minute; they lag by up to 10 seconds.
 type QueueRates struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Messages published to the queue by name. Copies that came by a topic are not counted.
+	// Messages published to the queue by name. Copies of messages to topics are not counted.
 	Published float64 `protobuf:"fixed64,1,opt,name=published,proto3" json:"published,omitempty"`
-	// Deliveries, redeliveries among them.
+	// Deliveries, including redeliveries.
 	Delivered float64 `protobuf:"fixed64,2,opt,name=delivered,proto3" json:"delivered,omitempty"`
 	// Messages acknowledged.
 	Acknowledged  float64 `protobuf:"fixed64,3,opt,name=acknowledged,proto3" json:"acknowledged,omitempty"`
@@ -1544,7 +2959,7 @@ type QueueRates struct {
 
 func (x *QueueRates) Reset() {
 	*x = QueueRates{}
-	mi := &file_plinth_message_v1_message_proto_msgTypes[19]
+	mi := &file_plinth_message_v1_message_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1556,7 +2971,7 @@ func (x *QueueRates) String() string {
 func (*QueueRates) ProtoMessage() {}
 
 func (x *QueueRates) ProtoReflect() protoreflect.Message {
-	mi := &file_plinth_message_v1_message_proto_msgTypes[19]
+	mi := &file_plinth_message_v1_message_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1569,7 +2984,7 @@ func (x *QueueRates) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use QueueRates.ProtoReflect.Descriptor instead.
 func (*QueueRates) Descriptor() ([]byte, []int) {
-	return file_plinth_message_v1_message_proto_rawDescGZIP(), []int{19}
+	return file_plinth_message_v1_message_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *QueueRates) GetPublished() float64 {
@@ -1593,13 +3008,13 @@ func (x *QueueRates) GetAcknowledged() float64 {
 	return 0
 }
 
-// Binding ties a queue to a topic.
+// Binding binds a queue to a topic.
 type Binding struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Topic to get messages of.
 	Topic string `protobuf:"bytes,1,opt,name=topic,proto3" json:"topic,omitempty"`
 	// Pattern of the routing keys to get, up to 120 bytes: words with dots between them, where `*` stands for any one word and
-	// `#` for any number of words, none among them.
+	// `#` for any number of words, also none. At most two `#`.
 	Pattern       string `protobuf:"bytes,2,opt,name=pattern,proto3" json:"pattern,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1607,7 +3022,7 @@ type Binding struct {
 
 func (x *Binding) Reset() {
 	*x = Binding{}
-	mi := &file_plinth_message_v1_message_proto_msgTypes[20]
+	mi := &file_plinth_message_v1_message_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1619,7 +3034,7 @@ func (x *Binding) String() string {
 func (*Binding) ProtoMessage() {}
 
 func (x *Binding) ProtoReflect() protoreflect.Message {
-	mi := &file_plinth_message_v1_message_proto_msgTypes[20]
+	mi := &file_plinth_message_v1_message_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1632,7 +3047,7 @@ func (x *Binding) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Binding.ProtoReflect.Descriptor instead.
 func (*Binding) Descriptor() ([]byte, []int) {
-	return file_plinth_message_v1_message_proto_rawDescGZIP(), []int{20}
+	return file_plinth_message_v1_message_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *Binding) GetTopic() string {
@@ -1649,7 +3064,7 @@ func (x *Binding) GetPattern() string {
 	return ""
 }
 
-// CreateQueueRequest names the queue to make, and its policy.
+// CreateQueueRequest names the queue to create, and its policy.
 type CreateQueueRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Name of the queue.
@@ -1658,7 +3073,7 @@ type CreateQueueRequest struct {
 	MaxAttempts int32 `protobuf:"varint,2,opt,name=max_attempts,json=maxAttempts,proto3" json:"max_attempts,omitempty"`
 	// Back-off after the first failed attempt, 1 ms to 24 h. Unset means 1 s. It doubles with each further one.
 	MinBackoff *durationpb.Duration `protobuf:"bytes,3,opt,name=min_backoff,json=minBackoff,proto3" json:"min_backoff,omitempty"`
-	// Most that the back-off grows to, min_backoff to 24 h. Unset means 10 min.
+	// Limit of the back-off, min_backoff to 24 h. Unset means 10 min.
 	MaxBackoff *durationpb.Duration `protobuf:"bytes,4,opt,name=max_backoff,json=maxBackoff,proto3" json:"max_backoff,omitempty"`
 	// Time after which a message that still waits in the queue is dropped, 1 ms to 365 days; unset or 0 means never. Fixed when
 	// the queue is created.
@@ -1669,14 +3084,16 @@ type CreateQueueRequest struct {
 	// How long dead letters are kept after their last failure, 1 min to 10 years. Unset means 30 days.
 	DeadLetterRetention *durationpb.Duration `protobuf:"bytes,7,opt,name=dead_letter_retention,json=deadLetterRetention,proto3" json:"dead_letter_retention,omitempty"`
 	// Topics that the queue gets messages of. At most 100.
-	Bindings      []*Binding `protobuf:"bytes,8,rep,name=bindings,proto3" json:"bindings,omitempty"`
+	Bindings []*Binding `protobuf:"bytes,8,rep,name=bindings,proto3" json:"bindings,omitempty"`
+	// URL that workers deliver its messages to. Unset means that they do not.
+	Push          *Push `protobuf:"bytes,9,opt,name=push,proto3" json:"push,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *CreateQueueRequest) Reset() {
 	*x = CreateQueueRequest{}
-	mi := &file_plinth_message_v1_message_proto_msgTypes[21]
+	mi := &file_plinth_message_v1_message_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1688,7 +3105,7 @@ func (x *CreateQueueRequest) String() string {
 func (*CreateQueueRequest) ProtoMessage() {}
 
 func (x *CreateQueueRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_plinth_message_v1_message_proto_msgTypes[21]
+	mi := &file_plinth_message_v1_message_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1701,7 +3118,7 @@ func (x *CreateQueueRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateQueueRequest.ProtoReflect.Descriptor instead.
 func (*CreateQueueRequest) Descriptor() ([]byte, []int) {
-	return file_plinth_message_v1_message_proto_rawDescGZIP(), []int{21}
+	return file_plinth_message_v1_message_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *CreateQueueRequest) GetName() string {
@@ -1760,6 +3177,13 @@ func (x *CreateQueueRequest) GetBindings() []*Binding {
 	return nil
 }
 
+func (x *CreateQueueRequest) GetPush() *Push {
+	if x != nil {
+		return x.Push
+	}
+	return nil
+}
+
 // GetQueueRequest names a queue.
 type GetQueueRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1771,7 +3195,7 @@ type GetQueueRequest struct {
 
 func (x *GetQueueRequest) Reset() {
 	*x = GetQueueRequest{}
-	mi := &file_plinth_message_v1_message_proto_msgTypes[22]
+	mi := &file_plinth_message_v1_message_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1783,7 +3207,7 @@ func (x *GetQueueRequest) String() string {
 func (*GetQueueRequest) ProtoMessage() {}
 
 func (x *GetQueueRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_plinth_message_v1_message_proto_msgTypes[22]
+	mi := &file_plinth_message_v1_message_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1796,7 +3220,7 @@ func (x *GetQueueRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetQueueRequest.ProtoReflect.Descriptor instead.
 func (*GetQueueRequest) Descriptor() ([]byte, []int) {
-	return file_plinth_message_v1_message_proto_rawDescGZIP(), []int{22}
+	return file_plinth_message_v1_message_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *GetQueueRequest) GetName() string {
@@ -1819,7 +3243,7 @@ type ListQueuesRequest struct {
 
 func (x *ListQueuesRequest) Reset() {
 	*x = ListQueuesRequest{}
-	mi := &file_plinth_message_v1_message_proto_msgTypes[23]
+	mi := &file_plinth_message_v1_message_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1831,7 +3255,7 @@ func (x *ListQueuesRequest) String() string {
 func (*ListQueuesRequest) ProtoMessage() {}
 
 func (x *ListQueuesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_plinth_message_v1_message_proto_msgTypes[23]
+	mi := &file_plinth_message_v1_message_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1844,7 +3268,7 @@ func (x *ListQueuesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListQueuesRequest.ProtoReflect.Descriptor instead.
 func (*ListQueuesRequest) Descriptor() ([]byte, []int) {
-	return file_plinth_message_v1_message_proto_rawDescGZIP(), []int{23}
+	return file_plinth_message_v1_message_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *ListQueuesRequest) GetPageSize() int32 {
@@ -1874,7 +3298,7 @@ type ListQueuesResponse struct {
 
 func (x *ListQueuesResponse) Reset() {
 	*x = ListQueuesResponse{}
-	mi := &file_plinth_message_v1_message_proto_msgTypes[24]
+	mi := &file_plinth_message_v1_message_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1886,7 +3310,7 @@ func (x *ListQueuesResponse) String() string {
 func (*ListQueuesResponse) ProtoMessage() {}
 
 func (x *ListQueuesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_plinth_message_v1_message_proto_msgTypes[24]
+	mi := &file_plinth_message_v1_message_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1899,7 +3323,7 @@ func (x *ListQueuesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListQueuesResponse.ProtoReflect.Descriptor instead.
 func (*ListQueuesResponse) Descriptor() ([]byte, []int) {
-	return file_plinth_message_v1_message_proto_rawDescGZIP(), []int{24}
+	return file_plinth_message_v1_message_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *ListQueuesResponse) GetQueues() []*Queue {
@@ -1916,7 +3340,7 @@ func (x *ListQueuesResponse) GetNextPageToken() string {
 	return ""
 }
 
-// UpdateQueueRequest names a queue and what to change of its policy.
+// UpdateQueueRequest names a queue and the changes to its policy.
 type UpdateQueueRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Name of the queue.
@@ -1925,7 +3349,7 @@ type UpdateQueueRequest struct {
 	MaxAttempts int32 `protobuf:"varint,2,opt,name=max_attempts,json=maxAttempts,proto3" json:"max_attempts,omitempty"`
 	// Back-off after the first failed attempt, 1 ms to 24 h. It doubles with each further one.
 	MinBackoff *durationpb.Duration `protobuf:"bytes,3,opt,name=min_backoff,json=minBackoff,proto3" json:"min_backoff,omitempty"`
-	// Most that the back-off grows to, min_backoff to 24 h.
+	// Limit of the back-off, min_backoff to 24 h.
 	MaxBackoff *durationpb.Duration `protobuf:"bytes,4,opt,name=max_backoff,json=maxBackoff,proto3" json:"max_backoff,omitempty"`
 	// Time after which a message that still waits in the queue is dropped, 1 ms to 365 days; unset or 0 means never. Fixed when
 	// the queue is created.
@@ -1935,17 +3359,20 @@ type UpdateQueueRequest struct {
 	MaxLength int64 `protobuf:"varint,6,opt,name=max_length,json=maxLength,proto3" json:"max_length,omitempty"`
 	// How long dead letters are kept after their last failure, 1 min to 10 years.
 	DeadLetterRetention *durationpb.Duration `protobuf:"bytes,7,opt,name=dead_letter_retention,json=deadLetterRetention,proto3" json:"dead_letter_retention,omitempty"`
-	// Topics that the queue gets messages of, in place of the ones before. At most 100.
+	// Topics that the queue gets messages of. They replace the former ones. At most 100.
 	Bindings []*Binding `protobuf:"bytes,8,rep,name=bindings,proto3" json:"bindings,omitempty"`
-	// Fields to change. Unset means those that have a value here; name them to clear the bindings.
-	UpdateMask    *fieldmaskpb.FieldMask `protobuf:"bytes,9,opt,name=update_mask,json=updateMask,proto3" json:"update_mask,omitempty"`
+	// Fields to change. Unset means those that have a value. To clear the bindings, name them here; likewise to end a push. Parts of a
+	// push are `push.url`, `push.timeout` and so on.
+	UpdateMask *fieldmaskpb.FieldMask `protobuf:"bytes,9,opt,name=update_mask,json=updateMask,proto3" json:"update_mask,omitempty"`
+	// URL that workers deliver its messages to. It replaces the one before, but for a secret that it does not have.
+	Push          *Push `protobuf:"bytes,10,opt,name=push,proto3" json:"push,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *UpdateQueueRequest) Reset() {
 	*x = UpdateQueueRequest{}
-	mi := &file_plinth_message_v1_message_proto_msgTypes[25]
+	mi := &file_plinth_message_v1_message_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1957,7 +3384,7 @@ func (x *UpdateQueueRequest) String() string {
 func (*UpdateQueueRequest) ProtoMessage() {}
 
 func (x *UpdateQueueRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_plinth_message_v1_message_proto_msgTypes[25]
+	mi := &file_plinth_message_v1_message_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1970,7 +3397,7 @@ func (x *UpdateQueueRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateQueueRequest.ProtoReflect.Descriptor instead.
 func (*UpdateQueueRequest) Descriptor() ([]byte, []int) {
-	return file_plinth_message_v1_message_proto_rawDescGZIP(), []int{25}
+	return file_plinth_message_v1_message_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *UpdateQueueRequest) GetName() string {
@@ -2036,6 +3463,13 @@ func (x *UpdateQueueRequest) GetUpdateMask() *fieldmaskpb.FieldMask {
 	return nil
 }
 
+func (x *UpdateQueueRequest) GetPush() *Push {
+	if x != nil {
+		return x.Push
+	}
+	return nil
+}
+
 // DeleteQueueRequest names the queue to remove.
 type DeleteQueueRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -2047,7 +3481,7 @@ type DeleteQueueRequest struct {
 
 func (x *DeleteQueueRequest) Reset() {
 	*x = DeleteQueueRequest{}
-	mi := &file_plinth_message_v1_message_proto_msgTypes[26]
+	mi := &file_plinth_message_v1_message_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2059,7 +3493,7 @@ func (x *DeleteQueueRequest) String() string {
 func (*DeleteQueueRequest) ProtoMessage() {}
 
 func (x *DeleteQueueRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_plinth_message_v1_message_proto_msgTypes[26]
+	mi := &file_plinth_message_v1_message_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2072,7 +3506,7 @@ func (x *DeleteQueueRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteQueueRequest.ProtoReflect.Descriptor instead.
 func (*DeleteQueueRequest) Descriptor() ([]byte, []int) {
-	return file_plinth_message_v1_message_proto_rawDescGZIP(), []int{26}
+	return file_plinth_message_v1_message_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *DeleteQueueRequest) GetName() string {
@@ -2091,7 +3525,7 @@ type DeleteQueueResponse struct {
 
 func (x *DeleteQueueResponse) Reset() {
 	*x = DeleteQueueResponse{}
-	mi := &file_plinth_message_v1_message_proto_msgTypes[27]
+	mi := &file_plinth_message_v1_message_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2103,7 +3537,7 @@ func (x *DeleteQueueResponse) String() string {
 func (*DeleteQueueResponse) ProtoMessage() {}
 
 func (x *DeleteQueueResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_plinth_message_v1_message_proto_msgTypes[27]
+	mi := &file_plinth_message_v1_message_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2116,7 +3550,7 @@ func (x *DeleteQueueResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteQueueResponse.ProtoReflect.Descriptor instead.
 func (*DeleteQueueResponse) Descriptor() ([]byte, []int) {
-	return file_plinth_message_v1_message_proto_rawDescGZIP(), []int{27}
+	return file_plinth_message_v1_message_proto_rawDescGZIP(), []int{45}
 }
 
 // PauseQueueRequest names a queue.
@@ -2130,7 +3564,7 @@ type PauseQueueRequest struct {
 
 func (x *PauseQueueRequest) Reset() {
 	*x = PauseQueueRequest{}
-	mi := &file_plinth_message_v1_message_proto_msgTypes[28]
+	mi := &file_plinth_message_v1_message_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2142,7 +3576,7 @@ func (x *PauseQueueRequest) String() string {
 func (*PauseQueueRequest) ProtoMessage() {}
 
 func (x *PauseQueueRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_plinth_message_v1_message_proto_msgTypes[28]
+	mi := &file_plinth_message_v1_message_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2155,7 +3589,7 @@ func (x *PauseQueueRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PauseQueueRequest.ProtoReflect.Descriptor instead.
 func (*PauseQueueRequest) Descriptor() ([]byte, []int) {
-	return file_plinth_message_v1_message_proto_rawDescGZIP(), []int{28}
+	return file_plinth_message_v1_message_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *PauseQueueRequest) GetName() string {
@@ -2176,7 +3610,7 @@ type ResumeQueueRequest struct {
 
 func (x *ResumeQueueRequest) Reset() {
 	*x = ResumeQueueRequest{}
-	mi := &file_plinth_message_v1_message_proto_msgTypes[29]
+	mi := &file_plinth_message_v1_message_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2188,7 +3622,7 @@ func (x *ResumeQueueRequest) String() string {
 func (*ResumeQueueRequest) ProtoMessage() {}
 
 func (x *ResumeQueueRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_plinth_message_v1_message_proto_msgTypes[29]
+	mi := &file_plinth_message_v1_message_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2201,7 +3635,7 @@ func (x *ResumeQueueRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResumeQueueRequest.ProtoReflect.Descriptor instead.
 func (*ResumeQueueRequest) Descriptor() ([]byte, []int) {
-	return file_plinth_message_v1_message_proto_rawDescGZIP(), []int{29}
+	return file_plinth_message_v1_message_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *ResumeQueueRequest) GetName() string {
@@ -2222,7 +3656,7 @@ type PurgeQueueRequest struct {
 
 func (x *PurgeQueueRequest) Reset() {
 	*x = PurgeQueueRequest{}
-	mi := &file_plinth_message_v1_message_proto_msgTypes[30]
+	mi := &file_plinth_message_v1_message_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2234,7 +3668,7 @@ func (x *PurgeQueueRequest) String() string {
 func (*PurgeQueueRequest) ProtoMessage() {}
 
 func (x *PurgeQueueRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_plinth_message_v1_message_proto_msgTypes[30]
+	mi := &file_plinth_message_v1_message_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2247,7 +3681,7 @@ func (x *PurgeQueueRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PurgeQueueRequest.ProtoReflect.Descriptor instead.
 func (*PurgeQueueRequest) Descriptor() ([]byte, []int) {
-	return file_plinth_message_v1_message_proto_rawDescGZIP(), []int{30}
+	return file_plinth_message_v1_message_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *PurgeQueueRequest) GetName() string {
@@ -2257,7 +3691,7 @@ func (x *PurgeQueueRequest) GetName() string {
 	return ""
 }
 
-// PurgeQueueResponse tells what was removed.
+// PurgeQueueResponse has the number of messages that were removed.
 type PurgeQueueResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Messages removed.
@@ -2268,7 +3702,7 @@ type PurgeQueueResponse struct {
 
 func (x *PurgeQueueResponse) Reset() {
 	*x = PurgeQueueResponse{}
-	mi := &file_plinth_message_v1_message_proto_msgTypes[31]
+	mi := &file_plinth_message_v1_message_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2280,7 +3714,7 @@ func (x *PurgeQueueResponse) String() string {
 func (*PurgeQueueResponse) ProtoMessage() {}
 
 func (x *PurgeQueueResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_plinth_message_v1_message_proto_msgTypes[31]
+	mi := &file_plinth_message_v1_message_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2293,7 +3727,7 @@ func (x *PurgeQueueResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PurgeQueueResponse.ProtoReflect.Descriptor instead.
 func (*PurgeQueueResponse) Descriptor() ([]byte, []int) {
-	return file_plinth_message_v1_message_proto_rawDescGZIP(), []int{31}
+	return file_plinth_message_v1_message_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *PurgeQueueResponse) GetPurged() int64 {
@@ -2303,7 +3737,7 @@ func (x *PurgeQueueResponse) GetPurged() int64 {
 	return 0
 }
 
-// DeadLetter is a message that is tried no more and kept for people.
+// DeadLetter is a message that is no longer tried, and is kept for people.
 type DeadLetter struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Id of the dead letter, a UUID.
@@ -2332,7 +3766,7 @@ type DeadLetter struct {
 
 func (x *DeadLetter) Reset() {
 	*x = DeadLetter{}
-	mi := &file_plinth_message_v1_message_proto_msgTypes[32]
+	mi := &file_plinth_message_v1_message_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2344,7 +3778,7 @@ func (x *DeadLetter) String() string {
 func (*DeadLetter) ProtoMessage() {}
 
 func (x *DeadLetter) ProtoReflect() protoreflect.Message {
-	mi := &file_plinth_message_v1_message_proto_msgTypes[32]
+	mi := &file_plinth_message_v1_message_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2357,7 +3791,7 @@ func (x *DeadLetter) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeadLetter.ProtoReflect.Descriptor instead.
 func (*DeadLetter) Descriptor() ([]byte, []int) {
-	return file_plinth_message_v1_message_proto_rawDescGZIP(), []int{32}
+	return file_plinth_message_v1_message_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *DeadLetter) GetId() string {
@@ -2430,14 +3864,14 @@ func (x *DeadLetter) GetAttributes() map[string]string {
 	return nil
 }
 
-// DeadLetterFilter chooses dead letters: those that match all that is set. An empty one chooses all.
+// DeadLetterFilter chooses the dead letters that match every field that is set. An empty filter chooses all.
 type DeadLetterFilter struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Text that the reason contains, whatever the case of its letters.
 	Reason string `protobuf:"bytes,1,opt,name=reason,proto3" json:"reason,omitempty"`
-	// Last failure at this moment or later.
+	// Last failure at this time or later.
 	StartTime *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=start_time,json=startTime,proto3" json:"start_time,omitempty"`
-	// Last failure before this moment.
+	// Last failure before this time.
 	EndTime       *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=end_time,json=endTime,proto3" json:"end_time,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2445,7 +3879,7 @@ type DeadLetterFilter struct {
 
 func (x *DeadLetterFilter) Reset() {
 	*x = DeadLetterFilter{}
-	mi := &file_plinth_message_v1_message_proto_msgTypes[33]
+	mi := &file_plinth_message_v1_message_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2457,7 +3891,7 @@ func (x *DeadLetterFilter) String() string {
 func (*DeadLetterFilter) ProtoMessage() {}
 
 func (x *DeadLetterFilter) ProtoReflect() protoreflect.Message {
-	mi := &file_plinth_message_v1_message_proto_msgTypes[33]
+	mi := &file_plinth_message_v1_message_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2470,7 +3904,7 @@ func (x *DeadLetterFilter) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeadLetterFilter.ProtoReflect.Descriptor instead.
 func (*DeadLetterFilter) Descriptor() ([]byte, []int) {
-	return file_plinth_message_v1_message_proto_rawDescGZIP(), []int{33}
+	return file_plinth_message_v1_message_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *DeadLetterFilter) GetReason() string {
@@ -2511,7 +3945,7 @@ type ListDeadLettersRequest struct {
 
 func (x *ListDeadLettersRequest) Reset() {
 	*x = ListDeadLettersRequest{}
-	mi := &file_plinth_message_v1_message_proto_msgTypes[34]
+	mi := &file_plinth_message_v1_message_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2523,7 +3957,7 @@ func (x *ListDeadLettersRequest) String() string {
 func (*ListDeadLettersRequest) ProtoMessage() {}
 
 func (x *ListDeadLettersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_plinth_message_v1_message_proto_msgTypes[34]
+	mi := &file_plinth_message_v1_message_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2536,7 +3970,7 @@ func (x *ListDeadLettersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListDeadLettersRequest.ProtoReflect.Descriptor instead.
 func (*ListDeadLettersRequest) Descriptor() ([]byte, []int) {
-	return file_plinth_message_v1_message_proto_rawDescGZIP(), []int{34}
+	return file_plinth_message_v1_message_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *ListDeadLettersRequest) GetQueue() string {
@@ -2580,7 +4014,7 @@ type ListDeadLettersResponse struct {
 
 func (x *ListDeadLettersResponse) Reset() {
 	*x = ListDeadLettersResponse{}
-	mi := &file_plinth_message_v1_message_proto_msgTypes[35]
+	mi := &file_plinth_message_v1_message_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2592,7 +4026,7 @@ func (x *ListDeadLettersResponse) String() string {
 func (*ListDeadLettersResponse) ProtoMessage() {}
 
 func (x *ListDeadLettersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_plinth_message_v1_message_proto_msgTypes[35]
+	mi := &file_plinth_message_v1_message_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2605,7 +4039,7 @@ func (x *ListDeadLettersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListDeadLettersResponse.ProtoReflect.Descriptor instead.
 func (*ListDeadLettersResponse) Descriptor() ([]byte, []int) {
-	return file_plinth_message_v1_message_proto_rawDescGZIP(), []int{35}
+	return file_plinth_message_v1_message_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *ListDeadLettersResponse) GetDeadLetters() []*DeadLetter {
@@ -2633,7 +4067,7 @@ type GetDeadLetterRequest struct {
 
 func (x *GetDeadLetterRequest) Reset() {
 	*x = GetDeadLetterRequest{}
-	mi := &file_plinth_message_v1_message_proto_msgTypes[36]
+	mi := &file_plinth_message_v1_message_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2645,7 +4079,7 @@ func (x *GetDeadLetterRequest) String() string {
 func (*GetDeadLetterRequest) ProtoMessage() {}
 
 func (x *GetDeadLetterRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_plinth_message_v1_message_proto_msgTypes[36]
+	mi := &file_plinth_message_v1_message_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2658,7 +4092,7 @@ func (x *GetDeadLetterRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetDeadLetterRequest.ProtoReflect.Descriptor instead.
 func (*GetDeadLetterRequest) Descriptor() ([]byte, []int) {
-	return file_plinth_message_v1_message_proto_rawDescGZIP(), []int{36}
+	return file_plinth_message_v1_message_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *GetDeadLetterRequest) GetId() string {
@@ -2689,7 +4123,7 @@ type RedriveDeadLettersRequest struct {
 
 func (x *RedriveDeadLettersRequest) Reset() {
 	*x = RedriveDeadLettersRequest{}
-	mi := &file_plinth_message_v1_message_proto_msgTypes[37]
+	mi := &file_plinth_message_v1_message_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2701,7 +4135,7 @@ func (x *RedriveDeadLettersRequest) String() string {
 func (*RedriveDeadLettersRequest) ProtoMessage() {}
 
 func (x *RedriveDeadLettersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_plinth_message_v1_message_proto_msgTypes[37]
+	mi := &file_plinth_message_v1_message_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2714,7 +4148,7 @@ func (x *RedriveDeadLettersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RedriveDeadLettersRequest.ProtoReflect.Descriptor instead.
 func (*RedriveDeadLettersRequest) Descriptor() ([]byte, []int) {
-	return file_plinth_message_v1_message_proto_rawDescGZIP(), []int{37}
+	return file_plinth_message_v1_message_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *RedriveDeadLettersRequest) GetQueue() string {
@@ -2759,14 +4193,14 @@ func (x *RedriveDeadLettersRequest) GetMaxPerSecond() int32 {
 	return 0
 }
 
-// RedriveDeadLettersResponse tells what was chosen.
+// RedriveDeadLettersResponse has what was chosen.
 type RedriveDeadLettersResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Dead letters that were chosen.
 	Count int64 `protobuf:"varint,1,opt,name=count,proto3" json:"count,omitempty"`
 	// Those that were asked for and not chosen.
 	Skipped []*SkippedDeadLetters `protobuf:"bytes,2,rep,name=skipped,proto3" json:"skipped,omitempty"`
-	// Only of a dry run: redrives exactly what was counted.
+	// Set for a dry run: a token that redrives exactly what was counted.
 	Token string `protobuf:"bytes,3,opt,name=token,proto3" json:"token,omitempty"`
 	// The redrive. Unset for a dry run.
 	Operation     *DeadLetterOperation `protobuf:"bytes,4,opt,name=operation,proto3" json:"operation,omitempty"`
@@ -2776,7 +4210,7 @@ type RedriveDeadLettersResponse struct {
 
 func (x *RedriveDeadLettersResponse) Reset() {
 	*x = RedriveDeadLettersResponse{}
-	mi := &file_plinth_message_v1_message_proto_msgTypes[38]
+	mi := &file_plinth_message_v1_message_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2788,7 +4222,7 @@ func (x *RedriveDeadLettersResponse) String() string {
 func (*RedriveDeadLettersResponse) ProtoMessage() {}
 
 func (x *RedriveDeadLettersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_plinth_message_v1_message_proto_msgTypes[38]
+	mi := &file_plinth_message_v1_message_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2801,7 +4235,7 @@ func (x *RedriveDeadLettersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RedriveDeadLettersResponse.ProtoReflect.Descriptor instead.
 func (*RedriveDeadLettersResponse) Descriptor() ([]byte, []int) {
-	return file_plinth_message_v1_message_proto_rawDescGZIP(), []int{38}
+	return file_plinth_message_v1_message_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *RedriveDeadLettersResponse) GetCount() int64 {
@@ -2851,7 +4285,7 @@ type PurgeDeadLettersRequest struct {
 
 func (x *PurgeDeadLettersRequest) Reset() {
 	*x = PurgeDeadLettersRequest{}
-	mi := &file_plinth_message_v1_message_proto_msgTypes[39]
+	mi := &file_plinth_message_v1_message_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2863,7 +4297,7 @@ func (x *PurgeDeadLettersRequest) String() string {
 func (*PurgeDeadLettersRequest) ProtoMessage() {}
 
 func (x *PurgeDeadLettersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_plinth_message_v1_message_proto_msgTypes[39]
+	mi := &file_plinth_message_v1_message_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2876,7 +4310,7 @@ func (x *PurgeDeadLettersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PurgeDeadLettersRequest.ProtoReflect.Descriptor instead.
 func (*PurgeDeadLettersRequest) Descriptor() ([]byte, []int) {
-	return file_plinth_message_v1_message_proto_rawDescGZIP(), []int{39}
+	return file_plinth_message_v1_message_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *PurgeDeadLettersRequest) GetQueue() string {
@@ -2914,14 +4348,14 @@ func (x *PurgeDeadLettersRequest) GetDryRun() bool {
 	return false
 }
 
-// PurgeDeadLettersResponse tells what was chosen.
+// PurgeDeadLettersResponse has what was chosen.
 type PurgeDeadLettersResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Dead letters that were chosen.
 	Count int64 `protobuf:"varint,1,opt,name=count,proto3" json:"count,omitempty"`
 	// Those that were asked for and not chosen.
 	Skipped []*SkippedDeadLetters `protobuf:"bytes,2,rep,name=skipped,proto3" json:"skipped,omitempty"`
-	// Only of a dry run: purges exactly what was counted.
+	// Set for a dry run: a token that purges exactly what was counted.
 	Token string `protobuf:"bytes,3,opt,name=token,proto3" json:"token,omitempty"`
 	// The purge. Unset for a dry run.
 	Operation     *DeadLetterOperation `protobuf:"bytes,4,opt,name=operation,proto3" json:"operation,omitempty"`
@@ -2931,7 +4365,7 @@ type PurgeDeadLettersResponse struct {
 
 func (x *PurgeDeadLettersResponse) Reset() {
 	*x = PurgeDeadLettersResponse{}
-	mi := &file_plinth_message_v1_message_proto_msgTypes[40]
+	mi := &file_plinth_message_v1_message_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2943,7 +4377,7 @@ func (x *PurgeDeadLettersResponse) String() string {
 func (*PurgeDeadLettersResponse) ProtoMessage() {}
 
 func (x *PurgeDeadLettersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_plinth_message_v1_message_proto_msgTypes[40]
+	mi := &file_plinth_message_v1_message_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2956,7 +4390,7 @@ func (x *PurgeDeadLettersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PurgeDeadLettersResponse.ProtoReflect.Descriptor instead.
 func (*PurgeDeadLettersResponse) Descriptor() ([]byte, []int) {
-	return file_plinth_message_v1_message_proto_rawDescGZIP(), []int{40}
+	return file_plinth_message_v1_message_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *PurgeDeadLettersResponse) GetCount() int64 {
@@ -2990,7 +4424,7 @@ func (x *PurgeDeadLettersResponse) GetOperation() *DeadLetterOperation {
 // SkippedDeadLetters counts dead letters that an operation leaves alone.
 type SkippedDeadLetters struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Why: `not_found` (gone, or of another queue) or `in_operation` (another operation that runs has it).
+	// Why: `not_found` (gone, or of another queue) or `in_operation` (in another operation that is running).
 	Reason string `protobuf:"bytes,1,opt,name=reason,proto3" json:"reason,omitempty"`
 	// How many.
 	Count         int64 `protobuf:"varint,2,opt,name=count,proto3" json:"count,omitempty"`
@@ -3000,7 +4434,7 @@ type SkippedDeadLetters struct {
 
 func (x *SkippedDeadLetters) Reset() {
 	*x = SkippedDeadLetters{}
-	mi := &file_plinth_message_v1_message_proto_msgTypes[41]
+	mi := &file_plinth_message_v1_message_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3012,7 +4446,7 @@ func (x *SkippedDeadLetters) String() string {
 func (*SkippedDeadLetters) ProtoMessage() {}
 
 func (x *SkippedDeadLetters) ProtoReflect() protoreflect.Message {
-	mi := &file_plinth_message_v1_message_proto_msgTypes[41]
+	mi := &file_plinth_message_v1_message_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3025,7 +4459,7 @@ func (x *SkippedDeadLetters) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SkippedDeadLetters.ProtoReflect.Descriptor instead.
 func (*SkippedDeadLetters) Descriptor() ([]byte, []int) {
-	return file_plinth_message_v1_message_proto_rawDescGZIP(), []int{41}
+	return file_plinth_message_v1_message_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *SkippedDeadLetters) GetReason() string {
@@ -3042,7 +4476,7 @@ func (x *SkippedDeadLetters) GetCount() int64 {
 	return 0
 }
 
-// DeadLetterOperation is a redrive or a purge, kept with who started it.
+// DeadLetterOperation is a redrive or a purge. It is kept, with who started it.
 type DeadLetterOperation struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Id of the operation, a UUIDv7.
@@ -3051,13 +4485,13 @@ type DeadLetterOperation struct {
 	Kind DeadLetterOperationKind `protobuf:"varint,2,opt,name=kind,proto3,enum=plinth.message.v1.DeadLetterOperationKind" json:"kind,omitempty"`
 	// Queue of the dead letters.
 	Queue string `protobuf:"bytes,3,opt,name=queue,proto3" json:"queue,omitempty"`
-	// How far it is.
+	// State of the operation.
 	State DeadLetterOperationState `protobuf:"varint,4,opt,name=state,proto3,enum=plinth.message.v1.DeadLetterOperationState" json:"state,omitempty"`
 	// Dead letters that were chosen.
 	Total int64 `protobuf:"varint,5,opt,name=total,proto3" json:"total,omitempty"`
-	// Those that are done.
+	// Dead letters that are done.
 	Done int64 `protobuf:"varint,6,opt,name=done,proto3" json:"done,omitempty"`
-	// Those that were gone when their turn came.
+	// Dead letters that no longer existed when it was their turn.
 	Skipped int64 `protobuf:"varint,7,opt,name=skipped,proto3" json:"skipped,omitempty"`
 	// Most messages a second. 0 means no limit.
 	MaxPerSecond int32 `protobuf:"varint,8,opt,name=max_per_second,json=maxPerSecond,proto3" json:"max_per_second,omitempty"`
@@ -3073,7 +4507,7 @@ type DeadLetterOperation struct {
 
 func (x *DeadLetterOperation) Reset() {
 	*x = DeadLetterOperation{}
-	mi := &file_plinth_message_v1_message_proto_msgTypes[42]
+	mi := &file_plinth_message_v1_message_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3085,7 +4519,7 @@ func (x *DeadLetterOperation) String() string {
 func (*DeadLetterOperation) ProtoMessage() {}
 
 func (x *DeadLetterOperation) ProtoReflect() protoreflect.Message {
-	mi := &file_plinth_message_v1_message_proto_msgTypes[42]
+	mi := &file_plinth_message_v1_message_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3098,7 +4532,7 @@ func (x *DeadLetterOperation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeadLetterOperation.ProtoReflect.Descriptor instead.
 func (*DeadLetterOperation) Descriptor() ([]byte, []int) {
-	return file_plinth_message_v1_message_proto_rawDescGZIP(), []int{42}
+	return file_plinth_message_v1_message_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *DeadLetterOperation) GetId() string {
@@ -3189,7 +4623,7 @@ type GetDeadLetterOperationRequest struct {
 
 func (x *GetDeadLetterOperationRequest) Reset() {
 	*x = GetDeadLetterOperationRequest{}
-	mi := &file_plinth_message_v1_message_proto_msgTypes[43]
+	mi := &file_plinth_message_v1_message_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3201,7 +4635,7 @@ func (x *GetDeadLetterOperationRequest) String() string {
 func (*GetDeadLetterOperationRequest) ProtoMessage() {}
 
 func (x *GetDeadLetterOperationRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_plinth_message_v1_message_proto_msgTypes[43]
+	mi := &file_plinth_message_v1_message_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3214,7 +4648,7 @@ func (x *GetDeadLetterOperationRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetDeadLetterOperationRequest.ProtoReflect.Descriptor instead.
 func (*GetDeadLetterOperationRequest) Descriptor() ([]byte, []int) {
-	return file_plinth_message_v1_message_proto_rawDescGZIP(), []int{43}
+	return file_plinth_message_v1_message_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *GetDeadLetterOperationRequest) GetId() string {
@@ -3239,7 +4673,7 @@ type ListDeadLetterOperationsRequest struct {
 
 func (x *ListDeadLetterOperationsRequest) Reset() {
 	*x = ListDeadLetterOperationsRequest{}
-	mi := &file_plinth_message_v1_message_proto_msgTypes[44]
+	mi := &file_plinth_message_v1_message_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3251,7 +4685,7 @@ func (x *ListDeadLetterOperationsRequest) String() string {
 func (*ListDeadLetterOperationsRequest) ProtoMessage() {}
 
 func (x *ListDeadLetterOperationsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_plinth_message_v1_message_proto_msgTypes[44]
+	mi := &file_plinth_message_v1_message_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3264,7 +4698,7 @@ func (x *ListDeadLetterOperationsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListDeadLetterOperationsRequest.ProtoReflect.Descriptor instead.
 func (*ListDeadLetterOperationsRequest) Descriptor() ([]byte, []int) {
-	return file_plinth_message_v1_message_proto_rawDescGZIP(), []int{44}
+	return file_plinth_message_v1_message_proto_rawDescGZIP(), []int{62}
 }
 
 func (x *ListDeadLetterOperationsRequest) GetQueue() string {
@@ -3301,7 +4735,7 @@ type ListDeadLetterOperationsResponse struct {
 
 func (x *ListDeadLetterOperationsResponse) Reset() {
 	*x = ListDeadLetterOperationsResponse{}
-	mi := &file_plinth_message_v1_message_proto_msgTypes[45]
+	mi := &file_plinth_message_v1_message_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3313,7 +4747,7 @@ func (x *ListDeadLetterOperationsResponse) String() string {
 func (*ListDeadLetterOperationsResponse) ProtoMessage() {}
 
 func (x *ListDeadLetterOperationsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_plinth_message_v1_message_proto_msgTypes[45]
+	mi := &file_plinth_message_v1_message_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3326,7 +4760,7 @@ func (x *ListDeadLetterOperationsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListDeadLetterOperationsResponse.ProtoReflect.Descriptor instead.
 func (*ListDeadLetterOperationsResponse) Descriptor() ([]byte, []int) {
-	return file_plinth_message_v1_message_proto_rawDescGZIP(), []int{45}
+	return file_plinth_message_v1_message_proto_rawDescGZIP(), []int{63}
 }
 
 func (x *ListDeadLetterOperationsResponse) GetOperations() []*DeadLetterOperation {
@@ -3347,7 +4781,7 @@ var File_plinth_message_v1_message_proto protoreflect.FileDescriptor
 
 const file_plinth_message_v1_message_proto_rawDesc = "" +
 	"\n" +
-	"\x1fplinth/message/v1/message.proto\x12\x11plinth.message.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x19plinth/auth/v1/auth.proto\"\xf7\x06\n" +
+	"\x1fplinth/message/v1/message.proto\x12\x11plinth.message.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x19plinth/auth/v1/auth.proto\x1a\x17plinth/rpc/v1/rpc.proto\"\xf7\x06\n" +
 	"\x0ePublishRequest\x12?\n" +
 	"\x05queue\x18\x01 \x01(\tB)\xbaH&\xd8\x01\x01r!\x18\x80\x012\x1c^[A-Za-z0-9][A-Za-z0-9._-]*$R\x05queue\x12\x1a\n" +
 	"\amessage\x18\x02 \x01(\tH\x00R\amessage\x12\x14\n" +
@@ -3440,7 +4874,54 @@ const file_plinth_message_v1_message_proto_rawDesc = "" +
 	"\fpublish_time\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\vpublishTime\x1a=\n" +
 	"\x0fAttributesEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xab\x05\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x87\x02\n" +
+	"\vPullRequest\x12<\n" +
+	"\x05queue\x18\x01 \x01(\tB&\xbaH#r!\x18\x80\x012\x1c^[A-Za-z0-9][A-Za-z0-9._-]*$R\x05queue\x12-\n" +
+	"\fmax_messages\x18\x02 \x01(\x05B\n" +
+	"\xbaH\a\x1a\x05\x18\xe8\a(\x00R\vmaxMessages\x12;\n" +
+	"\x04wait\x18\x03 \x01(\v2\x19.google.protobuf.DurationB\f\xbaH\t\xaa\x01\x06\"\x02\b\x1e2\x00R\x04wait\x12N\n" +
+	"\fack_deadline\x18\x04 \x01(\v2\x19.google.protobuf.DurationB\x10\xbaH\r\xaa\x01\n" +
+	"\"\x04\b\xc0\xd1\x022\x02\b\x01R\vackDeadline\"L\n" +
+	"\fPullResponse\x12<\n" +
+	"\bmessages\x18\x01 \x03(\v2 .plinth.message.v1.PulledMessageR\bmessages\"\xbd\x02\n" +
+	"\rPulledMessage\x12\x18\n" +
+	"\areceipt\x18\x01 \x01(\tR\areceipt\x12\x0e\n" +
+	"\x02id\x18\x02 \x01(\tR\x02id\x12\x18\n" +
+	"\aattempt\x18\x03 \x01(\x05R\aattempt\x12\x18\n" +
+	"\apayload\x18\x04 \x01(\fR\apayload\x12P\n" +
+	"\n" +
+	"attributes\x18\x05 \x03(\v20.plinth.message.v1.PulledMessage.AttributesEntryR\n" +
+	"attributes\x12=\n" +
+	"\fpublish_time\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\vpublishTime\x1a=\n" +
+	"\x0fAttributesEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"z\n" +
+	"\n" +
+	"AckRequest\x12<\n" +
+	"\x05queue\x18\x01 \x01(\tB&\xbaH#r!\x18\x80\x012\x1c^[A-Za-z0-9][A-Za-z0-9._-]*$R\x05queue\x12.\n" +
+	"\breceipts\x18\x02 \x03(\tB\x12\xbaH\x0f\x92\x01\f\b\x01\x10\xe8\a\"\x05r\x03(\x80\x01R\breceipts\"H\n" +
+	"\vAckResponse\x129\n" +
+	"\aresults\x18\x01 \x03(\v2\x1f.plinth.message.v1.SettleResultR\aresults\"\xde\x01\n" +
+	"\vNackRequest\x12<\n" +
+	"\x05queue\x18\x01 \x01(\tB&\xbaH#r!\x18\x80\x012\x1c^[A-Za-z0-9][A-Za-z0-9._-]*$R\x05queue\x12.\n" +
+	"\breceipts\x18\x02 \x03(\tB\x12\xbaH\x0f\x92\x01\f\b\x01\x10\xe8\a\"\x05r\x03(\x80\x01R\breceipts\x12?\n" +
+	"\x05delay\x18\x03 \x01(\v2\x19.google.protobuf.DurationB\x0e\xbaH\v\xaa\x01\b\"\x04\b\x80\xa3\x052\x00R\x05delay\x12 \n" +
+	"\x06reason\x18\x04 \x01(\tB\b\xbaH\x05r\x03(\x80\bR\x06reason\"I\n" +
+	"\fNackResponse\x129\n" +
+	"\aresults\x18\x01 \x03(\v2\x1f.plinth.message.v1.SettleResultR\aresults\"\xcd\x01\n" +
+	"\rExtendRequest\x12<\n" +
+	"\x05queue\x18\x01 \x01(\tB&\xbaH#r!\x18\x80\x012\x1c^[A-Za-z0-9][A-Za-z0-9._-]*$R\x05queue\x12.\n" +
+	"\breceipts\x18\x02 \x03(\tB\x12\xbaH\x0f\x92\x01\f\b\x01\x10\xe8\a\"\x05r\x03(\x80\x01R\breceipts\x12N\n" +
+	"\fack_deadline\x18\x03 \x01(\v2\x19.google.protobuf.DurationB\x10\xbaH\r\xaa\x01\n" +
+	"\"\x04\b\xc0\xd1\x022\x02\b\x01R\vackDeadline\"K\n" +
+	"\x0eExtendResponse\x129\n" +
+	"\aresults\x18\x01 \x03(\v2\x1f.plinth.message.v1.SettleResultR\aresults\"^\n" +
+	"\fSettleResult\x12\x18\n" +
+	"\areceipt\x18\x01 \x01(\tR\areceipt\x124\n" +
+	"\x05error\x18\x02 \x01(\v2\x1e.plinth.message.v1.SettleErrorR\x05error\";\n" +
+	"\vSettleError\x12\x12\n" +
+	"\x04code\x18\x01 \x01(\tR\x04code\x12\x18\n" +
+	"\amessage\x18\x02 \x01(\tR\amessage\"\xc0\x06\n" +
 	"\x05Queue\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12;\n" +
 	"\vcreate_time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
@@ -3461,11 +4942,79 @@ const file_plinth_message_v1_message_proto_rawDesc = "" +
 	"\x06paused\x18\v \x01(\bR\x06paused\x12\x1d\n" +
 	"\awaiting\x18\f \x01(\x03H\x01R\awaiting\x88\x01\x01\x12&\n" +
 	"\fdead_letters\x18\r \x01(\x03H\x02R\vdeadLetters\x88\x01\x01\x123\n" +
-	"\x05rates\x18\x0e \x01(\v2\x1d.plinth.message.v1.QueueRatesR\x05ratesB\b\n" +
+	"\x05rates\x18\x0e \x01(\v2\x1d.plinth.message.v1.QueueRatesR\x05rates\x12\x1b\n" +
+	"\x06pulled\x18\x0f \x01(\x03H\x03R\x06pulled\x88\x01\x01\x12+\n" +
+	"\x04push\x18\x10 \x01(\v2\x17.plinth.message.v1.PushR\x04push\x12>\n" +
+	"\vpush_status\x18\x11 \x01(\v2\x1d.plinth.message.v1.PushStatusR\n" +
+	"pushStatusB\b\n" +
 	"\x06_depthB\n" +
 	"\n" +
 	"\b_waitingB\x0f\n" +
-	"\r_dead_letters\"l\n" +
+	"\r_dead_lettersB\t\n" +
+	"\a_pulled\"\xff\x03\n" +
+	"\x04Push\x12\x1a\n" +
+	"\x03url\x18\x01 \x01(\tB\b\xbaH\x05r\x03(\x80\x10R\x03url\x12G\n" +
+	"\atimeout\x18\x02 \x01(\v2\x19.google.protobuf.DurationB\x12\xbaH\x0f\xaa\x01\f\"\x03\b\x90\x1c2\x05\x10\x80\xc2\xd7/R\atimeout\x123\n" +
+	"\x0fmax_outstanding\x18\x03 \x01(\x05B\n" +
+	"\xbaH\a\x1a\x05\x18\x80\x02(\x00R\x0emaxOutstanding\x12x\n" +
+	"\aheaders\x18\x04 \x03(\v2$.plinth.message.v1.Push.HeadersEntryB8\xbaH5\x9a\x012\x10 \"'r%2#^[A-Za-z0-9!#$%&'*+.^_`|~-]{1,128}$*\x05r\x03(\x80 R\aheaders\x12%\n" +
+	"\x06secret\x18\x05 \x01(\tB\r\xbaH\n" +
+	"\xd8\x01\x01r\x05 \x10(\x80\x02R\x06secret\x12Y\n" +
+	"\x1bprevious_secret_expire_time\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\x18previousSecretExpireTime\x12%\n" +
+	"\x0eretry_rejected\x18\a \x01(\bR\rretryRejected\x1a:\n" +
+	"\fHeadersEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xa7\x03\n" +
+	"\n" +
+	"PushStatus\x128\n" +
+	"\abreaker\x18\x01 \x01(\x0e2\x1e.plinth.message.v1.PushBreakerR\abreaker\x12;\n" +
+	"\vresume_time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"resumeTime\x12 \n" +
+	"\voutstanding\x18\x03 \x01(\x05R\voutstanding\x12 \n" +
+	"\vconcurrency\x18\x04 \x01(\x05R\vconcurrency\x123\n" +
+	"\alatency\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\alatency\x12F\n" +
+	"\x11last_success_time\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\x0flastSuccessTime\x12\x1d\n" +
+	"\n" +
+	"last_error\x18\a \x01(\tR\tlastError\x12B\n" +
+	"\x0flast_error_time\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\rlastErrorTime\"O\n" +
+	"\x11WatchQueueRequest\x12:\n" +
+	"\x04name\x18\x01 \x01(\tB&\xbaH#r!\x18\x80\x012\x1c^[A-Za-z0-9][A-Za-z0-9._-]*$R\x04name\"\xee\x02\n" +
+	"\vQueueStatus\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x127\n" +
+	"\tread_time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\breadTime\x12\x14\n" +
+	"\x05depth\x18\x03 \x01(\x03R\x05depth\x128\n" +
+	"\n" +
+	"oldest_age\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\toldestAge\x12 \n" +
+	"\voutstanding\x18\x05 \x01(\x03R\voutstanding\x12\x16\n" +
+	"\x06pulled\x18\x06 \x01(\x03R\x06pulled\x12\x18\n" +
+	"\awaiting\x18\a \x01(\x03R\awaiting\x12!\n" +
+	"\fdead_letters\x18\b \x01(\x03R\vdeadLetters\x123\n" +
+	"\x05rates\x18\t \x01(\v2\x1d.plinth.message.v1.QueueRatesR\x05rates\x12\x16\n" +
+	"\x06paused\x18\n" +
+	" \x01(\bR\x06paused\"\xe3\x01\n" +
+	"\x13ListMessagesRequest\x12<\n" +
+	"\x05queue\x18\x01 \x01(\tB&\xbaH#r!\x18\x80\x012\x1c^[A-Za-z0-9][A-Za-z0-9._-]*$R\x05queue\x12<\n" +
+	"\x04view\x18\x02 \x01(\x0e2\x1e.plinth.message.v1.MessageViewB\b\xbaH\x05\x82\x01\x02\x10\x01R\x04view\x12'\n" +
+	"\tpage_size\x18\x03 \x01(\x05B\n" +
+	"\xbaH\a\x1a\x05\x18\xe8\a(\x00R\bpageSize\x12'\n" +
+	"\n" +
+	"page_token\x18\x04 \x01(\tB\b\xbaH\x05r\x03(\x80\x04R\tpageToken\"|\n" +
+	"\x14ListMessagesResponse\x12<\n" +
+	"\bmessages\x18\x01 \x03(\v2 .plinth.message.v1.QueuedMessageR\bmessages\x12&\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xf4\x02\n" +
+	"\rQueuedMessage\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x1a\n" +
+	"\battempts\x18\x02 \x01(\x05R\battempts\x12\x16\n" +
+	"\x06reason\x18\x03 \x01(\tR\x06reason\x12\x18\n" +
+	"\apayload\x18\x04 \x01(\fR\apayload\x12P\n" +
+	"\n" +
+	"attributes\x18\x05 \x03(\v20.plinth.message.v1.QueuedMessage.AttributesEntryR\n" +
+	"attributes\x12=\n" +
+	"\fpublish_time\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\vpublishTime\x125\n" +
+	"\bdue_time\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\adueTime\x1a=\n" +
+	"\x0fAttributesEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"l\n" +
 	"\n" +
 	"QueueRates\x12\x1c\n" +
 	"\tpublished\x18\x01 \x01(\x01R\tpublished\x12\x1c\n" +
@@ -3473,7 +5022,7 @@ const file_plinth_message_v1_message_proto_rawDesc = "" +
 	"\facknowledged\x18\x03 \x01(\x01R\facknowledged\"\x9c\x01\n" +
 	"\aBinding\x12;\n" +
 	"\x05topic\x18\x01 \x01(\tB%\xbaH\"r \x18@2\x1c^[A-Za-z0-9][A-Za-z0-9._-]*$R\x05topic\x12T\n" +
-	"\apattern\x18\x02 \x01(\tB:\xbaH7r5\x18x21^([A-Za-z0-9_-]+|[*#])(\\.([A-Za-z0-9_-]+|[*#]))*$R\apattern\"\xb9\x04\n" +
+	"\apattern\x18\x02 \x01(\tB:\xbaH7r5\x18x21^([A-Za-z0-9_-]+|[*#])(\\.([A-Za-z0-9_-]+|[*#]))*$R\apattern\"\xe6\x04\n" +
 	"\x12CreateQueueRequest\x12:\n" +
 	"\x04name\x18\x01 \x01(\tB&\xbaH#r!\x18\x80\x012\x1c^[A-Za-z0-9][A-Za-z0-9._-]*$R\x04name\x12-\n" +
 	"\fmax_attempts\x18\x02 \x01(\x05B\n" +
@@ -3487,7 +5036,8 @@ const file_plinth_message_v1_message_proto_rawDesc = "" +
 	"\n" +
 	"max_length\x18\x06 \x01(\x03B\a\xbaH\x04\"\x02(\x00R\tmaxLength\x12a\n" +
 	"\x15dead_letter_retention\x18\a \x01(\v2\x19.google.protobuf.DurationB\x12\xbaH\x0f\xaa\x01\f\"\x06\b\x80\x86\xb0\x96\x012\x02\b<R\x13deadLetterRetention\x12@\n" +
-	"\bbindings\x18\b \x03(\v2\x1a.plinth.message.v1.BindingB\b\xbaH\x05\x92\x01\x02\x10dR\bbindings\"M\n" +
+	"\bbindings\x18\b \x03(\v2\x1a.plinth.message.v1.BindingB\b\xbaH\x05\x92\x01\x02\x10dR\bbindings\x12+\n" +
+	"\x04push\x18\t \x01(\v2\x17.plinth.message.v1.PushR\x04push\"M\n" +
 	"\x0fGetQueueRequest\x12:\n" +
 	"\x04name\x18\x01 \x01(\tB&\xbaH#r!\x18\x80\x012\x1c^[A-Za-z0-9][A-Za-z0-9._-]*$R\x04name\"e\n" +
 	"\x11ListQueuesRequest\x12'\n" +
@@ -3497,7 +5047,7 @@ const file_plinth_message_v1_message_proto_rawDesc = "" +
 	"page_token\x18\x02 \x01(\tB\b\xbaH\x05r\x03(\x80\x04R\tpageToken\"n\n" +
 	"\x12ListQueuesResponse\x120\n" +
 	"\x06queues\x18\x01 \x03(\v2\x18.plinth.message.v1.QueueR\x06queues\x12&\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xf6\x04\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xa3\x05\n" +
 	"\x12UpdateQueueRequest\x12:\n" +
 	"\x04name\x18\x01 \x01(\tB&\xbaH#r!\x18\x80\x012\x1c^[A-Za-z0-9][A-Za-z0-9._-]*$R\x04name\x12-\n" +
 	"\fmax_attempts\x18\x02 \x01(\x05B\n" +
@@ -3513,7 +5063,9 @@ const file_plinth_message_v1_message_proto_rawDesc = "" +
 	"\x15dead_letter_retention\x18\a \x01(\v2\x19.google.protobuf.DurationB\x12\xbaH\x0f\xaa\x01\f\"\x06\b\x80\x86\xb0\x96\x012\x02\b<R\x13deadLetterRetention\x12@\n" +
 	"\bbindings\x18\b \x03(\v2\x1a.plinth.message.v1.BindingB\b\xbaH\x05\x92\x01\x02\x10dR\bbindings\x12;\n" +
 	"\vupdate_mask\x18\t \x01(\v2\x1a.google.protobuf.FieldMaskR\n" +
-	"updateMask\"P\n" +
+	"updateMask\x12+\n" +
+	"\x04push\x18\n" +
+	" \x01(\v2\x17.plinth.message.v1.PushR\x04push\"P\n" +
 	"\x12DeleteQueueRequest\x12:\n" +
 	"\x04name\x18\x01 \x01(\tB&\xbaH#r!\x18\x80\x012\x1c^[A-Za-z0-9][A-Za-z0-9._-]*$R\x04name\"\x15\n" +
 	"\x13DeleteQueueResponse\"O\n" +
@@ -3615,7 +5167,17 @@ const file_plinth_message_v1_message_proto_rawDesc = "" +
 	"\n" +
 	"operations\x18\x01 \x03(\v2&.plinth.message.v1.DeadLetterOperationR\n" +
 	"operations\x12&\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken*\x93\x01\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken*w\n" +
+	"\vPushBreaker\x12\x1c\n" +
+	"\x18PUSH_BREAKER_UNSPECIFIED\x10\x00\x12\x17\n" +
+	"\x13PUSH_BREAKER_CLOSED\x10\x01\x12\x15\n" +
+	"\x11PUSH_BREAKER_OPEN\x10\x02\x12\x1a\n" +
+	"\x16PUSH_BREAKER_HALF_OPEN\x10\x03*v\n" +
+	"\vMessageView\x12\x1c\n" +
+	"\x18MESSAGE_VIEW_UNSPECIFIED\x10\x00\x12\x16\n" +
+	"\x12MESSAGE_VIEW_READY\x10\x01\x12\x18\n" +
+	"\x14MESSAGE_VIEW_WAITING\x10\x02\x12\x17\n" +
+	"\x13MESSAGE_VIEW_PULLED\x10\x03*\x93\x01\n" +
 	"\x17DeadLetterOperationKind\x12*\n" +
 	"&DEAD_LETTER_OPERATION_KIND_UNSPECIFIED\x10\x00\x12&\n" +
 	"\"DEAD_LETTER_OPERATION_KIND_REDRIVE\x10\x01\x12$\n" +
@@ -3624,16 +5186,23 @@ const file_plinth_message_v1_message_proto_rawDesc = "" +
 	"'DEAD_LETTER_OPERATION_STATE_UNSPECIFIED\x10\x00\x12'\n" +
 	"#DEAD_LETTER_OPERATION_STATE_PLANNED\x10\x01\x12'\n" +
 	"#DEAD_LETTER_OPERATION_STATE_RUNNING\x10\x02\x12$\n" +
-	" DEAD_LETTER_OPERATION_STATE_DONE\x10\x032\xcf\x16\n" +
+	" DEAD_LETTER_OPERATION_STATE_DONE\x10\x032\xbd\x1d\n" +
 	"\x0eMessageService\x12\x80\x01\n" +
 	"\aPublish\x12!.plinth.message.v1.PublishRequest\x1a\".plinth.message.v1.PublishResponse\".ʥ\x19\x10messages.publish\x82\xd3\xe4\x93\x02\x14:\x01*\"\x0f/api/v1/message\x12\x96\x01\n" +
 	"\fPublishBatch\x12&.plinth.message.v1.PublishBatchRequest\x1a'.plinth.message.v1.PublishBatchResponse\"5ʥ\x19\x10messages.publish\x82\xd3\xe4\x93\x02\x1b:\x01*\"\x16/api/v1/messages:batch\x12\x88\x01\n" +
 	"\n" +
 	"GetMessage\x12$.plinth.message.v1.GetMessageRequest\x1a!.plinth.message.v1.WaitingMessage\"1ʥ\x19\rmessages.read\x82\xd3\xe4\x93\x02\x17\x12\x15/api/v1/messages/{id}\x90\x02\x01\x12\x98\x01\n" +
 	"\rCancelMessage\x12'.plinth.message.v1.CancelMessageRequest\x1a(.plinth.message.v1.CancelMessageResponse\"4ʥ\x19\x10messages.publish\x82\xd3\xe4\x93\x02\x17*\x15/api/v1/messages/{id}\x90\x02\x02\x12j\n" +
-	"\aConsume\x12!.plinth.message.v1.ConsumeRequest\x1a\".plinth.message.v1.ConsumeResponse\"\x14ʥ\x19\x10messages.consume(\x010\x01\x12y\n" +
+	"\aConsume\x12!.plinth.message.v1.ConsumeRequest\x1a\".plinth.message.v1.ConsumeResponse\"\x14ʥ\x19\x10messages.consume(\x010\x01\x12\x90\x01\n" +
+	"\x04Pull\x12\x1e.plinth.message.v1.PullRequest\x1a\x1f.plinth.message.v1.PullResponse\"Gʥ\x19\x10messages.consume\x98\xa6\x19\x1e\x82\xd3\xe4\x93\x02):\x01*\"$/api/v1/queues/{queue}/messages:pull\x12\x88\x01\n" +
+	"\x03Ack\x12\x1d.plinth.message.v1.AckRequest\x1a\x1e.plinth.message.v1.AckResponse\"Bʥ\x19\x10messages.consume\x82\xd3\xe4\x93\x02(:\x01*\"#/api/v1/queues/{queue}/messages:ack\x12\x8c\x01\n" +
+	"\x04Nack\x12\x1e.plinth.message.v1.NackRequest\x1a\x1f.plinth.message.v1.NackResponse\"Cʥ\x19\x10messages.consume\x82\xd3\xe4\x93\x02):\x01*\"$/api/v1/queues/{queue}/messages:nack\x12\x94\x01\n" +
+	"\x06Extend\x12 .plinth.message.v1.ExtendRequest\x1a!.plinth.message.v1.ExtendResponse\"Eʥ\x19\x10messages.consume\x82\xd3\xe4\x93\x02+:\x01*\"&/api/v1/queues/{queue}/messages:extend\x12y\n" +
 	"\vCreateQueue\x12%.plinth.message.v1.CreateQueueRequest\x1a\x18.plinth.message.v1.Queue\")ʥ\x19\fqueues.write\x82\xd3\xe4\x93\x02\x13:\x01*\"\x0e/api/v1/queues\x12y\n" +
-	"\bGetQueue\x12\".plinth.message.v1.GetQueueRequest\x1a\x18.plinth.message.v1.Queue\"/ʥ\x19\vqueues.read\x82\xd3\xe4\x93\x02\x17\x12\x15/api/v1/queues/{name}\x90\x02\x01\x12\x83\x01\n" +
+	"\bGetQueue\x12\".plinth.message.v1.GetQueueRequest\x1a\x18.plinth.message.v1.Queue\"/ʥ\x19\vqueues.read\x82\xd3\xe4\x93\x02\x17\x12\x15/api/v1/queues/{name}\x90\x02\x01\x12\x88\x01\n" +
+	"\n" +
+	"WatchQueue\x12$.plinth.message.v1.WatchQueueRequest\x1a\x1e.plinth.message.v1.QueueStatus\"2ʥ\x19\vqueues.read\x82\xd3\xe4\x93\x02\x1d\x12\x1b/api/v1/queues/{name}:watch0\x01\x12\x9c\x01\n" +
+	"\fListMessages\x12&.plinth.message.v1.ListMessagesRequest\x1a'.plinth.message.v1.ListMessagesResponse\";ʥ\x19\rmessages.read\x82\xd3\xe4\x93\x02!\x12\x1f/api/v1/queues/{queue}/messages\x90\x02\x01\x12\x83\x01\n" +
 	"\n" +
 	"ListQueues\x12$.plinth.message.v1.ListQueuesRequest\x1a%.plinth.message.v1.ListQueuesResponse\"(ʥ\x19\vqueues.read\x82\xd3\xe4\x93\x02\x10\x12\x0e/api/v1/queues\x90\x02\x01\x12\x83\x01\n" +
 	"\vUpdateQueue\x12%.plinth.message.v1.UpdateQueueRequest\x1a\x18.plinth.message.v1.Queue\"3ʥ\x19\fqueues.write\x82\xd3\xe4\x93\x02\x1a:\x01*2\x15/api/v1/queues/{name}\x90\x02\x02\x12\x8e\x01\n" +
@@ -3662,167 +5231,233 @@ func file_plinth_message_v1_message_proto_rawDescGZIP() []byte {
 	return file_plinth_message_v1_message_proto_rawDescData
 }
 
-var file_plinth_message_v1_message_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_plinth_message_v1_message_proto_msgTypes = make([]protoimpl.MessageInfo, 50)
+var file_plinth_message_v1_message_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
+var file_plinth_message_v1_message_proto_msgTypes = make([]protoimpl.MessageInfo, 71)
 var file_plinth_message_v1_message_proto_goTypes = []any{
-	(DeadLetterOperationKind)(0),             // 0: plinth.message.v1.DeadLetterOperationKind
-	(DeadLetterOperationState)(0),            // 1: plinth.message.v1.DeadLetterOperationState
-	(*PublishRequest)(nil),                   // 2: plinth.message.v1.PublishRequest
-	(*PublishResponse)(nil),                  // 3: plinth.message.v1.PublishResponse
-	(*PublishBatchRequest)(nil),              // 4: plinth.message.v1.PublishBatchRequest
-	(*PublishBatchResponse)(nil),             // 5: plinth.message.v1.PublishBatchResponse
-	(*PublishResult)(nil),                    // 6: plinth.message.v1.PublishResult
-	(*PublishError)(nil),                     // 7: plinth.message.v1.PublishError
-	(*GetMessageRequest)(nil),                // 8: plinth.message.v1.GetMessageRequest
-	(*CancelMessageRequest)(nil),             // 9: plinth.message.v1.CancelMessageRequest
-	(*CancelMessageResponse)(nil),            // 10: plinth.message.v1.CancelMessageResponse
-	(*WaitingMessage)(nil),                   // 11: plinth.message.v1.WaitingMessage
-	(*ConsumeRequest)(nil),                   // 12: plinth.message.v1.ConsumeRequest
-	(*Subscribe)(nil),                        // 13: plinth.message.v1.Subscribe
-	(*Ack)(nil),                              // 14: plinth.message.v1.Ack
-	(*Nack)(nil),                             // 15: plinth.message.v1.Nack
-	(*NackItem)(nil),                         // 16: plinth.message.v1.NackItem
-	(*Extend)(nil),                           // 17: plinth.message.v1.Extend
-	(*ConsumeResponse)(nil),                  // 18: plinth.message.v1.ConsumeResponse
-	(*Message)(nil),                          // 19: plinth.message.v1.Message
-	(*Queue)(nil),                            // 20: plinth.message.v1.Queue
-	(*QueueRates)(nil),                       // 21: plinth.message.v1.QueueRates
-	(*Binding)(nil),                          // 22: plinth.message.v1.Binding
-	(*CreateQueueRequest)(nil),               // 23: plinth.message.v1.CreateQueueRequest
-	(*GetQueueRequest)(nil),                  // 24: plinth.message.v1.GetQueueRequest
-	(*ListQueuesRequest)(nil),                // 25: plinth.message.v1.ListQueuesRequest
-	(*ListQueuesResponse)(nil),               // 26: plinth.message.v1.ListQueuesResponse
-	(*UpdateQueueRequest)(nil),               // 27: plinth.message.v1.UpdateQueueRequest
-	(*DeleteQueueRequest)(nil),               // 28: plinth.message.v1.DeleteQueueRequest
-	(*DeleteQueueResponse)(nil),              // 29: plinth.message.v1.DeleteQueueResponse
-	(*PauseQueueRequest)(nil),                // 30: plinth.message.v1.PauseQueueRequest
-	(*ResumeQueueRequest)(nil),               // 31: plinth.message.v1.ResumeQueueRequest
-	(*PurgeQueueRequest)(nil),                // 32: plinth.message.v1.PurgeQueueRequest
-	(*PurgeQueueResponse)(nil),               // 33: plinth.message.v1.PurgeQueueResponse
-	(*DeadLetter)(nil),                       // 34: plinth.message.v1.DeadLetter
-	(*DeadLetterFilter)(nil),                 // 35: plinth.message.v1.DeadLetterFilter
-	(*ListDeadLettersRequest)(nil),           // 36: plinth.message.v1.ListDeadLettersRequest
-	(*ListDeadLettersResponse)(nil),          // 37: plinth.message.v1.ListDeadLettersResponse
-	(*GetDeadLetterRequest)(nil),             // 38: plinth.message.v1.GetDeadLetterRequest
-	(*RedriveDeadLettersRequest)(nil),        // 39: plinth.message.v1.RedriveDeadLettersRequest
-	(*RedriveDeadLettersResponse)(nil),       // 40: plinth.message.v1.RedriveDeadLettersResponse
-	(*PurgeDeadLettersRequest)(nil),          // 41: plinth.message.v1.PurgeDeadLettersRequest
-	(*PurgeDeadLettersResponse)(nil),         // 42: plinth.message.v1.PurgeDeadLettersResponse
-	(*SkippedDeadLetters)(nil),               // 43: plinth.message.v1.SkippedDeadLetters
-	(*DeadLetterOperation)(nil),              // 44: plinth.message.v1.DeadLetterOperation
-	(*GetDeadLetterOperationRequest)(nil),    // 45: plinth.message.v1.GetDeadLetterOperationRequest
-	(*ListDeadLetterOperationsRequest)(nil),  // 46: plinth.message.v1.ListDeadLetterOperationsRequest
-	(*ListDeadLetterOperationsResponse)(nil), // 47: plinth.message.v1.ListDeadLetterOperationsResponse
-	nil,                                      // 48: plinth.message.v1.PublishRequest.AttributesEntry
-	nil,                                      // 49: plinth.message.v1.WaitingMessage.AttributesEntry
-	nil,                                      // 50: plinth.message.v1.Message.AttributesEntry
-	nil,                                      // 51: plinth.message.v1.DeadLetter.AttributesEntry
-	(*durationpb.Duration)(nil),              // 52: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil),            // 53: google.protobuf.Timestamp
-	(*fieldmaskpb.FieldMask)(nil),            // 54: google.protobuf.FieldMask
+	(PushBreaker)(0),                         // 0: plinth.message.v1.PushBreaker
+	(MessageView)(0),                         // 1: plinth.message.v1.MessageView
+	(DeadLetterOperationKind)(0),             // 2: plinth.message.v1.DeadLetterOperationKind
+	(DeadLetterOperationState)(0),            // 3: plinth.message.v1.DeadLetterOperationState
+	(*PublishRequest)(nil),                   // 4: plinth.message.v1.PublishRequest
+	(*PublishResponse)(nil),                  // 5: plinth.message.v1.PublishResponse
+	(*PublishBatchRequest)(nil),              // 6: plinth.message.v1.PublishBatchRequest
+	(*PublishBatchResponse)(nil),             // 7: plinth.message.v1.PublishBatchResponse
+	(*PublishResult)(nil),                    // 8: plinth.message.v1.PublishResult
+	(*PublishError)(nil),                     // 9: plinth.message.v1.PublishError
+	(*GetMessageRequest)(nil),                // 10: plinth.message.v1.GetMessageRequest
+	(*CancelMessageRequest)(nil),             // 11: plinth.message.v1.CancelMessageRequest
+	(*CancelMessageResponse)(nil),            // 12: plinth.message.v1.CancelMessageResponse
+	(*WaitingMessage)(nil),                   // 13: plinth.message.v1.WaitingMessage
+	(*ConsumeRequest)(nil),                   // 14: plinth.message.v1.ConsumeRequest
+	(*Subscribe)(nil),                        // 15: plinth.message.v1.Subscribe
+	(*Ack)(nil),                              // 16: plinth.message.v1.Ack
+	(*Nack)(nil),                             // 17: plinth.message.v1.Nack
+	(*NackItem)(nil),                         // 18: plinth.message.v1.NackItem
+	(*Extend)(nil),                           // 19: plinth.message.v1.Extend
+	(*ConsumeResponse)(nil),                  // 20: plinth.message.v1.ConsumeResponse
+	(*Message)(nil),                          // 21: plinth.message.v1.Message
+	(*PullRequest)(nil),                      // 22: plinth.message.v1.PullRequest
+	(*PullResponse)(nil),                     // 23: plinth.message.v1.PullResponse
+	(*PulledMessage)(nil),                    // 24: plinth.message.v1.PulledMessage
+	(*AckRequest)(nil),                       // 25: plinth.message.v1.AckRequest
+	(*AckResponse)(nil),                      // 26: plinth.message.v1.AckResponse
+	(*NackRequest)(nil),                      // 27: plinth.message.v1.NackRequest
+	(*NackResponse)(nil),                     // 28: plinth.message.v1.NackResponse
+	(*ExtendRequest)(nil),                    // 29: plinth.message.v1.ExtendRequest
+	(*ExtendResponse)(nil),                   // 30: plinth.message.v1.ExtendResponse
+	(*SettleResult)(nil),                     // 31: plinth.message.v1.SettleResult
+	(*SettleError)(nil),                      // 32: plinth.message.v1.SettleError
+	(*Queue)(nil),                            // 33: plinth.message.v1.Queue
+	(*Push)(nil),                             // 34: plinth.message.v1.Push
+	(*PushStatus)(nil),                       // 35: plinth.message.v1.PushStatus
+	(*WatchQueueRequest)(nil),                // 36: plinth.message.v1.WatchQueueRequest
+	(*QueueStatus)(nil),                      // 37: plinth.message.v1.QueueStatus
+	(*ListMessagesRequest)(nil),              // 38: plinth.message.v1.ListMessagesRequest
+	(*ListMessagesResponse)(nil),             // 39: plinth.message.v1.ListMessagesResponse
+	(*QueuedMessage)(nil),                    // 40: plinth.message.v1.QueuedMessage
+	(*QueueRates)(nil),                       // 41: plinth.message.v1.QueueRates
+	(*Binding)(nil),                          // 42: plinth.message.v1.Binding
+	(*CreateQueueRequest)(nil),               // 43: plinth.message.v1.CreateQueueRequest
+	(*GetQueueRequest)(nil),                  // 44: plinth.message.v1.GetQueueRequest
+	(*ListQueuesRequest)(nil),                // 45: plinth.message.v1.ListQueuesRequest
+	(*ListQueuesResponse)(nil),               // 46: plinth.message.v1.ListQueuesResponse
+	(*UpdateQueueRequest)(nil),               // 47: plinth.message.v1.UpdateQueueRequest
+	(*DeleteQueueRequest)(nil),               // 48: plinth.message.v1.DeleteQueueRequest
+	(*DeleteQueueResponse)(nil),              // 49: plinth.message.v1.DeleteQueueResponse
+	(*PauseQueueRequest)(nil),                // 50: plinth.message.v1.PauseQueueRequest
+	(*ResumeQueueRequest)(nil),               // 51: plinth.message.v1.ResumeQueueRequest
+	(*PurgeQueueRequest)(nil),                // 52: plinth.message.v1.PurgeQueueRequest
+	(*PurgeQueueResponse)(nil),               // 53: plinth.message.v1.PurgeQueueResponse
+	(*DeadLetter)(nil),                       // 54: plinth.message.v1.DeadLetter
+	(*DeadLetterFilter)(nil),                 // 55: plinth.message.v1.DeadLetterFilter
+	(*ListDeadLettersRequest)(nil),           // 56: plinth.message.v1.ListDeadLettersRequest
+	(*ListDeadLettersResponse)(nil),          // 57: plinth.message.v1.ListDeadLettersResponse
+	(*GetDeadLetterRequest)(nil),             // 58: plinth.message.v1.GetDeadLetterRequest
+	(*RedriveDeadLettersRequest)(nil),        // 59: plinth.message.v1.RedriveDeadLettersRequest
+	(*RedriveDeadLettersResponse)(nil),       // 60: plinth.message.v1.RedriveDeadLettersResponse
+	(*PurgeDeadLettersRequest)(nil),          // 61: plinth.message.v1.PurgeDeadLettersRequest
+	(*PurgeDeadLettersResponse)(nil),         // 62: plinth.message.v1.PurgeDeadLettersResponse
+	(*SkippedDeadLetters)(nil),               // 63: plinth.message.v1.SkippedDeadLetters
+	(*DeadLetterOperation)(nil),              // 64: plinth.message.v1.DeadLetterOperation
+	(*GetDeadLetterOperationRequest)(nil),    // 65: plinth.message.v1.GetDeadLetterOperationRequest
+	(*ListDeadLetterOperationsRequest)(nil),  // 66: plinth.message.v1.ListDeadLetterOperationsRequest
+	(*ListDeadLetterOperationsResponse)(nil), // 67: plinth.message.v1.ListDeadLetterOperationsResponse
+	nil,                                      // 68: plinth.message.v1.PublishRequest.AttributesEntry
+	nil,                                      // 69: plinth.message.v1.WaitingMessage.AttributesEntry
+	nil,                                      // 70: plinth.message.v1.Message.AttributesEntry
+	nil,                                      // 71: plinth.message.v1.PulledMessage.AttributesEntry
+	nil,                                      // 72: plinth.message.v1.Push.HeadersEntry
+	nil,                                      // 73: plinth.message.v1.QueuedMessage.AttributesEntry
+	nil,                                      // 74: plinth.message.v1.DeadLetter.AttributesEntry
+	(*durationpb.Duration)(nil),              // 75: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil),            // 76: google.protobuf.Timestamp
+	(*fieldmaskpb.FieldMask)(nil),            // 77: google.protobuf.FieldMask
 }
 var file_plinth_message_v1_message_proto_depIdxs = []int32{
-	48, // 0: plinth.message.v1.PublishRequest.attributes:type_name -> plinth.message.v1.PublishRequest.AttributesEntry
-	52, // 1: plinth.message.v1.PublishRequest.delay:type_name -> google.protobuf.Duration
-	53, // 2: plinth.message.v1.PublishRequest.deliver_time:type_name -> google.protobuf.Timestamp
-	2,  // 3: plinth.message.v1.PublishBatchRequest.messages:type_name -> plinth.message.v1.PublishRequest
-	6,  // 4: plinth.message.v1.PublishBatchResponse.results:type_name -> plinth.message.v1.PublishResult
-	7,  // 5: plinth.message.v1.PublishResult.error:type_name -> plinth.message.v1.PublishError
-	53, // 6: plinth.message.v1.WaitingMessage.deliver_time:type_name -> google.protobuf.Timestamp
-	49, // 7: plinth.message.v1.WaitingMessage.attributes:type_name -> plinth.message.v1.WaitingMessage.AttributesEntry
-	53, // 8: plinth.message.v1.WaitingMessage.publish_time:type_name -> google.protobuf.Timestamp
-	13, // 9: plinth.message.v1.ConsumeRequest.subscribe:type_name -> plinth.message.v1.Subscribe
-	14, // 10: plinth.message.v1.ConsumeRequest.ack:type_name -> plinth.message.v1.Ack
-	15, // 11: plinth.message.v1.ConsumeRequest.nack:type_name -> plinth.message.v1.Nack
-	17, // 12: plinth.message.v1.ConsumeRequest.extend:type_name -> plinth.message.v1.Extend
-	52, // 13: plinth.message.v1.Subscribe.ack_deadline:type_name -> google.protobuf.Duration
-	16, // 14: plinth.message.v1.Nack.items:type_name -> plinth.message.v1.NackItem
-	52, // 15: plinth.message.v1.NackItem.delay:type_name -> google.protobuf.Duration
-	52, // 16: plinth.message.v1.Extend.ack_deadline:type_name -> google.protobuf.Duration
-	19, // 17: plinth.message.v1.ConsumeResponse.messages:type_name -> plinth.message.v1.Message
-	50, // 18: plinth.message.v1.Message.attributes:type_name -> plinth.message.v1.Message.AttributesEntry
-	53, // 19: plinth.message.v1.Message.publish_time:type_name -> google.protobuf.Timestamp
-	53, // 20: plinth.message.v1.Queue.create_time:type_name -> google.protobuf.Timestamp
-	52, // 21: plinth.message.v1.Queue.min_backoff:type_name -> google.protobuf.Duration
-	52, // 22: plinth.message.v1.Queue.max_backoff:type_name -> google.protobuf.Duration
-	52, // 23: plinth.message.v1.Queue.message_ttl:type_name -> google.protobuf.Duration
-	52, // 24: plinth.message.v1.Queue.dead_letter_retention:type_name -> google.protobuf.Duration
-	22, // 25: plinth.message.v1.Queue.bindings:type_name -> plinth.message.v1.Binding
-	21, // 26: plinth.message.v1.Queue.rates:type_name -> plinth.message.v1.QueueRates
-	52, // 27: plinth.message.v1.CreateQueueRequest.min_backoff:type_name -> google.protobuf.Duration
-	52, // 28: plinth.message.v1.CreateQueueRequest.max_backoff:type_name -> google.protobuf.Duration
-	52, // 29: plinth.message.v1.CreateQueueRequest.message_ttl:type_name -> google.protobuf.Duration
-	52, // 30: plinth.message.v1.CreateQueueRequest.dead_letter_retention:type_name -> google.protobuf.Duration
-	22, // 31: plinth.message.v1.CreateQueueRequest.bindings:type_name -> plinth.message.v1.Binding
-	20, // 32: plinth.message.v1.ListQueuesResponse.queues:type_name -> plinth.message.v1.Queue
-	52, // 33: plinth.message.v1.UpdateQueueRequest.min_backoff:type_name -> google.protobuf.Duration
-	52, // 34: plinth.message.v1.UpdateQueueRequest.max_backoff:type_name -> google.protobuf.Duration
-	52, // 35: plinth.message.v1.UpdateQueueRequest.message_ttl:type_name -> google.protobuf.Duration
-	52, // 36: plinth.message.v1.UpdateQueueRequest.dead_letter_retention:type_name -> google.protobuf.Duration
-	22, // 37: plinth.message.v1.UpdateQueueRequest.bindings:type_name -> plinth.message.v1.Binding
-	54, // 38: plinth.message.v1.UpdateQueueRequest.update_mask:type_name -> google.protobuf.FieldMask
-	53, // 39: plinth.message.v1.DeadLetter.first_failure_time:type_name -> google.protobuf.Timestamp
-	53, // 40: plinth.message.v1.DeadLetter.last_failure_time:type_name -> google.protobuf.Timestamp
-	53, // 41: plinth.message.v1.DeadLetter.publish_time:type_name -> google.protobuf.Timestamp
-	51, // 42: plinth.message.v1.DeadLetter.attributes:type_name -> plinth.message.v1.DeadLetter.AttributesEntry
-	53, // 43: plinth.message.v1.DeadLetterFilter.start_time:type_name -> google.protobuf.Timestamp
-	53, // 44: plinth.message.v1.DeadLetterFilter.end_time:type_name -> google.protobuf.Timestamp
-	35, // 45: plinth.message.v1.ListDeadLettersRequest.filter:type_name -> plinth.message.v1.DeadLetterFilter
-	34, // 46: plinth.message.v1.ListDeadLettersResponse.dead_letters:type_name -> plinth.message.v1.DeadLetter
-	35, // 47: plinth.message.v1.RedriveDeadLettersRequest.filter:type_name -> plinth.message.v1.DeadLetterFilter
-	43, // 48: plinth.message.v1.RedriveDeadLettersResponse.skipped:type_name -> plinth.message.v1.SkippedDeadLetters
-	44, // 49: plinth.message.v1.RedriveDeadLettersResponse.operation:type_name -> plinth.message.v1.DeadLetterOperation
-	35, // 50: plinth.message.v1.PurgeDeadLettersRequest.filter:type_name -> plinth.message.v1.DeadLetterFilter
-	43, // 51: plinth.message.v1.PurgeDeadLettersResponse.skipped:type_name -> plinth.message.v1.SkippedDeadLetters
-	44, // 52: plinth.message.v1.PurgeDeadLettersResponse.operation:type_name -> plinth.message.v1.DeadLetterOperation
-	0,  // 53: plinth.message.v1.DeadLetterOperation.kind:type_name -> plinth.message.v1.DeadLetterOperationKind
-	1,  // 54: plinth.message.v1.DeadLetterOperation.state:type_name -> plinth.message.v1.DeadLetterOperationState
-	53, // 55: plinth.message.v1.DeadLetterOperation.create_time:type_name -> google.protobuf.Timestamp
-	53, // 56: plinth.message.v1.DeadLetterOperation.end_time:type_name -> google.protobuf.Timestamp
-	44, // 57: plinth.message.v1.ListDeadLetterOperationsResponse.operations:type_name -> plinth.message.v1.DeadLetterOperation
-	2,  // 58: plinth.message.v1.MessageService.Publish:input_type -> plinth.message.v1.PublishRequest
-	4,  // 59: plinth.message.v1.MessageService.PublishBatch:input_type -> plinth.message.v1.PublishBatchRequest
-	8,  // 60: plinth.message.v1.MessageService.GetMessage:input_type -> plinth.message.v1.GetMessageRequest
-	9,  // 61: plinth.message.v1.MessageService.CancelMessage:input_type -> plinth.message.v1.CancelMessageRequest
-	12, // 62: plinth.message.v1.MessageService.Consume:input_type -> plinth.message.v1.ConsumeRequest
-	23, // 63: plinth.message.v1.MessageService.CreateQueue:input_type -> plinth.message.v1.CreateQueueRequest
-	24, // 64: plinth.message.v1.MessageService.GetQueue:input_type -> plinth.message.v1.GetQueueRequest
-	25, // 65: plinth.message.v1.MessageService.ListQueues:input_type -> plinth.message.v1.ListQueuesRequest
-	27, // 66: plinth.message.v1.MessageService.UpdateQueue:input_type -> plinth.message.v1.UpdateQueueRequest
-	28, // 67: plinth.message.v1.MessageService.DeleteQueue:input_type -> plinth.message.v1.DeleteQueueRequest
-	30, // 68: plinth.message.v1.MessageService.PauseQueue:input_type -> plinth.message.v1.PauseQueueRequest
-	31, // 69: plinth.message.v1.MessageService.ResumeQueue:input_type -> plinth.message.v1.ResumeQueueRequest
-	32, // 70: plinth.message.v1.MessageService.PurgeQueue:input_type -> plinth.message.v1.PurgeQueueRequest
-	36, // 71: plinth.message.v1.MessageService.ListDeadLetters:input_type -> plinth.message.v1.ListDeadLettersRequest
-	38, // 72: plinth.message.v1.MessageService.GetDeadLetter:input_type -> plinth.message.v1.GetDeadLetterRequest
-	39, // 73: plinth.message.v1.MessageService.RedriveDeadLetters:input_type -> plinth.message.v1.RedriveDeadLettersRequest
-	41, // 74: plinth.message.v1.MessageService.PurgeDeadLetters:input_type -> plinth.message.v1.PurgeDeadLettersRequest
-	45, // 75: plinth.message.v1.MessageService.GetDeadLetterOperation:input_type -> plinth.message.v1.GetDeadLetterOperationRequest
-	46, // 76: plinth.message.v1.MessageService.ListDeadLetterOperations:input_type -> plinth.message.v1.ListDeadLetterOperationsRequest
-	3,  // 77: plinth.message.v1.MessageService.Publish:output_type -> plinth.message.v1.PublishResponse
-	5,  // 78: plinth.message.v1.MessageService.PublishBatch:output_type -> plinth.message.v1.PublishBatchResponse
-	11, // 79: plinth.message.v1.MessageService.GetMessage:output_type -> plinth.message.v1.WaitingMessage
-	10, // 80: plinth.message.v1.MessageService.CancelMessage:output_type -> plinth.message.v1.CancelMessageResponse
-	18, // 81: plinth.message.v1.MessageService.Consume:output_type -> plinth.message.v1.ConsumeResponse
-	20, // 82: plinth.message.v1.MessageService.CreateQueue:output_type -> plinth.message.v1.Queue
-	20, // 83: plinth.message.v1.MessageService.GetQueue:output_type -> plinth.message.v1.Queue
-	26, // 84: plinth.message.v1.MessageService.ListQueues:output_type -> plinth.message.v1.ListQueuesResponse
-	20, // 85: plinth.message.v1.MessageService.UpdateQueue:output_type -> plinth.message.v1.Queue
-	29, // 86: plinth.message.v1.MessageService.DeleteQueue:output_type -> plinth.message.v1.DeleteQueueResponse
-	20, // 87: plinth.message.v1.MessageService.PauseQueue:output_type -> plinth.message.v1.Queue
-	20, // 88: plinth.message.v1.MessageService.ResumeQueue:output_type -> plinth.message.v1.Queue
-	33, // 89: plinth.message.v1.MessageService.PurgeQueue:output_type -> plinth.message.v1.PurgeQueueResponse
-	37, // 90: plinth.message.v1.MessageService.ListDeadLetters:output_type -> plinth.message.v1.ListDeadLettersResponse
-	34, // 91: plinth.message.v1.MessageService.GetDeadLetter:output_type -> plinth.message.v1.DeadLetter
-	40, // 92: plinth.message.v1.MessageService.RedriveDeadLetters:output_type -> plinth.message.v1.RedriveDeadLettersResponse
-	42, // 93: plinth.message.v1.MessageService.PurgeDeadLetters:output_type -> plinth.message.v1.PurgeDeadLettersResponse
-	44, // 94: plinth.message.v1.MessageService.GetDeadLetterOperation:output_type -> plinth.message.v1.DeadLetterOperation
-	47, // 95: plinth.message.v1.MessageService.ListDeadLetterOperations:output_type -> plinth.message.v1.ListDeadLetterOperationsResponse
-	77, // [77:96] is the sub-list for method output_type
-	58, // [58:77] is the sub-list for method input_type
-	58, // [58:58] is the sub-list for extension type_name
-	58, // [58:58] is the sub-list for extension extendee
-	0,  // [0:58] is the sub-list for field type_name
+	68,  // 0: plinth.message.v1.PublishRequest.attributes:type_name -> plinth.message.v1.PublishRequest.AttributesEntry
+	75,  // 1: plinth.message.v1.PublishRequest.delay:type_name -> google.protobuf.Duration
+	76,  // 2: plinth.message.v1.PublishRequest.deliver_time:type_name -> google.protobuf.Timestamp
+	4,   // 3: plinth.message.v1.PublishBatchRequest.messages:type_name -> plinth.message.v1.PublishRequest
+	8,   // 4: plinth.message.v1.PublishBatchResponse.results:type_name -> plinth.message.v1.PublishResult
+	9,   // 5: plinth.message.v1.PublishResult.error:type_name -> plinth.message.v1.PublishError
+	76,  // 6: plinth.message.v1.WaitingMessage.deliver_time:type_name -> google.protobuf.Timestamp
+	69,  // 7: plinth.message.v1.WaitingMessage.attributes:type_name -> plinth.message.v1.WaitingMessage.AttributesEntry
+	76,  // 8: plinth.message.v1.WaitingMessage.publish_time:type_name -> google.protobuf.Timestamp
+	15,  // 9: plinth.message.v1.ConsumeRequest.subscribe:type_name -> plinth.message.v1.Subscribe
+	16,  // 10: plinth.message.v1.ConsumeRequest.ack:type_name -> plinth.message.v1.Ack
+	17,  // 11: plinth.message.v1.ConsumeRequest.nack:type_name -> plinth.message.v1.Nack
+	19,  // 12: plinth.message.v1.ConsumeRequest.extend:type_name -> plinth.message.v1.Extend
+	75,  // 13: plinth.message.v1.Subscribe.ack_deadline:type_name -> google.protobuf.Duration
+	18,  // 14: plinth.message.v1.Nack.items:type_name -> plinth.message.v1.NackItem
+	75,  // 15: plinth.message.v1.NackItem.delay:type_name -> google.protobuf.Duration
+	75,  // 16: plinth.message.v1.Extend.ack_deadline:type_name -> google.protobuf.Duration
+	21,  // 17: plinth.message.v1.ConsumeResponse.messages:type_name -> plinth.message.v1.Message
+	70,  // 18: plinth.message.v1.Message.attributes:type_name -> plinth.message.v1.Message.AttributesEntry
+	76,  // 19: plinth.message.v1.Message.publish_time:type_name -> google.protobuf.Timestamp
+	75,  // 20: plinth.message.v1.PullRequest.wait:type_name -> google.protobuf.Duration
+	75,  // 21: plinth.message.v1.PullRequest.ack_deadline:type_name -> google.protobuf.Duration
+	24,  // 22: plinth.message.v1.PullResponse.messages:type_name -> plinth.message.v1.PulledMessage
+	71,  // 23: plinth.message.v1.PulledMessage.attributes:type_name -> plinth.message.v1.PulledMessage.AttributesEntry
+	76,  // 24: plinth.message.v1.PulledMessage.publish_time:type_name -> google.protobuf.Timestamp
+	31,  // 25: plinth.message.v1.AckResponse.results:type_name -> plinth.message.v1.SettleResult
+	75,  // 26: plinth.message.v1.NackRequest.delay:type_name -> google.protobuf.Duration
+	31,  // 27: plinth.message.v1.NackResponse.results:type_name -> plinth.message.v1.SettleResult
+	75,  // 28: plinth.message.v1.ExtendRequest.ack_deadline:type_name -> google.protobuf.Duration
+	31,  // 29: plinth.message.v1.ExtendResponse.results:type_name -> plinth.message.v1.SettleResult
+	32,  // 30: plinth.message.v1.SettleResult.error:type_name -> plinth.message.v1.SettleError
+	76,  // 31: plinth.message.v1.Queue.create_time:type_name -> google.protobuf.Timestamp
+	75,  // 32: plinth.message.v1.Queue.min_backoff:type_name -> google.protobuf.Duration
+	75,  // 33: plinth.message.v1.Queue.max_backoff:type_name -> google.protobuf.Duration
+	75,  // 34: plinth.message.v1.Queue.message_ttl:type_name -> google.protobuf.Duration
+	75,  // 35: plinth.message.v1.Queue.dead_letter_retention:type_name -> google.protobuf.Duration
+	42,  // 36: plinth.message.v1.Queue.bindings:type_name -> plinth.message.v1.Binding
+	41,  // 37: plinth.message.v1.Queue.rates:type_name -> plinth.message.v1.QueueRates
+	34,  // 38: plinth.message.v1.Queue.push:type_name -> plinth.message.v1.Push
+	35,  // 39: plinth.message.v1.Queue.push_status:type_name -> plinth.message.v1.PushStatus
+	75,  // 40: plinth.message.v1.Push.timeout:type_name -> google.protobuf.Duration
+	72,  // 41: plinth.message.v1.Push.headers:type_name -> plinth.message.v1.Push.HeadersEntry
+	76,  // 42: plinth.message.v1.Push.previous_secret_expire_time:type_name -> google.protobuf.Timestamp
+	0,   // 43: plinth.message.v1.PushStatus.breaker:type_name -> plinth.message.v1.PushBreaker
+	76,  // 44: plinth.message.v1.PushStatus.resume_time:type_name -> google.protobuf.Timestamp
+	75,  // 45: plinth.message.v1.PushStatus.latency:type_name -> google.protobuf.Duration
+	76,  // 46: plinth.message.v1.PushStatus.last_success_time:type_name -> google.protobuf.Timestamp
+	76,  // 47: plinth.message.v1.PushStatus.last_error_time:type_name -> google.protobuf.Timestamp
+	76,  // 48: plinth.message.v1.QueueStatus.read_time:type_name -> google.protobuf.Timestamp
+	75,  // 49: plinth.message.v1.QueueStatus.oldest_age:type_name -> google.protobuf.Duration
+	41,  // 50: plinth.message.v1.QueueStatus.rates:type_name -> plinth.message.v1.QueueRates
+	1,   // 51: plinth.message.v1.ListMessagesRequest.view:type_name -> plinth.message.v1.MessageView
+	40,  // 52: plinth.message.v1.ListMessagesResponse.messages:type_name -> plinth.message.v1.QueuedMessage
+	73,  // 53: plinth.message.v1.QueuedMessage.attributes:type_name -> plinth.message.v1.QueuedMessage.AttributesEntry
+	76,  // 54: plinth.message.v1.QueuedMessage.publish_time:type_name -> google.protobuf.Timestamp
+	76,  // 55: plinth.message.v1.QueuedMessage.due_time:type_name -> google.protobuf.Timestamp
+	75,  // 56: plinth.message.v1.CreateQueueRequest.min_backoff:type_name -> google.protobuf.Duration
+	75,  // 57: plinth.message.v1.CreateQueueRequest.max_backoff:type_name -> google.protobuf.Duration
+	75,  // 58: plinth.message.v1.CreateQueueRequest.message_ttl:type_name -> google.protobuf.Duration
+	75,  // 59: plinth.message.v1.CreateQueueRequest.dead_letter_retention:type_name -> google.protobuf.Duration
+	42,  // 60: plinth.message.v1.CreateQueueRequest.bindings:type_name -> plinth.message.v1.Binding
+	34,  // 61: plinth.message.v1.CreateQueueRequest.push:type_name -> plinth.message.v1.Push
+	33,  // 62: plinth.message.v1.ListQueuesResponse.queues:type_name -> plinth.message.v1.Queue
+	75,  // 63: plinth.message.v1.UpdateQueueRequest.min_backoff:type_name -> google.protobuf.Duration
+	75,  // 64: plinth.message.v1.UpdateQueueRequest.max_backoff:type_name -> google.protobuf.Duration
+	75,  // 65: plinth.message.v1.UpdateQueueRequest.message_ttl:type_name -> google.protobuf.Duration
+	75,  // 66: plinth.message.v1.UpdateQueueRequest.dead_letter_retention:type_name -> google.protobuf.Duration
+	42,  // 67: plinth.message.v1.UpdateQueueRequest.bindings:type_name -> plinth.message.v1.Binding
+	77,  // 68: plinth.message.v1.UpdateQueueRequest.update_mask:type_name -> google.protobuf.FieldMask
+	34,  // 69: plinth.message.v1.UpdateQueueRequest.push:type_name -> plinth.message.v1.Push
+	76,  // 70: plinth.message.v1.DeadLetter.first_failure_time:type_name -> google.protobuf.Timestamp
+	76,  // 71: plinth.message.v1.DeadLetter.last_failure_time:type_name -> google.protobuf.Timestamp
+	76,  // 72: plinth.message.v1.DeadLetter.publish_time:type_name -> google.protobuf.Timestamp
+	74,  // 73: plinth.message.v1.DeadLetter.attributes:type_name -> plinth.message.v1.DeadLetter.AttributesEntry
+	76,  // 74: plinth.message.v1.DeadLetterFilter.start_time:type_name -> google.protobuf.Timestamp
+	76,  // 75: plinth.message.v1.DeadLetterFilter.end_time:type_name -> google.protobuf.Timestamp
+	55,  // 76: plinth.message.v1.ListDeadLettersRequest.filter:type_name -> plinth.message.v1.DeadLetterFilter
+	54,  // 77: plinth.message.v1.ListDeadLettersResponse.dead_letters:type_name -> plinth.message.v1.DeadLetter
+	55,  // 78: plinth.message.v1.RedriveDeadLettersRequest.filter:type_name -> plinth.message.v1.DeadLetterFilter
+	63,  // 79: plinth.message.v1.RedriveDeadLettersResponse.skipped:type_name -> plinth.message.v1.SkippedDeadLetters
+	64,  // 80: plinth.message.v1.RedriveDeadLettersResponse.operation:type_name -> plinth.message.v1.DeadLetterOperation
+	55,  // 81: plinth.message.v1.PurgeDeadLettersRequest.filter:type_name -> plinth.message.v1.DeadLetterFilter
+	63,  // 82: plinth.message.v1.PurgeDeadLettersResponse.skipped:type_name -> plinth.message.v1.SkippedDeadLetters
+	64,  // 83: plinth.message.v1.PurgeDeadLettersResponse.operation:type_name -> plinth.message.v1.DeadLetterOperation
+	2,   // 84: plinth.message.v1.DeadLetterOperation.kind:type_name -> plinth.message.v1.DeadLetterOperationKind
+	3,   // 85: plinth.message.v1.DeadLetterOperation.state:type_name -> plinth.message.v1.DeadLetterOperationState
+	76,  // 86: plinth.message.v1.DeadLetterOperation.create_time:type_name -> google.protobuf.Timestamp
+	76,  // 87: plinth.message.v1.DeadLetterOperation.end_time:type_name -> google.protobuf.Timestamp
+	64,  // 88: plinth.message.v1.ListDeadLetterOperationsResponse.operations:type_name -> plinth.message.v1.DeadLetterOperation
+	4,   // 89: plinth.message.v1.MessageService.Publish:input_type -> plinth.message.v1.PublishRequest
+	6,   // 90: plinth.message.v1.MessageService.PublishBatch:input_type -> plinth.message.v1.PublishBatchRequest
+	10,  // 91: plinth.message.v1.MessageService.GetMessage:input_type -> plinth.message.v1.GetMessageRequest
+	11,  // 92: plinth.message.v1.MessageService.CancelMessage:input_type -> plinth.message.v1.CancelMessageRequest
+	14,  // 93: plinth.message.v1.MessageService.Consume:input_type -> plinth.message.v1.ConsumeRequest
+	22,  // 94: plinth.message.v1.MessageService.Pull:input_type -> plinth.message.v1.PullRequest
+	25,  // 95: plinth.message.v1.MessageService.Ack:input_type -> plinth.message.v1.AckRequest
+	27,  // 96: plinth.message.v1.MessageService.Nack:input_type -> plinth.message.v1.NackRequest
+	29,  // 97: plinth.message.v1.MessageService.Extend:input_type -> plinth.message.v1.ExtendRequest
+	43,  // 98: plinth.message.v1.MessageService.CreateQueue:input_type -> plinth.message.v1.CreateQueueRequest
+	44,  // 99: plinth.message.v1.MessageService.GetQueue:input_type -> plinth.message.v1.GetQueueRequest
+	36,  // 100: plinth.message.v1.MessageService.WatchQueue:input_type -> plinth.message.v1.WatchQueueRequest
+	38,  // 101: plinth.message.v1.MessageService.ListMessages:input_type -> plinth.message.v1.ListMessagesRequest
+	45,  // 102: plinth.message.v1.MessageService.ListQueues:input_type -> plinth.message.v1.ListQueuesRequest
+	47,  // 103: plinth.message.v1.MessageService.UpdateQueue:input_type -> plinth.message.v1.UpdateQueueRequest
+	48,  // 104: plinth.message.v1.MessageService.DeleteQueue:input_type -> plinth.message.v1.DeleteQueueRequest
+	50,  // 105: plinth.message.v1.MessageService.PauseQueue:input_type -> plinth.message.v1.PauseQueueRequest
+	51,  // 106: plinth.message.v1.MessageService.ResumeQueue:input_type -> plinth.message.v1.ResumeQueueRequest
+	52,  // 107: plinth.message.v1.MessageService.PurgeQueue:input_type -> plinth.message.v1.PurgeQueueRequest
+	56,  // 108: plinth.message.v1.MessageService.ListDeadLetters:input_type -> plinth.message.v1.ListDeadLettersRequest
+	58,  // 109: plinth.message.v1.MessageService.GetDeadLetter:input_type -> plinth.message.v1.GetDeadLetterRequest
+	59,  // 110: plinth.message.v1.MessageService.RedriveDeadLetters:input_type -> plinth.message.v1.RedriveDeadLettersRequest
+	61,  // 111: plinth.message.v1.MessageService.PurgeDeadLetters:input_type -> plinth.message.v1.PurgeDeadLettersRequest
+	65,  // 112: plinth.message.v1.MessageService.GetDeadLetterOperation:input_type -> plinth.message.v1.GetDeadLetterOperationRequest
+	66,  // 113: plinth.message.v1.MessageService.ListDeadLetterOperations:input_type -> plinth.message.v1.ListDeadLetterOperationsRequest
+	5,   // 114: plinth.message.v1.MessageService.Publish:output_type -> plinth.message.v1.PublishResponse
+	7,   // 115: plinth.message.v1.MessageService.PublishBatch:output_type -> plinth.message.v1.PublishBatchResponse
+	13,  // 116: plinth.message.v1.MessageService.GetMessage:output_type -> plinth.message.v1.WaitingMessage
+	12,  // 117: plinth.message.v1.MessageService.CancelMessage:output_type -> plinth.message.v1.CancelMessageResponse
+	20,  // 118: plinth.message.v1.MessageService.Consume:output_type -> plinth.message.v1.ConsumeResponse
+	23,  // 119: plinth.message.v1.MessageService.Pull:output_type -> plinth.message.v1.PullResponse
+	26,  // 120: plinth.message.v1.MessageService.Ack:output_type -> plinth.message.v1.AckResponse
+	28,  // 121: plinth.message.v1.MessageService.Nack:output_type -> plinth.message.v1.NackResponse
+	30,  // 122: plinth.message.v1.MessageService.Extend:output_type -> plinth.message.v1.ExtendResponse
+	33,  // 123: plinth.message.v1.MessageService.CreateQueue:output_type -> plinth.message.v1.Queue
+	33,  // 124: plinth.message.v1.MessageService.GetQueue:output_type -> plinth.message.v1.Queue
+	37,  // 125: plinth.message.v1.MessageService.WatchQueue:output_type -> plinth.message.v1.QueueStatus
+	39,  // 126: plinth.message.v1.MessageService.ListMessages:output_type -> plinth.message.v1.ListMessagesResponse
+	46,  // 127: plinth.message.v1.MessageService.ListQueues:output_type -> plinth.message.v1.ListQueuesResponse
+	33,  // 128: plinth.message.v1.MessageService.UpdateQueue:output_type -> plinth.message.v1.Queue
+	49,  // 129: plinth.message.v1.MessageService.DeleteQueue:output_type -> plinth.message.v1.DeleteQueueResponse
+	33,  // 130: plinth.message.v1.MessageService.PauseQueue:output_type -> plinth.message.v1.Queue
+	33,  // 131: plinth.message.v1.MessageService.ResumeQueue:output_type -> plinth.message.v1.Queue
+	53,  // 132: plinth.message.v1.MessageService.PurgeQueue:output_type -> plinth.message.v1.PurgeQueueResponse
+	57,  // 133: plinth.message.v1.MessageService.ListDeadLetters:output_type -> plinth.message.v1.ListDeadLettersResponse
+	54,  // 134: plinth.message.v1.MessageService.GetDeadLetter:output_type -> plinth.message.v1.DeadLetter
+	60,  // 135: plinth.message.v1.MessageService.RedriveDeadLetters:output_type -> plinth.message.v1.RedriveDeadLettersResponse
+	62,  // 136: plinth.message.v1.MessageService.PurgeDeadLetters:output_type -> plinth.message.v1.PurgeDeadLettersResponse
+	64,  // 137: plinth.message.v1.MessageService.GetDeadLetterOperation:output_type -> plinth.message.v1.DeadLetterOperation
+	67,  // 138: plinth.message.v1.MessageService.ListDeadLetterOperations:output_type -> plinth.message.v1.ListDeadLetterOperationsResponse
+	114, // [114:139] is the sub-list for method output_type
+	89,  // [89:114] is the sub-list for method input_type
+	89,  // [89:89] is the sub-list for extension type_name
+	89,  // [89:89] is the sub-list for extension extendee
+	0,   // [0:89] is the sub-list for field type_name
 }
 
 func init() { file_plinth_message_v1_message_proto_init() }
@@ -3842,14 +5477,14 @@ func file_plinth_message_v1_message_proto_init() {
 		(*ConsumeRequest_Nack)(nil),
 		(*ConsumeRequest_Extend)(nil),
 	}
-	file_plinth_message_v1_message_proto_msgTypes[18].OneofWrappers = []any{}
+	file_plinth_message_v1_message_proto_msgTypes[29].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_plinth_message_v1_message_proto_rawDesc), len(file_plinth_message_v1_message_proto_rawDesc)),
-			NumEnums:      2,
-			NumMessages:   50,
+			NumEnums:      4,
+			NumMessages:   71,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -61,34 +61,35 @@ const (
 
 // TenantServiceClient is a client for the plinth.tenant.v1.TenantService service.
 type TenantServiceClient interface {
-	// CreateTenant makes a tenant. Errors: `already_exists`, also while one of that name is being deleted; `invalid_argument` for an unknown quota.
+	// CreateTenant creates a tenant. Errors: `already_exists`, also while a tenant of that name is being deleted;
+	// `invalid_argument` for an unknown quota.
 	CreateTenant(context.Context, *CreateTenantRequest) (*Tenant, error)
-	// GetTenant describes one tenant, with what it uses of its quotas. Errors: `not_found`.
+	// GetTenant returns a tenant, with its usage. Errors: `not_found`.
 	GetTenant(context.Context, *GetTenantRequest) (*Tenant, error)
-	// ListTenants lists the tenants by name, in pages. They come without usage. Errors: `invalid_argument` for a page token
-	// that this service did not make.
+	// ListTenants lists the tenants by name, in pages, without their usage. Errors: `invalid_argument` for a page token that
+	// this service did not issue.
 	ListTenants(context.Context, *ListTenantsRequest) (*ListTenantsResponse, error)
-	// UpdateTenant changes a tenant, everywhere within a second. A tenant that is disabled is refused with
-	// `permission_denied`, whatever its key; its messages stay, and are handled once it is enabled again. Errors:
-	// `not_found`; `failed_precondition` for disabling `default`, and for a tenant that is being deleted; `invalid_argument` for
-	// an unknown quota.
+	// UpdateTenant changes a tenant. The change takes effect everywhere within a second. Calls of a disabled tenant fail with
+	// `permission_denied`, whatever its key; its messages stay, and are handled once it is enabled again. Errors: `not_found`;
+	// `failed_precondition` for disabling `default`, and for a tenant that is being deleted; `invalid_argument` for an unknown
+	// quota.
 	UpdateTenant(context.Context, *UpdateTenantRequest) (*Tenant, error)
-	// DeleteTenant removes a tenant with its API keys, which are refused everywhere within a second. What is much goes in small
-	// steps after the answer; until all of it is gone, GetTenant shows the tenant with a `delete_time`, and its name is not free.
-	// Errors: `not_found`; `failed_precondition` for `default`, and while the tenant still has something that a quota counts,
-	// such as queues.
+	// DeleteTenant removes a tenant with its API keys, which are refused everywhere within a second. Its rows are removed in
+	// small steps, some of them after the response. Until all are gone, GetTenant returns the tenant with a `delete_time`, and
+	// its name is not free. Errors: `not_found`; `failed_precondition` for `default`, and while the tenant still has something
+	// that a quota counts, such as queues.
 	DeleteTenant(context.Context, *DeleteTenantRequest) (*DeleteTenantResponse, error)
-	// CreateApiKey makes an API key. The answer shows it once: only its digest is kept. Errors: `not_found` for an unknown
-	// tenant; `failed_precondition` for one that is being deleted; `invalid_argument` for an unknown scope and for an expiry in
-	// the past.
+	// CreateApiKey creates an API key. Only this response contains the key: the service stores its digest alone. Errors:
+	// `not_found` for an unknown tenant; `failed_precondition` for one that is being deleted; `invalid_argument` for an
+	// unknown scope and for an expiry in the past.
 	CreateApiKey(context.Context, *CreateApiKeyRequest) (*CreateApiKeyResponse, error)
-	// GetApiKey describes one API key. Errors: `not_found`.
+	// GetApiKey returns an API key, without the key itself. Errors: `not_found`.
 	GetApiKey(context.Context, *GetApiKeyRequest) (*ApiKey, error)
-	// ListApiKeys lists API keys, the latest first, in pages, those that are revoked or have expired among them. Errors:
-	// `invalid_argument` for a page token that this service did not make.
+	// ListApiKeys lists API keys, the latest first, in pages. Revoked and expired keys are included. Errors:
+	// `invalid_argument` for a page token that this service did not issue.
 	ListApiKeys(context.Context, *ListApiKeysRequest) (*ListApiKeysResponse, error)
-	// RevokeApiKey ends an API key for good, everywhere within a second: calls are refused, streams that were opened with it
-	// end. Revoking a revoked key changes nothing. Errors: `not_found`.
+	// RevokeApiKey revokes an API key for good, everywhere within a second: its calls are refused, and the streams that were
+	// opened with it end. Revoking a revoked key changes nothing. Errors: `not_found`.
 	RevokeApiKey(context.Context, *RevokeApiKeyRequest) (*ApiKey, error)
 }
 
@@ -263,34 +264,35 @@ func (c *tenantServiceClient) RevokeApiKey(ctx context.Context, req *RevokeApiKe
 
 // TenantServiceHandler is an implementation of the plinth.tenant.v1.TenantService service.
 type TenantServiceHandler interface {
-	// CreateTenant makes a tenant. Errors: `already_exists`, also while one of that name is being deleted; `invalid_argument` for an unknown quota.
+	// CreateTenant creates a tenant. Errors: `already_exists`, also while a tenant of that name is being deleted;
+	// `invalid_argument` for an unknown quota.
 	CreateTenant(context.Context, *CreateTenantRequest) (*Tenant, error)
-	// GetTenant describes one tenant, with what it uses of its quotas. Errors: `not_found`.
+	// GetTenant returns a tenant, with its usage. Errors: `not_found`.
 	GetTenant(context.Context, *GetTenantRequest) (*Tenant, error)
-	// ListTenants lists the tenants by name, in pages. They come without usage. Errors: `invalid_argument` for a page token
-	// that this service did not make.
+	// ListTenants lists the tenants by name, in pages, without their usage. Errors: `invalid_argument` for a page token that
+	// this service did not issue.
 	ListTenants(context.Context, *ListTenantsRequest) (*ListTenantsResponse, error)
-	// UpdateTenant changes a tenant, everywhere within a second. A tenant that is disabled is refused with
-	// `permission_denied`, whatever its key; its messages stay, and are handled once it is enabled again. Errors:
-	// `not_found`; `failed_precondition` for disabling `default`, and for a tenant that is being deleted; `invalid_argument` for
-	// an unknown quota.
+	// UpdateTenant changes a tenant. The change takes effect everywhere within a second. Calls of a disabled tenant fail with
+	// `permission_denied`, whatever its key; its messages stay, and are handled once it is enabled again. Errors: `not_found`;
+	// `failed_precondition` for disabling `default`, and for a tenant that is being deleted; `invalid_argument` for an unknown
+	// quota.
 	UpdateTenant(context.Context, *UpdateTenantRequest) (*Tenant, error)
-	// DeleteTenant removes a tenant with its API keys, which are refused everywhere within a second. What is much goes in small
-	// steps after the answer; until all of it is gone, GetTenant shows the tenant with a `delete_time`, and its name is not free.
-	// Errors: `not_found`; `failed_precondition` for `default`, and while the tenant still has something that a quota counts,
-	// such as queues.
+	// DeleteTenant removes a tenant with its API keys, which are refused everywhere within a second. Its rows are removed in
+	// small steps, some of them after the response. Until all are gone, GetTenant returns the tenant with a `delete_time`, and
+	// its name is not free. Errors: `not_found`; `failed_precondition` for `default`, and while the tenant still has something
+	// that a quota counts, such as queues.
 	DeleteTenant(context.Context, *DeleteTenantRequest) (*DeleteTenantResponse, error)
-	// CreateApiKey makes an API key. The answer shows it once: only its digest is kept. Errors: `not_found` for an unknown
-	// tenant; `failed_precondition` for one that is being deleted; `invalid_argument` for an unknown scope and for an expiry in
-	// the past.
+	// CreateApiKey creates an API key. Only this response contains the key: the service stores its digest alone. Errors:
+	// `not_found` for an unknown tenant; `failed_precondition` for one that is being deleted; `invalid_argument` for an
+	// unknown scope and for an expiry in the past.
 	CreateApiKey(context.Context, *CreateApiKeyRequest) (*CreateApiKeyResponse, error)
-	// GetApiKey describes one API key. Errors: `not_found`.
+	// GetApiKey returns an API key, without the key itself. Errors: `not_found`.
 	GetApiKey(context.Context, *GetApiKeyRequest) (*ApiKey, error)
-	// ListApiKeys lists API keys, the latest first, in pages, those that are revoked or have expired among them. Errors:
-	// `invalid_argument` for a page token that this service did not make.
+	// ListApiKeys lists API keys, the latest first, in pages. Revoked and expired keys are included. Errors:
+	// `invalid_argument` for a page token that this service did not issue.
 	ListApiKeys(context.Context, *ListApiKeysRequest) (*ListApiKeysResponse, error)
-	// RevokeApiKey ends an API key for good, everywhere within a second: calls are refused, streams that were opened with it
-	// end. Revoking a revoked key changes nothing. Errors: `not_found`.
+	// RevokeApiKey revokes an API key for good, everywhere within a second: its calls are refused, and the streams that were
+	// opened with it end. Revoking a revoked key changes nothing. Errors: `not_found`.
 	RevokeApiKey(context.Context, *RevokeApiKeyRequest) (*ApiKey, error)
 }
 

@@ -27,7 +27,7 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
-// Tenant is one of those who share the service and see nothing of each other.
+// Tenant is one of the parties that share the service. Tenants see nothing of each other.
 type Tenant struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Name of the tenant.
@@ -40,13 +40,18 @@ type Tenant struct {
 	Disabled bool `protobuf:"varint,4,opt,name=disabled,proto3" json:"disabled,omitempty"`
 	// Most calls of the tenant, such as `100/s` or `5000/m`; empty is the service's default.
 	RateLimit string `protobuf:"bytes,5,opt,name=rate_limit,json=rateLimit,proto3" json:"rate_limit,omitempty"`
-	// Quotas that differ from the service's defaults: `queues`, `waiting_messages` and `messages_per_second`. 0 is no limit.
+	// Quotas that differ from the service's defaults. 0 means no limit. Of messages there are `queues`, `waiting_messages`,
+	// `waiting_bytes`, `pulled_messages`, `queue_messages`, `queue_bytes` (not with RabbitMQ), `dead_letters`, `idempotency_keys`,
+	// `operation_items` and `messages_per_second`; of files `file_bytes`, `file_count` and
+	// `max_file_size` (bytes); of schedules `schedules` and `runs_per_day`; of the cache `cache_bytes`; of locks `locks` and
+	// `lock_waiters`; of channels `channels` (in a day) and `channel_streams`. A name that is not known is refused, with those that
+	// are.
 	Quotas map[string]int64 `protobuf:"bytes,6,rep,name=quotas,proto3" json:"quotas,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`
-	// What it has of what its quotas count. GetTenant alone has it.
+	// What it uses of its quotas, by their names. Only GetTenant returns it.
 	Usage map[string]int64 `protobuf:"bytes,7,rep,name=usage,proto3" json:"usage,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`
-	// When its deletion began; not set where it is not being deleted.
+	// When its deletion began. Unset if it is not being deleted.
 	DeleteTime *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=delete_time,json=deleteTime,proto3" json:"delete_time,omitempty"`
-	// Rows that its deletion has yet to remove, each table counted up to 100,000. GetTenant alone has it.
+	// Rows that its deletion has yet to remove, each table counted up to 100,000. Only GetTenant returns it.
 	RemainingRows int64 `protobuf:"varint,9,opt,name=remaining_rows,json=remainingRows,proto3" json:"remaining_rows,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -145,16 +150,16 @@ func (x *Tenant) GetRemainingRows() int64 {
 	return 0
 }
 
-// CreateTenantRequest makes a tenant.
+// CreateTenantRequest describes the tenant to create.
 type CreateTenantRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Name of the tenant: 1 to 63 lower-case letters, digits and `-`, the first one a letter.
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	// Name for people, up to 200 letters.
 	DisplayName string `protobuf:"bytes,2,opt,name=display_name,json=displayName,proto3" json:"display_name,omitempty"`
-	// Most calls of the tenant: a number, `/`, and `s`, `m` or `h`. Empty is the service's default.
+	// Most calls of the tenant: a number, `/`, and `s`, `m` or `h`. Empty means the service's default.
 	RateLimit string `protobuf:"bytes,3,opt,name=rate_limit,json=rateLimit,proto3" json:"rate_limit,omitempty"`
-	// Quotas that differ from the service's defaults, from 0, which is no limit.
+	// Quotas that differ from the service's defaults, as in Tenant. 0 means no limit.
 	Quotas        map[string]int64 `protobuf:"bytes,4,rep,name=quotas,proto3" json:"quotas,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -267,7 +272,7 @@ func (x *GetTenantRequest) GetName() string {
 // ListTenantsRequest asks for a page of tenants.
 type ListTenantsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Most tenants to answer: 0 is 100, more than 1,000 are 1,000.
+	// Most tenants in the page. 0 means 100, more than 1,000 means 1,000.
 	PageSize int32 `protobuf:"varint,1,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
 	// `next_page_token` of the page before; empty is the first page.
 	PageToken     string `protobuf:"bytes,2,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
@@ -374,7 +379,7 @@ func (x *ListTenantsResponse) GetNextPageToken() string {
 	return ""
 }
 
-// UpdateTenantRequest changes a tenant.
+// UpdateTenantRequest names a tenant and what to change.
 type UpdateTenantRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Name of the tenant.
@@ -385,9 +390,9 @@ type UpdateTenantRequest struct {
 	Disabled bool `protobuf:"varint,3,opt,name=disabled,proto3" json:"disabled,omitempty"`
 	// Most calls of the tenant, as in CreateTenantRequest.
 	RateLimit string `protobuf:"bytes,4,opt,name=rate_limit,json=rateLimit,proto3" json:"rate_limit,omitempty"`
-	// Quotas that differ from the service's defaults; they replace those that were set before.
+	// Quotas that differ from the service's defaults. They replace all that were set before.
 	Quotas map[string]int64 `protobuf:"bytes,5,rep,name=quotas,proto3" json:"quotas,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`
-	// Fields to change; without it, those that have a value.
+	// Fields to change. Unset means those that have a value.
 	UpdateMask    *fieldmaskpb.FieldMask `protobuf:"bytes,6,opt,name=update_mask,json=updateMask,proto3" json:"update_mask,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -548,7 +553,7 @@ func (*DeleteTenantResponse) Descriptor() ([]byte, []int) {
 	return file_plinth_tenant_v1_tenant_proto_rawDescGZIP(), []int{7}
 }
 
-// ApiKey describes an API key, never the key itself.
+// ApiKey describes an API key. It does not contain the key itself.
 type ApiKey struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Id of the key, a UUIDv7.
@@ -557,7 +562,7 @@ type ApiKey struct {
 	Tenant string `protobuf:"bytes,2,opt,name=tenant,proto3" json:"tenant,omitempty"`
 	// Name for people.
 	DisplayName string `protobuf:"bytes,3,opt,name=display_name,json=displayName,proto3" json:"display_name,omitempty"`
-	// First letters of the key, by which people tell it from others.
+	// First letters of the key, by which people recognize it.
 	Prefix string `protobuf:"bytes,4,opt,name=prefix,proto3" json:"prefix,omitempty"`
 	// What the key may do.
 	Scopes []string `protobuf:"bytes,5,rep,name=scopes,proto3" json:"scopes,omitempty"`
@@ -565,11 +570,11 @@ type ApiKey struct {
 	RateLimit string `protobuf:"bytes,6,opt,name=rate_limit,json=rateLimit,proto3" json:"rate_limit,omitempty"`
 	// When it was made.
 	CreateTime *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
-	// When it ends by itself; not set is never.
+	// When it expires. Unset means never.
 	ExpireTime *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=expire_time,json=expireTime,proto3" json:"expire_time,omitempty"`
-	// When it was revoked; not set is not yet.
+	// When it was revoked. Unset if it is not revoked.
 	RevokeTime *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=revoke_time,json=revokeTime,proto3" json:"revoke_time,omitempty"`
-	// When it was used last, to the minute; not set is never.
+	// When it was used last, to the minute. Unset if it was never used.
 	LastUsedTime  *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=last_used_time,json=lastUsedTime,proto3" json:"last_used_time,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -675,19 +680,19 @@ func (x *ApiKey) GetLastUsedTime() *timestamppb.Timestamp {
 	return nil
 }
 
-// CreateApiKeyRequest makes an API key.
+// CreateApiKeyRequest describes the API key to create.
 type CreateApiKeyRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Tenant that the key acts for; empty is `default`.
+	// Tenant that the key acts for. Empty means `default`.
 	Tenant string `protobuf:"bytes,1,opt,name=tenant,proto3" json:"tenant,omitempty"`
 	// Name for people, up to 200 letters.
 	DisplayName string `protobuf:"bytes,2,opt,name=display_name,json=displayName,proto3" json:"display_name,omitempty"`
-	// What the key may do: scopes such as `messages.publish`, a domain's such as `queues.*`, `*` for all that a tenant can do,
-	// or `admin` for an administrator, which a key of the tenant `default` alone can be.
+	// What the key may do: scopes such as `messages.publish`, all of a domain such as `queues.*`, `*` for all that a tenant
+	// can do, or `admin` for an administrator. Only a key of the tenant `default` can have `admin`.
 	Scopes []string `protobuf:"bytes,3,rep,name=scopes,proto3" json:"scopes,omitempty"`
 	// Most calls with the key, such as `100/s`; empty is the service's default.
 	RateLimit string `protobuf:"bytes,4,opt,name=rate_limit,json=rateLimit,proto3" json:"rate_limit,omitempty"`
-	// When the key ends by itself; with neither, never.
+	// When the key expires. Unset means never.
 	//
 	// Types that are valid to be assigned to Expiry:
 	//
@@ -786,7 +791,7 @@ type isCreateApiKeyRequest_Expiry interface {
 }
 
 type CreateApiKeyRequest_ExpireTime struct {
-	// A moment in the future.
+	// A time in the future.
 	ExpireTime *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=expire_time,json=expireTime,proto3,oneof"`
 }
 
@@ -799,12 +804,12 @@ func (*CreateApiKeyRequest_ExpireTime) isCreateApiKeyRequest_Expiry() {}
 
 func (*CreateApiKeyRequest_ExpiresIn) isCreateApiKeyRequest_Expiry() {}
 
-// CreateApiKeyResponse is the one answer that shows a key.
+// CreateApiKeyResponse is the only response that contains a key.
 type CreateApiKeyResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The key, to be sent as `Authorization: Bearer <key>`. It is not shown again.
 	Key string `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
-	// What it is.
+	// Description of the key.
 	ApiKey        *ApiKey `protobuf:"bytes,2,opt,name=api_key,json=apiKey,proto3" json:"api_key,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -903,9 +908,9 @@ func (x *GetApiKeyRequest) GetId() string {
 // ListApiKeysRequest asks for a page of API keys.
 type ListApiKeysRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Tenant whose keys to list; empty is all.
+	// Tenant whose keys to list. Empty means all tenants.
 	Tenant string `protobuf:"bytes,1,opt,name=tenant,proto3" json:"tenant,omitempty"`
-	// Most keys to answer: 0 is 100, more than 1,000 are 1,000.
+	// Most keys in the page. 0 means 100, more than 1,000 means 1,000.
 	PageSize int32 `protobuf:"varint,2,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
 	// `next_page_token` of the page before; empty is the first page.
 	PageToken     string `protobuf:"bytes,3,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`

@@ -38,9 +38,12 @@ func run() error {
 	if err := read(os.Stdin, &wanted); err != nil {
 		return fmt.Errorf("read what the suite wants: %w", err)
 	}
-	server := rpc.NewServer(newHandler(int(wanted.GetMessageReceiveLimit())), zap.NewNop())
+	handler, err := newHandler(int(wanted.GetMessageReceiveLimit()))
+	if err != nil {
+		return err
+	}
+	server := rpc.NewServer(handler, zap.NewNop())
 	if wanted.GetUseTls() {
-		var err error
 		if server.TLSConfig, err = tlsConfig(&wanted); err != nil {
 			return err
 		}
@@ -63,17 +66,16 @@ func run() error {
 
 // newHandler returns the production stack around the suite's service. The suite only chooses the most bytes of a message, if
 // limit is not 0.
-func newHandler(limit int) http.Handler {
+func newHandler(limit int) (http.Handler, error) {
 	// Log lines are encoded as in production, and discarded.
 	log := zap.New(zapcore.NewCore(zapcore.NewJSONEncoder(zap.NewProductionEncoderConfig()), zapcore.AddSync(io.Discard), zap.DebugLevel))
 	stack := rpc.New(rpc.Config{Log: log, Timeout: 30 * time.Second, Public: public()})
-	options := stack.Options()
-	if limit > 0 {
-		options = append(options, connect.WithReadMaxBytes(limit))
-	}
-	mux := http.NewServeMux()
-	mux.Handle(conformancev1.NewConformanceServiceHandler(service{}, options...))
-	return stack.Handler(mux)
+	return stack.Handler([]rpc.Service{func(options ...connect.HandlerOption) (string, http.Handler) {
+		if limit > 0 {
+			options = append(options, connect.WithReadMaxBytes(limit))
+		}
+		return conformancev1.NewConformanceServiceHandler(service{}, options...)
+	}}, nil)
 }
 
 // public returns the methods of the suite's service, which have no scopes: anyone may call them.

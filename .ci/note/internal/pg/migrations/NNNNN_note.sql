@@ -8,6 +8,6 @@ CREATE TABLE notes (
     expires_at timestamptz NOT NULL DEFAULT 'infinity',
     PRIMARY KEY (tenant, id)
 );
-CREATE INDEX ON notes (expires_at) WHERE expires_at < 'infinity'; -- for the periodic work, which is of all tenants
+CREATE INDEX ON notes (expires_at) WHERE expires_at < 'infinity'; -- for the job, which is of all tenants
 SELECT plinth_isolate('notes');
 SELECT plinth_count('notes', 'notes');

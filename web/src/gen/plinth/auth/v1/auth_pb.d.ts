@@ -11,8 +11,7 @@ import type { MethodOptions } from "@bufbuild/protobuf/wkt";
 export declare const file_plinth_auth_v1_auth: GenFile;
 
 /**
- * scope is what a caller needs to be allowed to call the method, such as `queues.read`. A method without one can be
- * called by nobody.
+ * scope is the scope that a caller needs to call the method, such as `queues.read`. Nobody can call a method without one.
  *
  * @generated from extension: string scope = 51801;
  */

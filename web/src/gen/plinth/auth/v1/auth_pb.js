@@ -12,8 +12,7 @@ export const file_plinth_auth_v1_auth = /*@__PURE__*/
   fileDesc("ChlwbGludGgvYXV0aC92MS9hdXRoLnByb3RvEg5wbGludGguYXV0aC52MTo2CgVzY29wZRIeLmdvb2dsZS5wcm90b2J1Zi5NZXRob2RPcHRpb25zGNmUAyABKAlSBXNjb3BlQiJaIHBsaW50aC9hcGkvcGxpbnRoL2F1dGgvdjE7YXV0aHYxYgZwcm90bzM", [file_google_protobuf_descriptor]);
 
 /**
- * scope is what a caller needs to be allowed to call the method, such as `queues.read`. A method without one can be
- * called by nobody.
+ * scope is the scope that a caller needs to call the method, such as `queues.read`. Nobody can call a method without one.
  *
  * @generated from extension: string scope = 51801;
  */

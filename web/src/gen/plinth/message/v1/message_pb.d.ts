@@ -12,7 +12,7 @@ import type { Duration, FieldMask, Timestamp } from "@bufbuild/protobuf/wkt";
 export declare const file_plinth_message_v1_message: GenFile;
 
 /**
- * PublishRequest is a message on its way in.
+ * PublishRequest is a message to publish.
  *
  * @generated from message plinth.message.v1.PublishRequest
  */
@@ -70,8 +70,9 @@ export declare type PublishRequest = Message$1<"plinth.message.v1.PublishRequest
   routingKey: string;
 
   /**
-   * Makes publishing again harmless: for 24 hours, a message with the same key to the same queue or topic is not published
-   * but answered with the id of the first one. Up to 255 bytes.
+   * Makes publishing again harmless: for 24 hours, the same message with the same key is not published, and the response has
+   * the id of the first one. For another message the key is `failed_precondition`, with the reason `IDEMPOTENCY_KEY_REUSED`. Up to
+   * 255 bytes.
    *
    * @generated from field: string idempotency_key = 7;
    */
@@ -92,7 +93,7 @@ export declare type PublishRequest = Message$1<"plinth.message.v1.PublishRequest
     case: "delay";
   } | {
     /**
-     * Moment to deliver the message at, up to 365 days ahead; one that is past means at once.
+     * Time to deliver the message at, up to 365 days ahead. A time in the past means at once.
      *
      * @generated from field: google.protobuf.Timestamp deliver_time = 9;
      */
@@ -108,7 +109,7 @@ export declare type PublishRequest = Message$1<"plinth.message.v1.PublishRequest
 export declare const PublishRequestSchema: GenMessage<PublishRequest>;
 
 /**
- * PublishResponse is the answer to a message that is held durably.
+ * PublishResponse identifies a message that is held durably.
  *
  * @generated from message plinth.message.v1.PublishResponse
  */
@@ -121,7 +122,7 @@ export declare type PublishResponse = Message$1<"plinth.message.v1.PublishRespon
   id: string;
 
   /**
-   * Whether the idempotency key was used before, and the id is that of the message published then.
+   * Whether the idempotency key was used before. The id is then that of the first message.
    *
    * @generated from field: bool duplicate = 2;
    */
@@ -135,7 +136,7 @@ export declare type PublishResponse = Message$1<"plinth.message.v1.PublishRespon
 export declare const PublishResponseSchema: GenMessage<PublishResponse>;
 
 /**
- * PublishBatchRequest is many messages on their way in.
+ * PublishBatchRequest has several messages to publish.
  *
  * @generated from message plinth.message.v1.PublishBatchRequest
  */
@@ -155,7 +156,7 @@ export declare type PublishBatchRequest = Message$1<"plinth.message.v1.PublishBa
 export declare const PublishBatchRequestSchema: GenMessage<PublishBatchRequest>;
 
 /**
- * PublishBatchResponse tells what became of each message.
+ * PublishBatchResponse has the result for each message.
  *
  * @generated from message plinth.message.v1.PublishBatchResponse
  */
@@ -175,13 +176,13 @@ export declare type PublishBatchResponse = Message$1<"plinth.message.v1.PublishB
 export declare const PublishBatchResponseSchema: GenMessage<PublishBatchResponse>;
 
 /**
- * PublishResult is what became of one message of a batch.
+ * PublishResult is the result for one message of a batch.
  *
  * @generated from message plinth.message.v1.PublishResult
  */
 export declare type PublishResult = Message$1<"plinth.message.v1.PublishResult"> & {
   /**
-   * UUIDv7 of the message; empty with an error.
+   * UUIDv7 of the message. Empty if there is an error.
    *
    * @generated from field: string id = 1;
    */
@@ -209,7 +210,7 @@ export declare type PublishResult = Message$1<"plinth.message.v1.PublishResult">
 export declare const PublishResultSchema: GenMessage<PublishResult>;
 
 /**
- * PublishError is the error that Publish would have answered.
+ * PublishError is the error that Publish would have returned.
  *
  * @generated from message plinth.message.v1.PublishError
  */
@@ -242,7 +243,7 @@ export declare const PublishErrorSchema: GenMessage<PublishError>;
  */
 export declare type GetMessageRequest = Message$1<"plinth.message.v1.GetMessageRequest"> & {
   /**
-   * Id that Publish answered.
+   * Id that Publish returned.
    *
    * @generated from field: string id = 1;
    */
@@ -262,7 +263,7 @@ export declare const GetMessageRequestSchema: GenMessage<GetMessageRequest>;
  */
 export declare type CancelMessageRequest = Message$1<"plinth.message.v1.CancelMessageRequest"> & {
   /**
-   * Id that Publish answered.
+   * Id that Publish returned.
    *
    * @generated from field: string id = 1;
    */
@@ -290,21 +291,21 @@ export declare type CancelMessageResponse = Message$1<"plinth.message.v1.CancelM
 export declare const CancelMessageResponseSchema: GenMessage<CancelMessageResponse>;
 
 /**
- * WaitingMessage is a message that waits for its time. One that was published to a topic and waits for its next attempt
- * in several queues is described for the one where it is due first, and cancelled for all.
+ * WaitingMessage is a message that waits for its time. If it was published to a topic and waits for its next attempt in
+ * several queues, it describes the queue where the message is due first; CancelMessage cancels it for all of them.
  *
  * @generated from message plinth.message.v1.WaitingMessage
  */
 export declare type WaitingMessage = Message$1<"plinth.message.v1.WaitingMessage"> & {
   /**
-   * UUIDv7 that Publish answered.
+   * UUIDv7 that Publish returned.
    *
    * @generated from field: string id = 1;
    */
   id: string;
 
   /**
-   * Queue that it goes to; empty for one that goes to a topic.
+   * Queue that it goes to. Empty if it goes to a topic.
    *
    * @generated from field: string queue = 2;
    */
@@ -374,7 +375,7 @@ export declare type WaitingMessage = Message$1<"plinth.message.v1.WaitingMessage
 export declare const WaitingMessageSchema: GenMessage<WaitingMessage>;
 
 /**
- * ConsumeRequest is what a consumer sends: first subscribe, then any of the others.
+ * ConsumeRequest is sent by a consumer: first subscribe, then any of the others.
  *
  * @generated from message plinth.message.v1.ConsumeRequest
  */
@@ -384,7 +385,7 @@ export declare type ConsumeRequest = Message$1<"plinth.message.v1.ConsumeRequest
    */
   request: {
     /**
-     * Opens the stream. Once, and first.
+     * Opens the stream. It is sent once, and first.
      *
      * @generated from field: plinth.message.v1.Subscribe subscribe = 1;
      */
@@ -585,7 +586,7 @@ export declare const ConsumeResponseSchema: GenMessage<ConsumeResponse>;
  */
 export declare type Message = Message$1<"plinth.message.v1.Message"> & {
   /**
-   * UUIDv7 that Publish answered.
+   * UUIDv7 that Publish returned.
    *
    * @generated from field: string id = 1;
    */
@@ -627,7 +628,339 @@ export declare type Message = Message$1<"plinth.message.v1.Message"> & {
 export declare const MessageSchema: GenMessage<Message>;
 
 /**
- * Queue is a named place for messages, with the policy of what becomes of them.
+ * PullRequest asks for messages.
+ *
+ * @generated from message plinth.message.v1.PullRequest
+ */
+export declare type PullRequest = Message$1<"plinth.message.v1.PullRequest"> & {
+  /**
+   * Queue to take messages from.
+   *
+   * @generated from field: string queue = 1;
+   */
+  queue: string;
+
+  /**
+   * Most messages to return, 1 to 1,000. 0 means 1.
+   *
+   * @generated from field: int32 max_messages = 2;
+   */
+  maxMessages: number;
+
+  /**
+   * Time to wait for the first message, up to 30 s. Unset means not to wait.
+   *
+   * @generated from field: google.protobuf.Duration wait = 3;
+   */
+  wait?: Duration | undefined;
+
+  /**
+   * Time to settle each message in, 1 s to 12 h. Unset means 30 s.
+   *
+   * @generated from field: google.protobuf.Duration ack_deadline = 4;
+   */
+  ackDeadline?: Duration | undefined;
+};
+
+/**
+ * Describes the message plinth.message.v1.PullRequest.
+ * Use `create(PullRequestSchema)` to create a new message.
+ */
+export declare const PullRequestSchema: GenMessage<PullRequest>;
+
+/**
+ * PullResponse has the messages.
+ *
+ * @generated from message plinth.message.v1.PullResponse
+ */
+export declare type PullResponse = Message$1<"plinth.message.v1.PullResponse"> & {
+  /**
+   * Messages; none if none came in time.
+   *
+   * @generated from field: repeated plinth.message.v1.PulledMessage messages = 1;
+   */
+  messages: PulledMessage[];
+};
+
+/**
+ * Describes the message plinth.message.v1.PullResponse.
+ * Use `create(PullResponseSchema)` to create a new message.
+ */
+export declare const PullResponseSchema: GenMessage<PullResponse>;
+
+/**
+ * PulledMessage is one delivery of a message, with a receipt to settle it.
+ *
+ * @generated from message plinth.message.v1.PulledMessage
+ */
+export declare type PulledMessage = Message$1<"plinth.message.v1.PulledMessage"> & {
+  /**
+   * Opaque text that settles this delivery, for as long as its lease lasts.
+   *
+   * @generated from field: string receipt = 1;
+   */
+  receipt: string;
+
+  /**
+   * UUIDv7 that Publish returned.
+   *
+   * @generated from field: string id = 2;
+   */
+  id: string;
+
+  /**
+   * How many times the message has been delivered, this time included.
+   *
+   * @generated from field: int32 attempt = 3;
+   */
+  attempt: number;
+
+  /**
+   * What was published.
+   *
+   * @generated from field: bytes payload = 4;
+   */
+  payload: Uint8Array;
+
+  /**
+   * Attributes that it was published with.
+   *
+   * @generated from field: map<string, string> attributes = 5;
+   */
+  attributes: { [key: string]: string };
+
+  /**
+   * When it was published.
+   *
+   * @generated from field: google.protobuf.Timestamp publish_time = 6;
+   */
+  publishTime?: Timestamp | undefined;
+};
+
+/**
+ * Describes the message plinth.message.v1.PulledMessage.
+ * Use `create(PulledMessageSchema)` to create a new message.
+ */
+export declare const PulledMessageSchema: GenMessage<PulledMessage>;
+
+/**
+ * AckRequest has the receipts of messages that were handled.
+ *
+ * @generated from message plinth.message.v1.AckRequest
+ */
+export declare type AckRequest = Message$1<"plinth.message.v1.AckRequest"> & {
+  /**
+   * Queue that they were pulled from.
+   *
+   * @generated from field: string queue = 1;
+   */
+  queue: string;
+
+  /**
+   * Receipts, 1 to 1,000.
+   *
+   * @generated from field: repeated string receipts = 2;
+   */
+  receipts: string[];
+};
+
+/**
+ * Describes the message plinth.message.v1.AckRequest.
+ * Use `create(AckRequestSchema)` to create a new message.
+ */
+export declare const AckRequestSchema: GenMessage<AckRequest>;
+
+/**
+ * AckResponse has a result for each receipt.
+ *
+ * @generated from message plinth.message.v1.AckResponse
+ */
+export declare type AckResponse = Message$1<"plinth.message.v1.AckResponse"> & {
+  /**
+   * Results, in the order of the request.
+   *
+   * @generated from field: repeated plinth.message.v1.SettleResult results = 1;
+   */
+  results: SettleResult[];
+};
+
+/**
+ * Describes the message plinth.message.v1.AckResponse.
+ * Use `create(AckResponseSchema)` to create a new message.
+ */
+export declare const AckResponseSchema: GenMessage<AckResponse>;
+
+/**
+ * NackRequest has the receipts of messages that were not handled.
+ *
+ * @generated from message plinth.message.v1.NackRequest
+ */
+export declare type NackRequest = Message$1<"plinth.message.v1.NackRequest"> & {
+  /**
+   * Queue that they were pulled from.
+   *
+   * @generated from field: string queue = 1;
+   */
+  queue: string;
+
+  /**
+   * Receipts, 1 to 1,000.
+   *
+   * @generated from field: repeated string receipts = 2;
+   */
+  receipts: string[];
+
+  /**
+   * Time to wait before the messages are delivered again, up to 24 h. Unset means the queue's back-off.
+   *
+   * @generated from field: google.protobuf.Duration delay = 3;
+   */
+  delay?: Duration | undefined;
+
+  /**
+   * Why, for people. A dead letter keeps that of the last attempt.
+   *
+   * @generated from field: string reason = 4;
+   */
+  reason: string;
+};
+
+/**
+ * Describes the message plinth.message.v1.NackRequest.
+ * Use `create(NackRequestSchema)` to create a new message.
+ */
+export declare const NackRequestSchema: GenMessage<NackRequest>;
+
+/**
+ * NackResponse has a result for each receipt.
+ *
+ * @generated from message plinth.message.v1.NackResponse
+ */
+export declare type NackResponse = Message$1<"plinth.message.v1.NackResponse"> & {
+  /**
+   * Results, in the order of the request.
+   *
+   * @generated from field: repeated plinth.message.v1.SettleResult results = 1;
+   */
+  results: SettleResult[];
+};
+
+/**
+ * Describes the message plinth.message.v1.NackResponse.
+ * Use `create(NackResponseSchema)` to create a new message.
+ */
+export declare const NackResponseSchema: GenMessage<NackResponse>;
+
+/**
+ * ExtendRequest has the receipts of messages that need more time.
+ *
+ * @generated from message plinth.message.v1.ExtendRequest
+ */
+export declare type ExtendRequest = Message$1<"plinth.message.v1.ExtendRequest"> & {
+  /**
+   * Queue that they were pulled from.
+   *
+   * @generated from field: string queue = 1;
+   */
+  queue: string;
+
+  /**
+   * Receipts, 1 to 1,000.
+   *
+   * @generated from field: repeated string receipts = 2;
+   */
+  receipts: string[];
+
+  /**
+   * Time to settle them in, from now, 1 s to 12 h. Unset means 30 s.
+   *
+   * @generated from field: google.protobuf.Duration ack_deadline = 3;
+   */
+  ackDeadline?: Duration | undefined;
+};
+
+/**
+ * Describes the message plinth.message.v1.ExtendRequest.
+ * Use `create(ExtendRequestSchema)` to create a new message.
+ */
+export declare const ExtendRequestSchema: GenMessage<ExtendRequest>;
+
+/**
+ * ExtendResponse has a result for each receipt.
+ *
+ * @generated from message plinth.message.v1.ExtendResponse
+ */
+export declare type ExtendResponse = Message$1<"plinth.message.v1.ExtendResponse"> & {
+  /**
+   * Results, in the order of the request.
+   *
+   * @generated from field: repeated plinth.message.v1.SettleResult results = 1;
+   */
+  results: SettleResult[];
+};
+
+/**
+ * Describes the message plinth.message.v1.ExtendResponse.
+ * Use `create(ExtendResponseSchema)` to create a new message.
+ */
+export declare const ExtendResponseSchema: GenMessage<ExtendResponse>;
+
+/**
+ * SettleResult is what became of one receipt.
+ *
+ * @generated from message plinth.message.v1.SettleResult
+ */
+export declare type SettleResult = Message$1<"plinth.message.v1.SettleResult"> & {
+  /**
+   * The receipt.
+   *
+   * @generated from field: string receipt = 1;
+   */
+  receipt: string;
+
+  /**
+   * Why it settled nothing. Unset if it did.
+   *
+   * @generated from field: plinth.message.v1.SettleError error = 2;
+   */
+  error?: SettleError | undefined;
+};
+
+/**
+ * Describes the message plinth.message.v1.SettleResult.
+ * Use `create(SettleResultSchema)` to create a new message.
+ */
+export declare const SettleResultSchema: GenMessage<SettleResult>;
+
+/**
+ * SettleError is why a receipt settled nothing.
+ *
+ * @generated from message plinth.message.v1.SettleError
+ */
+export declare type SettleError = Message$1<"plinth.message.v1.SettleError"> & {
+  /**
+   * Code, such as `failed_precondition`.
+   *
+   * @generated from field: string code = 1;
+   */
+  code: string;
+
+  /**
+   * What is wrong, for people.
+   *
+   * @generated from field: string message = 2;
+   */
+  message: string;
+};
+
+/**
+ * Describes the message plinth.message.v1.SettleError.
+ * Use `create(SettleErrorSchema)` to create a new message.
+ */
+export declare const SettleErrorSchema: GenMessage<SettleError>;
+
+/**
+ * Queue is a named place for messages, with a policy for them.
  *
  * @generated from message plinth.message.v1.Queue
  */
@@ -647,7 +980,7 @@ export declare type Queue = Message$1<"plinth.message.v1.Queue"> & {
   createTime?: Timestamp | undefined;
 
   /**
-   * Messages that wait in it, those that are outstanding left out. Only GetQueue fills it.
+   * Messages that wait in it, without those that are outstanding. Only GetQueue returns it.
    *
    * @generated from field: optional int64 depth = 3;
    */
@@ -668,7 +1001,7 @@ export declare type Queue = Message$1<"plinth.message.v1.Queue"> & {
   minBackoff?: Duration | undefined;
 
   /**
-   * Most that the back-off grows to.
+   * Limit of the back-off.
    *
    * @generated from field: google.protobuf.Duration max_backoff = 6;
    */
@@ -710,25 +1043,46 @@ export declare type Queue = Message$1<"plinth.message.v1.Queue"> & {
   paused: boolean;
 
   /**
-   * Messages that wait for their time to go to the queue: delayed, or for their next attempt. Only GetQueue fills it.
+   * Messages that wait for their time to go to the queue: delayed, or for their next attempt. Only GetQueue returns it.
    *
    * @generated from field: optional int64 waiting = 12;
    */
   waiting?: bigint | undefined;
 
   /**
-   * Dead letters of the queue. Only GetQueue fills it.
+   * Dead letters of the queue. Only GetQueue returns it.
    *
    * @generated from field: optional int64 dead_letters = 13;
    */
   deadLetters?: bigint | undefined;
 
   /**
-   * What went through it in the last minute. Only GetQueue fills it.
+   * Its rates in the last minute. Only GetQueue returns it.
    *
    * @generated from field: plinth.message.v1.QueueRates rates = 14;
    */
   rates?: QueueRates | undefined;
+
+  /**
+   * Messages that were pulled and are not settled. Only GetQueue returns it.
+   *
+   * @generated from field: optional int64 pulled = 15;
+   */
+  pulled?: bigint | undefined;
+
+  /**
+   * URL that workers deliver its messages to. Unset means that they do not.
+   *
+   * @generated from field: plinth.message.v1.Push push = 16;
+   */
+  push?: Push | undefined;
+
+  /**
+   * How that does. Only GetQueue returns it.
+   *
+   * @generated from field: plinth.message.v1.PushStatus push_status = 17;
+   */
+  pushStatus?: PushStatus | undefined;
 };
 
 /**
@@ -738,20 +1092,396 @@ export declare type Queue = Message$1<"plinth.message.v1.Queue"> & {
 export declare const QueueSchema: GenMessage<Queue>;
 
 /**
+ * Push has workers deliver the messages of a queue to a URL: each is the body of a POST. The request has the headers of CloudEvents 1.0
+ * in binary mode: `ce-id` (the message's id), `ce-source` (`/queues/` and the queue), `ce-specversion`, `ce-time`, `ce-type`, and each
+ * attribute whose name is of lower-case letters and digits alone as `ce-` and its name, percent-encoded; other attributes are left away.
+ * The attributes `type` and `source` replace the defaults; `datacontenttype` is the `Content-Type`, which is otherwise that of
+ * headers, or `application/json`, `text/plain` or `application/octet-stream` by what the payload is. It is signed as Standard Webhooks has it
+ * (`webhook-id`, `webhook-timestamp`, `webhook-signature`), and `Idempotency-Key` is the message's id.
+ *
+ * An answer of 200 to 299 acknowledges the message. 429 and 503 have it wait for their `Retry-After`, an hour at most, and are no failed
+ * attempts. 400, 404, 410 and 422 make it a dead letter at once. All else is a failed attempt: redirects, which are not followed, no
+ * answer, and one that breaks off. Streams and pulls of the queue get messages beside the push.
+ *
+ * @generated from message plinth.message.v1.Push
+ */
+export declare type Push = Message$1<"plinth.message.v1.Push"> & {
+  /**
+   * Where the messages go: http or https, a host that is not in a private network unless the service allows that network.
+   *
+   * @generated from field: string url = 1;
+   */
+  url: string;
+
+  /**
+   * Most time of a call, 100 ms to what the service allows (`OUTBOUND_TIMEOUT`). Unset means 30 s, or that if it is less.
+   *
+   * @generated from field: google.protobuf.Duration timeout = 2;
+   */
+  timeout?: Duration | undefined;
+
+  /**
+   * Most calls at a time of each worker, 1 to 256. 0 means 16. It begins with one, and has more as long as the endpoint keeps up.
+   *
+   * @generated from field: int32 max_outstanding = 3;
+   */
+  maxOutstanding: number;
+
+  /**
+   * Headers, at most 32. Values are not shown again: they read `[redacted]`, and one that is written as that stays as it was.
+   *
+   * @generated from field: map<string, string> headers = 4;
+   */
+  headers: { [key: string]: string };
+
+  /**
+   * Secret that signs the calls: `whsec_` and 24 to 64 bytes in base64. Without one, the service makes one. It is shown in the reply to the
+   * call that sets it, and never again; a `push` without it keeps the one before, and `push.secret` in the update_mask without it makes
+   * a new one. The one before then signs too, until previous_secret_expire_time.
+   *
+   * @generated from field: string secret = 5;
+   */
+  secret: string;
+
+  /**
+   * Until when the secret before this one signs too, at most 30 days ahead. Unset when the secret changes means 24 hours from then; a time in
+   * the past ends it at once.
+   *
+   * @generated from field: google.protobuf.Timestamp previous_secret_expire_time = 6;
+   */
+  previousSecretExpireTime?: Timestamp | undefined;
+
+  /**
+   * Whether 400, 404, 410 and 422 are failed attempts, which are tried again.
+   *
+   * @generated from field: bool retry_rejected = 7;
+   */
+  retryRejected: boolean;
+};
+
+/**
+ * Describes the message plinth.message.v1.Push.
+ * Use `create(PushSchema)` to create a new message.
+ */
+export declare const PushSchema: GenMessage<Push>;
+
+/**
+ * PushStatus is how the calls of a push do, of all workers together. It lags by a few seconds.
+ *
+ * @generated from message plinth.message.v1.PushStatus
+ */
+export declare type PushStatus = Message$1<"plinth.message.v1.PushStatus"> & {
+  /**
+   * Worst breaker of any worker.
+   *
+   * @generated from field: plinth.message.v1.PushBreaker breaker = 1;
+   */
+  breaker: PushBreaker;
+
+  /**
+   * Until when a worker makes no calls: for its breaker, or for an answer's Retry-After.
+   *
+   * @generated from field: google.protobuf.Timestamp resume_time = 2;
+   */
+  resumeTime?: Timestamp | undefined;
+
+  /**
+   * Calls that workers make now.
+   *
+   * @generated from field: int32 outstanding = 3;
+   */
+  outstanding: number;
+
+  /**
+   * Calls that workers may make at a time now.
+   *
+   * @generated from field: int32 concurrency = 4;
+   */
+  concurrency: number;
+
+  /**
+   * How long calls took lately.
+   *
+   * @generated from field: google.protobuf.Duration latency = 5;
+   */
+  latency?: Duration | undefined;
+
+  /**
+   * When a call succeeded last.
+   *
+   * @generated from field: google.protobuf.Timestamp last_success_time = 6;
+   */
+  lastSuccessTime?: Timestamp | undefined;
+
+  /**
+   * Why the last call that failed did.
+   *
+   * @generated from field: string last_error = 7;
+   */
+  lastError: string;
+
+  /**
+   * When that was.
+   *
+   * @generated from field: google.protobuf.Timestamp last_error_time = 8;
+   */
+  lastErrorTime?: Timestamp | undefined;
+};
+
+/**
+ * Describes the message plinth.message.v1.PushStatus.
+ * Use `create(PushStatusSchema)` to create a new message.
+ */
+export declare const PushStatusSchema: GenMessage<PushStatus>;
+
+/**
+ * WatchQueueRequest names a queue.
+ *
+ * @generated from message plinth.message.v1.WatchQueueRequest
+ */
+export declare type WatchQueueRequest = Message$1<"plinth.message.v1.WatchQueueRequest"> & {
+  /**
+   * Name of the queue.
+   *
+   * @generated from field: string name = 1;
+   */
+  name: string;
+};
+
+/**
+ * Describes the message plinth.message.v1.WatchQueueRequest.
+ * Use `create(WatchQueueRequestSchema)` to create a new message.
+ */
+export declare const WatchQueueRequestSchema: GenMessage<WatchQueueRequest>;
+
+/**
+ * QueueStatus is a reading of a queue.
+ *
+ * @generated from message plinth.message.v1.QueueStatus
+ */
+export declare type QueueStatus = Message$1<"plinth.message.v1.QueueStatus"> & {
+  /**
+   * Name of the queue.
+   *
+   * @generated from field: string name = 1;
+   */
+  name: string;
+
+  /**
+   * When it was read.
+   *
+   * @generated from field: google.protobuf.Timestamp read_time = 2;
+   */
+  readTime?: Timestamp | undefined;
+
+  /**
+   * Messages that wait in it.
+   *
+   * @generated from field: int64 depth = 3;
+   */
+  depth: bigint;
+
+  /**
+   * Age of the oldest of those, since it was published. Unset if there is none, and where the broker is RabbitMQ, which cannot tell.
+   *
+   * @generated from field: google.protobuf.Duration oldest_age = 4;
+   */
+  oldestAge?: Duration | undefined;
+
+  /**
+   * Messages that streams and handlers hold, in all processes. It lags by up to 10 seconds.
+   *
+   * @generated from field: int64 outstanding = 5;
+   */
+  outstanding: bigint;
+
+  /**
+   * Messages that were pulled and are not settled.
+   *
+   * @generated from field: int64 pulled = 6;
+   */
+  pulled: bigint;
+
+  /**
+   * Messages that wait for their time to go to the queue.
+   *
+   * @generated from field: int64 waiting = 7;
+   */
+  waiting: bigint;
+
+  /**
+   * Dead letters of the queue.
+   *
+   * @generated from field: int64 dead_letters = 8;
+   */
+  deadLetters: bigint;
+
+  /**
+   * Its rates in the last minute.
+   *
+   * @generated from field: plinth.message.v1.QueueRates rates = 9;
+   */
+  rates?: QueueRates | undefined;
+
+  /**
+   * Whether deliveries are stopped.
+   *
+   * @generated from field: bool paused = 10;
+   */
+  paused: boolean;
+};
+
+/**
+ * Describes the message plinth.message.v1.QueueStatus.
+ * Use `create(QueueStatusSchema)` to create a new message.
+ */
+export declare const QueueStatusSchema: GenMessage<QueueStatus>;
+
+/**
+ * ListMessagesRequest asks for a page.
+ *
+ * @generated from message plinth.message.v1.ListMessagesRequest
+ */
+export declare type ListMessagesRequest = Message$1<"plinth.message.v1.ListMessagesRequest"> & {
+  /**
+   * Name of the queue.
+   *
+   * @generated from field: string queue = 1;
+   */
+  queue: string;
+
+  /**
+   * Which messages to list.
+   *
+   * @generated from field: plinth.message.v1.MessageView view = 2;
+   */
+  view: MessageView;
+
+  /**
+   * Most messages in the page, up to 1,000. 0 means 100.
+   *
+   * @generated from field: int32 page_size = 3;
+   */
+  pageSize: number;
+
+  /**
+   * next_page_token of the page before.
+   *
+   * @generated from field: string page_token = 4;
+   */
+  pageToken: string;
+};
+
+/**
+ * Describes the message plinth.message.v1.ListMessagesRequest.
+ * Use `create(ListMessagesRequestSchema)` to create a new message.
+ */
+export declare const ListMessagesRequestSchema: GenMessage<ListMessagesRequest>;
+
+/**
+ * ListMessagesResponse is a page of messages.
+ *
+ * @generated from message plinth.message.v1.ListMessagesResponse
+ */
+export declare type ListMessagesResponse = Message$1<"plinth.message.v1.ListMessagesResponse"> & {
+  /**
+   * Messages, in the order of their view.
+   *
+   * @generated from field: repeated plinth.message.v1.QueuedMessage messages = 1;
+   */
+  messages: QueuedMessage[];
+
+  /**
+   * Set when there are more.
+   *
+   * @generated from field: string next_page_token = 2;
+   */
+  nextPageToken: string;
+};
+
+/**
+ * Describes the message plinth.message.v1.ListMessagesResponse.
+ * Use `create(ListMessagesResponseSchema)` to create a new message.
+ */
+export declare const ListMessagesResponseSchema: GenMessage<ListMessagesResponse>;
+
+/**
+ * QueuedMessage is a message of a queue.
+ *
+ * @generated from message plinth.message.v1.QueuedMessage
+ */
+export declare type QueuedMessage = Message$1<"plinth.message.v1.QueuedMessage"> & {
+  /**
+   * UUIDv7 that Publish returned.
+   *
+   * @generated from field: string id = 1;
+   */
+  id: string;
+
+  /**
+   * Attempts so far, without one that goes on.
+   *
+   * @generated from field: int32 attempts = 2;
+   */
+  attempts: number;
+
+  /**
+   * Why the last attempt failed. Unset in MESSAGE_VIEW_READY.
+   *
+   * @generated from field: string reason = 3;
+   */
+  reason: string;
+
+  /**
+   * What was published.
+   *
+   * @generated from field: bytes payload = 4;
+   */
+  payload: Uint8Array;
+
+  /**
+   * Attributes that it was published with.
+   *
+   * @generated from field: map<string, string> attributes = 5;
+   */
+  attributes: { [key: string]: string };
+
+  /**
+   * When it was published.
+   *
+   * @generated from field: google.protobuf.Timestamp publish_time = 6;
+   */
+  publishTime?: Timestamp | undefined;
+
+  /**
+   * When it is due, or its lease is over. Unset in MESSAGE_VIEW_READY.
+   *
+   * @generated from field: google.protobuf.Timestamp due_time = 7;
+   */
+  dueTime?: Timestamp | undefined;
+};
+
+/**
+ * Describes the message plinth.message.v1.QueuedMessage.
+ * Use `create(QueuedMessageSchema)` to create a new message.
+ */
+export declare const QueuedMessageSchema: GenMessage<QueuedMessage>;
+
+/**
  * QueueRates are messages a second, averaged over the last minute; they lag by up to 10 seconds.
  *
  * @generated from message plinth.message.v1.QueueRates
  */
 export declare type QueueRates = Message$1<"plinth.message.v1.QueueRates"> & {
   /**
-   * Messages published to the queue by name. Copies that came by a topic are not counted.
+   * Messages published to the queue by name. Copies of messages to topics are not counted.
    *
    * @generated from field: double published = 1;
    */
   published: number;
 
   /**
-   * Deliveries, redeliveries among them.
+   * Deliveries, including redeliveries.
    *
    * @generated from field: double delivered = 2;
    */
@@ -772,7 +1502,7 @@ export declare type QueueRates = Message$1<"plinth.message.v1.QueueRates"> & {
 export declare const QueueRatesSchema: GenMessage<QueueRates>;
 
 /**
- * Binding ties a queue to a topic.
+ * Binding binds a queue to a topic.
  *
  * @generated from message plinth.message.v1.Binding
  */
@@ -786,7 +1516,7 @@ export declare type Binding = Message$1<"plinth.message.v1.Binding"> & {
 
   /**
    * Pattern of the routing keys to get, up to 120 bytes: words with dots between them, where `*` stands for any one word and
-   * `#` for any number of words, none among them.
+   * `#` for any number of words, also none. At most two `#`.
    *
    * @generated from field: string pattern = 2;
    */
@@ -800,7 +1530,7 @@ export declare type Binding = Message$1<"plinth.message.v1.Binding"> & {
 export declare const BindingSchema: GenMessage<Binding>;
 
 /**
- * CreateQueueRequest names the queue to make, and its policy.
+ * CreateQueueRequest names the queue to create, and its policy.
  *
  * @generated from message plinth.message.v1.CreateQueueRequest
  */
@@ -827,7 +1557,7 @@ export declare type CreateQueueRequest = Message$1<"plinth.message.v1.CreateQueu
   minBackoff?: Duration | undefined;
 
   /**
-   * Most that the back-off grows to, min_backoff to 24 h. Unset means 10 min.
+   * Limit of the back-off, min_backoff to 24 h. Unset means 10 min.
    *
    * @generated from field: google.protobuf.Duration max_backoff = 4;
    */
@@ -862,6 +1592,13 @@ export declare type CreateQueueRequest = Message$1<"plinth.message.v1.CreateQueu
    * @generated from field: repeated plinth.message.v1.Binding bindings = 8;
    */
   bindings: Binding[];
+
+  /**
+   * URL that workers deliver its messages to. Unset means that they do not.
+   *
+   * @generated from field: plinth.message.v1.Push push = 9;
+   */
+  push?: Push | undefined;
 };
 
 /**
@@ -945,7 +1682,7 @@ export declare type ListQueuesResponse = Message$1<"plinth.message.v1.ListQueues
 export declare const ListQueuesResponseSchema: GenMessage<ListQueuesResponse>;
 
 /**
- * UpdateQueueRequest names a queue and what to change of its policy.
+ * UpdateQueueRequest names a queue and the changes to its policy.
  *
  * @generated from message plinth.message.v1.UpdateQueueRequest
  */
@@ -972,7 +1709,7 @@ export declare type UpdateQueueRequest = Message$1<"plinth.message.v1.UpdateQueu
   minBackoff?: Duration | undefined;
 
   /**
-   * Most that the back-off grows to, min_backoff to 24 h.
+   * Limit of the back-off, min_backoff to 24 h.
    *
    * @generated from field: google.protobuf.Duration max_backoff = 4;
    */
@@ -1002,18 +1739,26 @@ export declare type UpdateQueueRequest = Message$1<"plinth.message.v1.UpdateQueu
   deadLetterRetention?: Duration | undefined;
 
   /**
-   * Topics that the queue gets messages of, in place of the ones before. At most 100.
+   * Topics that the queue gets messages of. They replace the former ones. At most 100.
    *
    * @generated from field: repeated plinth.message.v1.Binding bindings = 8;
    */
   bindings: Binding[];
 
   /**
-   * Fields to change. Unset means those that have a value here; name them to clear the bindings.
+   * Fields to change. Unset means those that have a value. To clear the bindings, name them here; likewise to end a push. Parts of a
+   * push are `push.url`, `push.timeout` and so on.
    *
    * @generated from field: google.protobuf.FieldMask update_mask = 9;
    */
   updateMask?: FieldMask | undefined;
+
+  /**
+   * URL that workers deliver its messages to. It replaces the one before, but for a secret that it does not have.
+   *
+   * @generated from field: plinth.message.v1.Push push = 10;
+   */
+  push?: Push | undefined;
 };
 
 /**
@@ -1117,7 +1862,7 @@ export declare type PurgeQueueRequest = Message$1<"plinth.message.v1.PurgeQueueR
 export declare const PurgeQueueRequestSchema: GenMessage<PurgeQueueRequest>;
 
 /**
- * PurgeQueueResponse tells what was removed.
+ * PurgeQueueResponse has the number of messages that were removed.
  *
  * @generated from message plinth.message.v1.PurgeQueueResponse
  */
@@ -1137,7 +1882,7 @@ export declare type PurgeQueueResponse = Message$1<"plinth.message.v1.PurgeQueue
 export declare const PurgeQueueResponseSchema: GenMessage<PurgeQueueResponse>;
 
 /**
- * DeadLetter is a message that is tried no more and kept for people.
+ * DeadLetter is a message that is no longer tried, and is kept for people.
  *
  * @generated from message plinth.message.v1.DeadLetter
  */
@@ -1220,7 +1965,7 @@ export declare type DeadLetter = Message$1<"plinth.message.v1.DeadLetter"> & {
 export declare const DeadLetterSchema: GenMessage<DeadLetter>;
 
 /**
- * DeadLetterFilter chooses dead letters: those that match all that is set. An empty one chooses all.
+ * DeadLetterFilter chooses the dead letters that match every field that is set. An empty filter chooses all.
  *
  * @generated from message plinth.message.v1.DeadLetterFilter
  */
@@ -1233,14 +1978,14 @@ export declare type DeadLetterFilter = Message$1<"plinth.message.v1.DeadLetterFi
   reason: string;
 
   /**
-   * Last failure at this moment or later.
+   * Last failure at this time or later.
    *
    * @generated from field: google.protobuf.Timestamp start_time = 2;
    */
   startTime?: Timestamp | undefined;
 
   /**
-   * Last failure before this moment.
+   * Last failure before this time.
    *
    * @generated from field: google.protobuf.Timestamp end_time = 3;
    */
@@ -1397,7 +2142,7 @@ export declare type RedriveDeadLettersRequest = Message$1<"plinth.message.v1.Red
 export declare const RedriveDeadLettersRequestSchema: GenMessage<RedriveDeadLettersRequest>;
 
 /**
- * RedriveDeadLettersResponse tells what was chosen.
+ * RedriveDeadLettersResponse has what was chosen.
  *
  * @generated from message plinth.message.v1.RedriveDeadLettersResponse
  */
@@ -1417,7 +2162,7 @@ export declare type RedriveDeadLettersResponse = Message$1<"plinth.message.v1.Re
   skipped: SkippedDeadLetters[];
 
   /**
-   * Only of a dry run: redrives exactly what was counted.
+   * Set for a dry run: a token that redrives exactly what was counted.
    *
    * @generated from field: string token = 3;
    */
@@ -1486,7 +2231,7 @@ export declare type PurgeDeadLettersRequest = Message$1<"plinth.message.v1.Purge
 export declare const PurgeDeadLettersRequestSchema: GenMessage<PurgeDeadLettersRequest>;
 
 /**
- * PurgeDeadLettersResponse tells what was chosen.
+ * PurgeDeadLettersResponse has what was chosen.
  *
  * @generated from message plinth.message.v1.PurgeDeadLettersResponse
  */
@@ -1506,7 +2251,7 @@ export declare type PurgeDeadLettersResponse = Message$1<"plinth.message.v1.Purg
   skipped: SkippedDeadLetters[];
 
   /**
-   * Only of a dry run: purges exactly what was counted.
+   * Set for a dry run: a token that purges exactly what was counted.
    *
    * @generated from field: string token = 3;
    */
@@ -1533,7 +2278,7 @@ export declare const PurgeDeadLettersResponseSchema: GenMessage<PurgeDeadLetters
  */
 export declare type SkippedDeadLetters = Message$1<"plinth.message.v1.SkippedDeadLetters"> & {
   /**
-   * Why: `not_found` (gone, or of another queue) or `in_operation` (another operation that runs has it).
+   * Why: `not_found` (gone, or of another queue) or `in_operation` (in another operation that is running).
    *
    * @generated from field: string reason = 1;
    */
@@ -1554,7 +2299,7 @@ export declare type SkippedDeadLetters = Message$1<"plinth.message.v1.SkippedDea
 export declare const SkippedDeadLettersSchema: GenMessage<SkippedDeadLetters>;
 
 /**
- * DeadLetterOperation is a redrive or a purge, kept with who started it.
+ * DeadLetterOperation is a redrive or a purge. It is kept, with who started it.
  *
  * @generated from message plinth.message.v1.DeadLetterOperation
  */
@@ -1581,7 +2326,7 @@ export declare type DeadLetterOperation = Message$1<"plinth.message.v1.DeadLette
   queue: string;
 
   /**
-   * How far it is.
+   * State of the operation.
    *
    * @generated from field: plinth.message.v1.DeadLetterOperationState state = 4;
    */
@@ -1595,14 +2340,14 @@ export declare type DeadLetterOperation = Message$1<"plinth.message.v1.DeadLette
   total: bigint;
 
   /**
-   * Those that are done.
+   * Dead letters that are done.
    *
    * @generated from field: int64 done = 6;
    */
   done: bigint;
 
   /**
-   * Those that were gone when their turn came.
+   * Dead letters that no longer existed when it was their turn.
    *
    * @generated from field: int64 skipped = 7;
    */
@@ -1725,6 +2470,86 @@ export declare type ListDeadLetterOperationsResponse = Message$1<"plinth.message
 export declare const ListDeadLetterOperationsResponseSchema: GenMessage<ListDeadLetterOperationsResponse>;
 
 /**
+ * PushBreaker says whether calls are made.
+ *
+ * @generated from enum plinth.message.v1.PushBreaker
+ */
+export enum PushBreaker {
+  /**
+   * Not set.
+   *
+   * @generated from enum value: PUSH_BREAKER_UNSPECIFIED = 0;
+   */
+  UNSPECIFIED = 0,
+
+  /**
+   * Calls are made.
+   *
+   * @generated from enum value: PUSH_BREAKER_CLOSED = 1;
+   */
+  CLOSED = 1,
+
+  /**
+   * The endpoint failed several times in a row. No calls are made until resume_time.
+   *
+   * @generated from enum value: PUSH_BREAKER_OPEN = 2;
+   */
+  OPEN = 2,
+
+  /**
+   * One call finds out whether the endpoint is back.
+   *
+   * @generated from enum value: PUSH_BREAKER_HALF_OPEN = 3;
+   */
+  HALF_OPEN = 3,
+}
+
+/**
+ * Describes the enum plinth.message.v1.PushBreaker.
+ */
+export declare const PushBreakerSchema: GenEnum<PushBreaker>;
+
+/**
+ * MessageView is where messages are.
+ *
+ * @generated from enum plinth.message.v1.MessageView
+ */
+export enum MessageView {
+  /**
+   * The same as MESSAGE_VIEW_READY.
+   *
+   * @generated from enum value: MESSAGE_VIEW_UNSPECIFIED = 0;
+   */
+  UNSPECIFIED = 0,
+
+  /**
+   * In the queue, oldest first.
+   *
+   * @generated from enum value: MESSAGE_VIEW_READY = 1;
+   */
+  READY = 1,
+
+  /**
+   * Waiting for their time to go to the queue: delayed, or for their next attempt. The first that is due comes first.
+   *
+   * @generated from enum value: MESSAGE_VIEW_WAITING = 2;
+   */
+  WAITING = 2,
+
+  /**
+   * Pulled and not settled. The first whose lease is over comes first.
+   *
+   * @generated from enum value: MESSAGE_VIEW_PULLED = 3;
+   */
+  PULLED = 3,
+}
+
+/**
+ * Describes the enum plinth.message.v1.MessageView.
+ */
+export declare const MessageViewSchema: GenEnum<MessageView>;
+
+/**
  * DeadLetterOperationKind is what an operation does.
  *
  * @generated from enum plinth.message.v1.DeadLetterOperationKind
@@ -1758,7 +2583,7 @@ export enum DeadLetterOperationKind {
 export declare const DeadLetterOperationKindSchema: GenEnum<DeadLetterOperationKind>;
 
 /**
- * DeadLetterOperationState is how far an operation is.
+ * DeadLetterOperationState is the state of an operation.
  *
  * @generated from enum plinth.message.v1.DeadLetterOperationState
  */
@@ -1778,7 +2603,7 @@ export enum DeadLetterOperationState {
   PLANNED = 1,
 
   /**
-   * The worker is at it, or will be.
+   * The worker works at it, or will.
    *
    * @generated from enum value: DEAD_LETTER_OPERATION_STATE_RUNNING = 2;
    */
@@ -1800,17 +2625,17 @@ export declare const DeadLetterOperationStateSchema: GenEnum<DeadLetterOperation
 /**
  * MessageService publishes messages to queues and topics and delivers them to consumers, at least once.
  *
- * A message whose id was answered is held durably until a consumer acknowledges it, it becomes a dead letter, or its
- * queue's own limits say otherwise (`message_ttl`). Queue names are 1 to 128 letters, digits, `.`, `_` and `-`, and begin
- * with a letter or digit; topics are the same with up to 64.
+ * A message whose id was returned is held durably until a consumer acknowledges it, it becomes a dead letter, or its queue's
+ * `message_ttl` drops it. Queue names are 1 to 128 letters, digits, `.`, `_` and `-`, and begin with a letter or digit;
+ * topics are the same with up to 64.
  *
  * @generated from service plinth.message.v1.MessageService
  */
 export declare const MessageService: GenService<{
   /**
-   * Publish puts one message in a queue, or in every queue that is bound to a topic. It answers once the broker holds the
-   * message durably; a message with `delay`, `deliver_time` or `idempotency_key` once it is committed, to reach the broker
-   * when it is due.
+   * Publish puts a message in a queue, or in every queue that is bound to a topic. It returns once the broker holds the
+   * message durably. For a message with `delay`, `deliver_time` or `idempotency_key` it returns once the message is
+   * committed; the broker gets it when it is due.
    *
    * Errors: `not_found` for an unknown queue, and for a topic and routing key that no queue is bound to;
    * `resource_exhausted` for a message over 3 MiB (payload and attributes together) and for a queue at its `max_length`;
@@ -1825,8 +2650,8 @@ export declare const MessageService: GenService<{
     output: typeof PublishResponseSchema;
   },
   /**
-   * PublishBatch publishes up to 1,000 messages, each by itself: one that fails does not hold up the others. It answers
-   * one result for each message, in order.
+   * PublishBatch publishes up to 1,000 messages. Each succeeds or fails by itself. It returns one result for each message,
+   * in order.
    *
    * @generated from rpc plinth.message.v1.MessageService.PublishBatch
    */
@@ -1836,8 +2661,8 @@ export declare const MessageService: GenService<{
     output: typeof PublishBatchResponseSchema;
   },
   /**
-   * GetMessage describes a message that waits for its time: one that is delayed, or that waits for its next attempt.
-   * Errors: `not_found` for any other, those that are in a queue among them.
+   * GetMessage returns a message that waits for its time: one that is delayed, or that waits for its next attempt. Errors:
+   * `not_found` for any other message, also for one that is in a queue.
    *
    * @generated from rpc plinth.message.v1.MessageService.GetMessage
    */
@@ -1847,8 +2672,8 @@ export declare const MessageService: GenService<{
     output: typeof WaitingMessageSchema;
   },
   /**
-   * CancelMessage removes a message that waits for its time, for good. Errors: `not_found` for any other; one that is
-   * in a queue can no longer be cancelled.
+   * CancelMessage removes a message that waits for its time, for good. Errors: `not_found` for any other message: one that
+   * is in a queue can no longer be cancelled; `failed_precondition` for one that was sent and may arrive.
    *
    * @generated from rpc plinth.message.v1.MessageService.CancelMessage
    */
@@ -1863,8 +2688,9 @@ export declare const MessageService: GenService<{
    * extended by its ack deadline, and every message that is outstanding when the stream ends, is delivered again. One that
    * is given back comes again after a back-off, and becomes a dead letter after its queue's `max_attempts`.
    *
-   * Errors: `not_found` for an unknown queue, or one that is deleted meanwhile; `invalid_argument` for a stream that
-   * opens otherwise. A server that stops ends the stream without an error once its clients have had a moment to settle.
+   * Errors: `not_found` for an unknown queue, or one that is deleted meanwhile; `invalid_argument` if the stream does not
+   * open with `subscribe`. A server that stops ends the stream without an error, after its clients have had a moment to
+   * settle.
    *
    * @generated from rpc plinth.message.v1.MessageService.Consume
    */
@@ -1874,7 +2700,57 @@ export declare const MessageService: GenService<{
     output: typeof ConsumeResponseSchema;
   },
   /**
-   * CreateQueue declares a queue. Errors: `already_exists`.
+   * Pull takes messages of a queue, for consumers without a stream. Each is leased until its ack deadline. Its receipt settles
+   * it, by any server, with Ack, Nack or Extend; unless one of them comes in time, the message is delivered again, and that
+   * counts as a failed attempt. With `wait` the call waits for the first message, and returns without any when none came. It may
+   * return fewer messages than the queue has: what arrives within a few milliseconds, and no more than 1 MiB, or one larger
+   * message.
+   *
+   * Errors: `not_found` for an unknown queue; `resource_exhausted` when the tenant has too many messages that were pulled and
+   * not settled; `unavailable` when the broker or PostgreSQL is away.
+   *
+   * @generated from rpc plinth.message.v1.MessageService.Pull
+   */
+  pull: {
+    methodKind: "unary";
+    input: typeof PullRequestSchema;
+    output: typeof PullResponseSchema;
+  },
+  /**
+   * Ack says that pulled messages were handled, which removes them. Each receipt has a result of its own, in order: with the
+   * error `failed_precondition` if its message cannot be settled with it any more, since its lease is over or it was settled
+   * before, and also if it was never a receipt of this queue; `invalid_argument` if it cannot be a receipt.
+   *
+   * @generated from rpc plinth.message.v1.MessageService.Ack
+   */
+  ack: {
+    methodKind: "unary";
+    input: typeof AckRequestSchema;
+    output: typeof AckResponseSchema;
+  },
+  /**
+   * Nack gives pulled messages back, because their attempt failed. They come again after a back-off, and are dead letters
+   * after their queue's `max_attempts`. Results are those of Ack.
+   *
+   * @generated from rpc plinth.message.v1.MessageService.Nack
+   */
+  nack: {
+    methodKind: "unary";
+    input: typeof NackRequestSchema;
+    output: typeof NackResponseSchema;
+  },
+  /**
+   * Extend gives pulled messages a new ack deadline, counted from now. Results are those of Ack.
+   *
+   * @generated from rpc plinth.message.v1.MessageService.Extend
+   */
+  extend: {
+    methodKind: "unary";
+    input: typeof ExtendRequestSchema;
+    output: typeof ExtendResponseSchema;
+  },
+  /**
+   * CreateQueue creates a queue. Errors: `already_exists`.
    *
    * @generated from rpc plinth.message.v1.MessageService.CreateQueue
    */
@@ -1884,7 +2760,7 @@ export declare const MessageService: GenService<{
     output: typeof QueueSchema;
   },
   /**
-   * GetQueue describes one queue, with its depth and rates. Errors: `not_found`.
+   * GetQueue returns a queue, with its depth and rates. Errors: `not_found`.
    *
    * @generated from rpc plinth.message.v1.MessageService.GetQueue
    */
@@ -1894,8 +2770,32 @@ export declare const MessageService: GenService<{
     output: typeof QueueSchema;
   },
   /**
-   * ListQueues lists the queues by name, in pages. The queues come without depth, rates and counts. A page ends early when
-   * it has 2 MiB. Errors: `invalid_argument` for a page token that this service did not make.
+   * WatchQueue sends the status of a queue: at once, once a second, and when the queue is paused or resumed. All who watch a queue
+   * at one server share one reading. Over REST it is a stream of Server-Sent Events. Errors: `not_found` for an unknown queue, and when
+   * it is deleted. A server that stops ends the stream.
+   *
+   * @generated from rpc plinth.message.v1.MessageService.WatchQueue
+   */
+  watchQueue: {
+    methodKind: "server_streaming";
+    input: typeof WatchQueueRequestSchema;
+    output: typeof QueueStatusSchema;
+  },
+  /**
+   * ListMessages lists messages of a queue without taking them, in pages. A page ends early when it reaches 2 MiB. Errors: `not_found` for
+   * an unknown queue; `invalid_argument` for a page token that this service did not issue for this view; `unimplemented` for
+   * MESSAGE_VIEW_READY where the broker is RabbitMQ, which cannot show messages without delivering them.
+   *
+   * @generated from rpc plinth.message.v1.MessageService.ListMessages
+   */
+  listMessages: {
+    methodKind: "unary";
+    input: typeof ListMessagesRequestSchema;
+    output: typeof ListMessagesResponseSchema;
+  },
+  /**
+   * ListQueues lists the queues by name, in pages, without their depths, rates and counts. A page ends early when it reaches
+   * 2 MiB. Errors: `invalid_argument` for a page token that this service did not issue.
    *
    * @generated from rpc plinth.message.v1.MessageService.ListQueues
    */
@@ -1905,8 +2805,8 @@ export declare const MessageService: GenService<{
     output: typeof ListQueuesResponseSchema;
   },
   /**
-   * UpdateQueue changes a queue's policy, at once and for the messages that are in it too. Errors: `not_found`;
-   * `failed_precondition` for another `message_ttl` or `max_length`, which are fixed when the queue is created.
+   * UpdateQueue changes a queue's policy at once, also for the messages that are in it. Errors: `not_found`;
+   * `failed_precondition` for a different `message_ttl` or `max_length`, which are fixed when the queue is created.
    *
    * @generated from rpc plinth.message.v1.MessageService.UpdateQueue
    */
@@ -1927,7 +2827,7 @@ export declare const MessageService: GenService<{
     output: typeof DeleteQueueResponseSchema;
   },
   /**
-   * PauseQueue stops deliveries from a queue to every consumer; publishing goes on. What is outstanding can still be
+   * PauseQueue stops deliveries from a queue to every consumer. Publishing continues, and outstanding messages can still be
    * settled. Pausing a paused queue changes nothing. Errors: `not_found`.
    *
    * @generated from rpc plinth.message.v1.MessageService.PauseQueue
@@ -1948,7 +2848,7 @@ export declare const MessageService: GenService<{
     output: typeof QueueSchema;
   },
   /**
-   * PurgeQueue removes the messages that wait in a queue, and those that wait for their time to go there. Outstanding ones
+   * PurgeQueue removes the messages that wait in a queue, and those that wait for their time to go to it. Outstanding ones
    * and dead letters stay. Errors: `not_found`.
    *
    * @generated from rpc plinth.message.v1.MessageService.PurgeQueue
@@ -1959,9 +2859,10 @@ export declare const MessageService: GenService<{
     output: typeof PurgeQueueResponseSchema;
   },
   /**
-   * ListDeadLetters lists the dead letters of a queue, the latest failure first, in pages. A page ends early when it has
-   * 2 MiB. Errors: `not_found` for an unknown queue; `invalid_argument` for a page token that this service did not make
-   * for this filter.
+   * ListDeadLetters lists the dead letters of a queue, the latest failure first, in pages. A page ends early when it reaches
+   * 2 MiB, and with a reason it may have fewer, or none, while `next_page_token` says that there are more. Errors:
+   * `not_found` for an unknown queue; `invalid_argument` for a page token that this service did not issue for
+   * this filter.
    *
    * @generated from rpc plinth.message.v1.MessageService.ListDeadLetters
    */
@@ -1971,7 +2872,7 @@ export declare const MessageService: GenService<{
     output: typeof ListDeadLettersResponseSchema;
   },
   /**
-   * GetDeadLetter describes one dead letter. Errors: `not_found`.
+   * GetDeadLetter returns a dead letter. Errors: `not_found`.
    *
    * @generated from rpc plinth.message.v1.MessageService.GetDeadLetter
    */
@@ -1981,10 +2882,10 @@ export declare const MessageService: GenService<{
     output: typeof DeadLetterSchema;
   },
   /**
-   * RedriveDeadLetters sends dead letters back to their queue, their attempts reset. What is chosen by ids or by a filter
-   * is fixed when the call is made; `dry_run` fixes and counts it, changes nothing, and gives a token to redrive exactly
-   * that. Up to 1,000 are redriven before the answer, all or none of them; more are redriven by the worker, and the
-   * operation tells how far it is. The operation, with who started it, is kept.
+   * RedriveDeadLetters sends dead letters back to their queue and resets their attempts. The set that ids or a filter choose
+   * is fixed when the call is made. With `dry_run` the call fixes and counts the set, changes nothing, and returns a token
+   * to redrive exactly that set. Up to 1,000 are redriven before the response, all or none of them. More are redriven by the
+   * worker, and the operation reports its progress. The operation is kept, with who started it.
    *
    * Errors: `not_found` for an unknown queue or token; `invalid_argument` unless exactly one of ids, filter and token
    * is set; `failed_precondition` for a token that was used already.
@@ -1997,7 +2898,7 @@ export declare const MessageService: GenService<{
     output: typeof RedriveDeadLettersResponseSchema;
   },
   /**
-   * PurgeDeadLetters removes dead letters for good. It chooses, counts, answers and fails as RedriveDeadLetters does.
+   * PurgeDeadLetters removes dead letters for good. Its choices, responses and errors are those of RedriveDeadLetters.
    *
    * @generated from rpc plinth.message.v1.MessageService.PurgeDeadLetters
    */
@@ -2007,7 +2908,7 @@ export declare const MessageService: GenService<{
     output: typeof PurgeDeadLettersResponseSchema;
   },
   /**
-   * GetDeadLetterOperation tells how far a redrive or purge is. Errors: `not_found`.
+   * GetDeadLetterOperation returns a redrive or purge, with its progress. Errors: `not_found`.
    *
    * @generated from rpc plinth.message.v1.MessageService.GetDeadLetterOperation
    */
@@ -2018,7 +2919,7 @@ export declare const MessageService: GenService<{
   },
   /**
    * ListDeadLetterOperations lists the redrives and purges of a queue, the latest first, in pages. Errors: `not_found`
-   * for an unknown queue; `invalid_argument` for a page token that this service did not make.
+   * for an unknown queue; `invalid_argument` for a page token that this service did not issue.
    *
    * @generated from rpc plinth.message.v1.MessageService.ListDeadLetterOperations
    */

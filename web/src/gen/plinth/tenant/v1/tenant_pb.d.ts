@@ -12,7 +12,7 @@ import type { Duration, FieldMask, Timestamp } from "@bufbuild/protobuf/wkt";
 export declare const file_plinth_tenant_v1_tenant: GenFile;
 
 /**
- * Tenant is one of those who share the service and see nothing of each other.
+ * Tenant is one of the parties that share the service. Tenants see nothing of each other.
  *
  * @generated from message plinth.tenant.v1.Tenant
  */
@@ -53,28 +53,33 @@ export declare type Tenant = Message<"plinth.tenant.v1.Tenant"> & {
   rateLimit: string;
 
   /**
-   * Quotas that differ from the service's defaults: `queues`, `waiting_messages` and `messages_per_second`. 0 is no limit.
+   * Quotas that differ from the service's defaults. 0 means no limit. Of messages there are `queues`, `waiting_messages`,
+   * `waiting_bytes`, `pulled_messages`, `queue_messages`, `queue_bytes` (not with RabbitMQ), `dead_letters`, `idempotency_keys`,
+   * `operation_items` and `messages_per_second`; of files `file_bytes`, `file_count` and
+   * `max_file_size` (bytes); of schedules `schedules` and `runs_per_day`; of the cache `cache_bytes`; of locks `locks` and
+   * `lock_waiters`; of channels `channels` (in a day) and `channel_streams`. A name that is not known is refused, with those that
+   * are.
    *
    * @generated from field: map<string, int64> quotas = 6;
    */
   quotas: { [key: string]: bigint };
 
   /**
-   * What it has of what its quotas count. GetTenant alone has it.
+   * What it uses of its quotas, by their names. Only GetTenant returns it.
    *
    * @generated from field: map<string, int64> usage = 7;
    */
   usage: { [key: string]: bigint };
 
   /**
-   * When its deletion began; not set where it is not being deleted.
+   * When its deletion began. Unset if it is not being deleted.
    *
    * @generated from field: google.protobuf.Timestamp delete_time = 8;
    */
   deleteTime?: Timestamp | undefined;
 
   /**
-   * Rows that its deletion has yet to remove, each table counted up to 100,000. GetTenant alone has it.
+   * Rows that its deletion has yet to remove, each table counted up to 100,000. Only GetTenant returns it.
    *
    * @generated from field: int64 remaining_rows = 9;
    */
@@ -88,7 +93,7 @@ export declare type Tenant = Message<"plinth.tenant.v1.Tenant"> & {
 export declare const TenantSchema: GenMessage<Tenant>;
 
 /**
- * CreateTenantRequest makes a tenant.
+ * CreateTenantRequest describes the tenant to create.
  *
  * @generated from message plinth.tenant.v1.CreateTenantRequest
  */
@@ -108,14 +113,14 @@ export declare type CreateTenantRequest = Message<"plinth.tenant.v1.CreateTenant
   displayName: string;
 
   /**
-   * Most calls of the tenant: a number, `/`, and `s`, `m` or `h`. Empty is the service's default.
+   * Most calls of the tenant: a number, `/`, and `s`, `m` or `h`. Empty means the service's default.
    *
    * @generated from field: string rate_limit = 3;
    */
   rateLimit: string;
 
   /**
-   * Quotas that differ from the service's defaults, from 0, which is no limit.
+   * Quotas that differ from the service's defaults, as in Tenant. 0 means no limit.
    *
    * @generated from field: map<string, int64> quotas = 4;
    */
@@ -155,7 +160,7 @@ export declare const GetTenantRequestSchema: GenMessage<GetTenantRequest>;
  */
 export declare type ListTenantsRequest = Message<"plinth.tenant.v1.ListTenantsRequest"> & {
   /**
-   * Most tenants to answer: 0 is 100, more than 1,000 are 1,000.
+   * Most tenants in the page. 0 means 100, more than 1,000 means 1,000.
    *
    * @generated from field: int32 page_size = 1;
    */
@@ -203,7 +208,7 @@ export declare type ListTenantsResponse = Message<"plinth.tenant.v1.ListTenantsR
 export declare const ListTenantsResponseSchema: GenMessage<ListTenantsResponse>;
 
 /**
- * UpdateTenantRequest changes a tenant.
+ * UpdateTenantRequest names a tenant and what to change.
  *
  * @generated from message plinth.tenant.v1.UpdateTenantRequest
  */
@@ -237,14 +242,14 @@ export declare type UpdateTenantRequest = Message<"plinth.tenant.v1.UpdateTenant
   rateLimit: string;
 
   /**
-   * Quotas that differ from the service's defaults; they replace those that were set before.
+   * Quotas that differ from the service's defaults. They replace all that were set before.
    *
    * @generated from field: map<string, int64> quotas = 5;
    */
   quotas: { [key: string]: bigint };
 
   /**
-   * Fields to change; without it, those that have a value.
+   * Fields to change. Unset means those that have a value.
    *
    * @generated from field: google.protobuf.FieldMask update_mask = 6;
    */
@@ -292,7 +297,7 @@ export declare type DeleteTenantResponse = Message<"plinth.tenant.v1.DeleteTenan
 export declare const DeleteTenantResponseSchema: GenMessage<DeleteTenantResponse>;
 
 /**
- * ApiKey describes an API key, never the key itself.
+ * ApiKey describes an API key. It does not contain the key itself.
  *
  * @generated from message plinth.tenant.v1.ApiKey
  */
@@ -319,7 +324,7 @@ export declare type ApiKey = Message<"plinth.tenant.v1.ApiKey"> & {
   displayName: string;
 
   /**
-   * First letters of the key, by which people tell it from others.
+   * First letters of the key, by which people recognize it.
    *
    * @generated from field: string prefix = 4;
    */
@@ -347,21 +352,21 @@ export declare type ApiKey = Message<"plinth.tenant.v1.ApiKey"> & {
   createTime?: Timestamp | undefined;
 
   /**
-   * When it ends by itself; not set is never.
+   * When it expires. Unset means never.
    *
    * @generated from field: google.protobuf.Timestamp expire_time = 8;
    */
   expireTime?: Timestamp | undefined;
 
   /**
-   * When it was revoked; not set is not yet.
+   * When it was revoked. Unset if it is not revoked.
    *
    * @generated from field: google.protobuf.Timestamp revoke_time = 9;
    */
   revokeTime?: Timestamp | undefined;
 
   /**
-   * When it was used last, to the minute; not set is never.
+   * When it was used last, to the minute. Unset if it was never used.
    *
    * @generated from field: google.protobuf.Timestamp last_used_time = 10;
    */
@@ -375,13 +380,13 @@ export declare type ApiKey = Message<"plinth.tenant.v1.ApiKey"> & {
 export declare const ApiKeySchema: GenMessage<ApiKey>;
 
 /**
- * CreateApiKeyRequest makes an API key.
+ * CreateApiKeyRequest describes the API key to create.
  *
  * @generated from message plinth.tenant.v1.CreateApiKeyRequest
  */
 export declare type CreateApiKeyRequest = Message<"plinth.tenant.v1.CreateApiKeyRequest"> & {
   /**
-   * Tenant that the key acts for; empty is `default`.
+   * Tenant that the key acts for. Empty means `default`.
    *
    * @generated from field: string tenant = 1;
    */
@@ -395,8 +400,8 @@ export declare type CreateApiKeyRequest = Message<"plinth.tenant.v1.CreateApiKey
   displayName: string;
 
   /**
-   * What the key may do: scopes such as `messages.publish`, a domain's such as `queues.*`, `*` for all that a tenant can do,
-   * or `admin` for an administrator, which a key of the tenant `default` alone can be.
+   * What the key may do: scopes such as `messages.publish`, all of a domain such as `queues.*`, `*` for all that a tenant
+   * can do, or `admin` for an administrator. Only a key of the tenant `default` can have `admin`.
    *
    * @generated from field: repeated string scopes = 3;
    */
@@ -410,13 +415,13 @@ export declare type CreateApiKeyRequest = Message<"plinth.tenant.v1.CreateApiKey
   rateLimit: string;
 
   /**
-   * When the key ends by itself; with neither, never.
+   * When the key expires. Unset means never.
    *
    * @generated from oneof plinth.tenant.v1.CreateApiKeyRequest.expiry
    */
   expiry: {
     /**
-     * A moment in the future.
+     * A time in the future.
      *
      * @generated from field: google.protobuf.Timestamp expire_time = 5;
      */
@@ -440,7 +445,7 @@ export declare type CreateApiKeyRequest = Message<"plinth.tenant.v1.CreateApiKey
 export declare const CreateApiKeyRequestSchema: GenMessage<CreateApiKeyRequest>;
 
 /**
- * CreateApiKeyResponse is the one answer that shows a key.
+ * CreateApiKeyResponse is the only response that contains a key.
  *
  * @generated from message plinth.tenant.v1.CreateApiKeyResponse
  */
@@ -453,7 +458,7 @@ export declare type CreateApiKeyResponse = Message<"plinth.tenant.v1.CreateApiKe
   key: string;
 
   /**
-   * What it is.
+   * Description of the key.
    *
    * @generated from field: plinth.tenant.v1.ApiKey api_key = 2;
    */
@@ -493,14 +498,14 @@ export declare const GetApiKeyRequestSchema: GenMessage<GetApiKeyRequest>;
  */
 export declare type ListApiKeysRequest = Message<"plinth.tenant.v1.ListApiKeysRequest"> & {
   /**
-   * Tenant whose keys to list; empty is all.
+   * Tenant whose keys to list. Empty means all tenants.
    *
    * @generated from field: string tenant = 1;
    */
   tenant: string;
 
   /**
-   * Most keys to answer: 0 is 100, more than 1,000 are 1,000.
+   * Most keys in the page. 0 means 100, more than 1,000 means 1,000.
    *
    * @generated from field: int32 page_size = 2;
    */
@@ -570,13 +575,14 @@ export declare const RevokeApiKeyRequestSchema: GenMessage<RevokeApiKeyRequest>;
 /**
  * TenantService manages tenants and their API keys. It is for administrators: every method needs the scope `admin`.
  *
- * Tenant names are 1 to 63 lower-case letters, digits and `-`, and begin with a letter. The tenant `default` is always there.
+ * Tenant names are 1 to 63 lower-case letters, digits and `-`, and begin with a letter. The tenant `default` always exists.
  *
  * @generated from service plinth.tenant.v1.TenantService
  */
 export declare const TenantService: GenService<{
   /**
-   * CreateTenant makes a tenant. Errors: `already_exists`, also while one of that name is being deleted; `invalid_argument` for an unknown quota.
+   * CreateTenant creates a tenant. Errors: `already_exists`, also while a tenant of that name is being deleted;
+   * `invalid_argument` for an unknown quota.
    *
    * @generated from rpc plinth.tenant.v1.TenantService.CreateTenant
    */
@@ -586,7 +592,7 @@ export declare const TenantService: GenService<{
     output: typeof TenantSchema;
   },
   /**
-   * GetTenant describes one tenant, with what it uses of its quotas. Errors: `not_found`.
+   * GetTenant returns a tenant, with its usage. Errors: `not_found`.
    *
    * @generated from rpc plinth.tenant.v1.TenantService.GetTenant
    */
@@ -596,8 +602,8 @@ export declare const TenantService: GenService<{
     output: typeof TenantSchema;
   },
   /**
-   * ListTenants lists the tenants by name, in pages. They come without usage. Errors: `invalid_argument` for a page token
-   * that this service did not make.
+   * ListTenants lists the tenants by name, in pages, without their usage. Errors: `invalid_argument` for a page token that
+   * this service did not issue.
    *
    * @generated from rpc plinth.tenant.v1.TenantService.ListTenants
    */
@@ -607,10 +613,10 @@ export declare const TenantService: GenService<{
     output: typeof ListTenantsResponseSchema;
   },
   /**
-   * UpdateTenant changes a tenant, everywhere within a second. A tenant that is disabled is refused with
-   * `permission_denied`, whatever its key; its messages stay, and are handled once it is enabled again. Errors:
-   * `not_found`; `failed_precondition` for disabling `default`, and for a tenant that is being deleted; `invalid_argument` for
-   * an unknown quota.
+   * UpdateTenant changes a tenant. The change takes effect everywhere within a second. Calls of a disabled tenant fail with
+   * `permission_denied`, whatever its key; its messages stay, and are handled once it is enabled again. Errors: `not_found`;
+   * `failed_precondition` for disabling `default`, and for a tenant that is being deleted; `invalid_argument` for an unknown
+   * quota.
    *
    * @generated from rpc plinth.tenant.v1.TenantService.UpdateTenant
    */
@@ -620,10 +626,10 @@ export declare const TenantService: GenService<{
     output: typeof TenantSchema;
   },
   /**
-   * DeleteTenant removes a tenant with its API keys, which are refused everywhere within a second. What is much goes in small
-   * steps after the answer; until all of it is gone, GetTenant shows the tenant with a `delete_time`, and its name is not free.
-   * Errors: `not_found`; `failed_precondition` for `default`, and while the tenant still has something that a quota counts,
-   * such as queues.
+   * DeleteTenant removes a tenant with its API keys, which are refused everywhere within a second. Its rows are removed in
+   * small steps, some of them after the response. Until all are gone, GetTenant returns the tenant with a `delete_time`, and
+   * its name is not free. Errors: `not_found`; `failed_precondition` for `default`, and while the tenant still has something
+   * that a quota counts, such as queues.
    *
    * @generated from rpc plinth.tenant.v1.TenantService.DeleteTenant
    */
@@ -633,9 +639,9 @@ export declare const TenantService: GenService<{
     output: typeof DeleteTenantResponseSchema;
   },
   /**
-   * CreateApiKey makes an API key. The answer shows it once: only its digest is kept. Errors: `not_found` for an unknown
-   * tenant; `failed_precondition` for one that is being deleted; `invalid_argument` for an unknown scope and for an expiry in
-   * the past.
+   * CreateApiKey creates an API key. Only this response contains the key: the service stores its digest alone. Errors:
+   * `not_found` for an unknown tenant; `failed_precondition` for one that is being deleted; `invalid_argument` for an
+   * unknown scope and for an expiry in the past.
    *
    * @generated from rpc plinth.tenant.v1.TenantService.CreateApiKey
    */
@@ -645,7 +651,7 @@ export declare const TenantService: GenService<{
     output: typeof CreateApiKeyResponseSchema;
   },
   /**
-   * GetApiKey describes one API key. Errors: `not_found`.
+   * GetApiKey returns an API key, without the key itself. Errors: `not_found`.
    *
    * @generated from rpc plinth.tenant.v1.TenantService.GetApiKey
    */
@@ -655,8 +661,8 @@ export declare const TenantService: GenService<{
     output: typeof ApiKeySchema;
   },
   /**
-   * ListApiKeys lists API keys, the latest first, in pages, those that are revoked or have expired among them. Errors:
-   * `invalid_argument` for a page token that this service did not make.
+   * ListApiKeys lists API keys, the latest first, in pages. Revoked and expired keys are included. Errors:
+   * `invalid_argument` for a page token that this service did not issue.
    *
    * @generated from rpc plinth.tenant.v1.TenantService.ListApiKeys
    */
@@ -666,8 +672,8 @@ export declare const TenantService: GenService<{
     output: typeof ListApiKeysResponseSchema;
   },
   /**
-   * RevokeApiKey ends an API key for good, everywhere within a second: calls are refused, streams that were opened with it
-   * end. Revoking a revoked key changes nothing. Errors: `not_found`.
+   * RevokeApiKey revokes an API key for good, everywhere within a second: its calls are refused, and the streams that were
+   * opened with it end. Revoking a revoked key changes nothing. Errors: `not_found`.
    *
    * @generated from rpc plinth.tenant.v1.TenantService.RevokeApiKey
    */

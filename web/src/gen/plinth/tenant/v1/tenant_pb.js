@@ -120,7 +120,7 @@ export const RevokeApiKeyRequestSchema = /*@__PURE__*/
 /**
  * TenantService manages tenants and their API keys. It is for administrators: every method needs the scope `admin`.
  *
- * Tenant names are 1 to 63 lower-case letters, digits and `-`, and begin with a letter. The tenant `default` is always there.
+ * Tenant names are 1 to 63 lower-case letters, digits and `-`, and begin with a letter. The tenant `default` always exists.
  *
  * @generated from service plinth.tenant.v1.TenantService
  */

@@ -1,0 +1,129 @@
+// Command observe measures what it costs to see everything: it compares the CPU time of a server whose calls are logged, counted
+// and traced, one in a hundred recorded and exported, with that of a bare Connect handler and of the stack without traces, in the
+// same run. ../README.md explains how to read it.
+//
+// It starts itself again for each of the servers, so that their CPU time does not include that of the load.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"runtime/debug"
+	"strings"
+	"time"
+
+	"plinth/bench/command"
+	"plinth/bench/cost"
+	"plinth/internal/observe"
+	"plinth/internal/rpc"
+)
+
+// The promises: of the traced server to the bare one.
+var most = map[string]float64{"grpc": 1.25, "json": 1.40}
+
+func main() {
+	command.Main(func(ctx context.Context, args []string, w io.Writer) error {
+		if len(args) == 2 && args[0] == "serve" {
+			return cost.Serve(handlerOf(args[1]), os.Stdin, os.Stdout)
+		}
+		return run(ctx, args, w)
+	})
+}
+
+// traced begins the name of the server with traces; the URL of the collector follows.
+const traced = "traced:"
+
+func handlerOf(name string) func(*observe.Logs) (http.Handler, error) {
+	return func(logs *observe.Logs) (http.Handler, error) {
+		if name == "bare" {
+			return cost.Bare(), nil
+		}
+		debug.SetGCPercent(rpc.GCPercent) // As app.Main does.
+		cfg := rpc.Config{Log: logs.Access}
+		if url, found := strings.CutPrefix(name, traced); found {
+			var err error
+			if cfg.Tracing, err = observe.NewTracing(context.Background(), observe.TracingConfig{
+				Endpoint: url, Protocol: "http/protobuf", Timeout: 10 * time.Second, Sampler: "traceidratio", Ratio: 0.01, Service: "bench",
+				Recent: true, Log: logs.Main,
+			}); err != nil {
+				return nil, err
+			}
+		}
+		return cost.Full(cfg)
+	}
+}
+
+func run(ctx context.Context, args []string, out io.Writer) error {
+	calls, rounds := 100_000, 5
+	flags := flag.NewFlagSet("observe", flag.ContinueOnError)
+	flags.IntVar(&rounds, "rounds", rounds, "rounds for each server and kind of client")
+	check := flags.Bool("check", false, "fail if a promise is broken")
+	short := flags.Bool("short", false, "3 rounds of 5,000 calls: shows that it works, not what it costs")
+	if err := flags.Parse(args); err != nil {
+		return err
+	}
+	if *short {
+		calls, rounds = 5_000, 3
+	}
+	if rounds < 1 {
+		return errors.New("-rounds must be at least 1")
+	}
+	collector := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { _, _ = io.Copy(io.Discard, r.Body) }))
+	defer collector.Close()
+	names := []string{"bare", "full", traced + collector.URL + "/v1/traces"}
+	servers := make([]*cost.Process, len(names))
+	for i, name := range names {
+		p, err := cost.Start(name)
+		if err != nil {
+			return fmt.Errorf("start the %s server: %w", name, err)
+		}
+		defer p.Stop()
+		servers[i] = p
+	}
+	seconds := map[string][][]float64{}
+	// The servers take turns, so that other work of the machine affects all of them.
+	for range rounds {
+		for _, k := range cost.Kinds() {
+			if most[k.Name] == 0 {
+				continue
+			}
+			if seconds[k.Name] == nil {
+				seconds[k.Name] = make([][]float64, len(servers))
+			}
+			for i, p := range servers {
+				took, err := cost.Measure(ctx, p, k, calls)
+				if err != nil {
+					return fmt.Errorf("%s server, %s: %w", p.Name, k.Name, err)
+				}
+				seconds[k.Name][i] = append(seconds[k.Name][i], took)
+			}
+		}
+	}
+	return report(out, seconds, *check)
+}
+
+func report(out io.Writer, seconds map[string][][]float64, check bool) error {
+	var broken []error
+	fmt.Fprintf(out, "CPU seconds of the server for 100,000 calls: median (least..most)\n\n")
+	fmt.Fprintf(out, "%-8s %-22s %-22s %-22s %9s %11s\n", "client", "bare", "full", "traced", "full/bare", "traced/bare")
+	for _, kind := range []string{"grpc", "json"} {
+		of := seconds[kind]
+		bare := cost.Median(of[0])
+		ratio := cost.Median(of[2]) / bare
+		fmt.Fprintf(out, "%-8s %-22s %-22s %-22s %9.2f %11.2f\n", kind, cost.Spread(of[0]), cost.Spread(of[1]), cost.Spread(of[2]),
+			cost.Median(of[1])/bare, ratio)
+		if ratio > most[kind] {
+			broken = append(broken, fmt.Errorf("%s: traced/bare is %.3f, promised is %.2f at most", kind, ratio, most[kind]))
+		}
+	}
+	if check {
+		return errors.Join(broken...)
+	}
+	return nil
+}

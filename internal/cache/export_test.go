@@ -1,0 +1,20 @@
+package cache
+
+import "time"
+
+const MemoReply = memoReply
+
+const ReplyLimit = 90 * time.Millisecond // the default of Limits.ReplyTimeout
+
+func (s *Service) SetReplyLimit(d time.Duration) { s.limit, s.memoLimit = d, d }
+
+func (s *Service) SetLease(d time.Duration) { s.lease = d }
+
+func (s *Service) SetNear(bytes, entries uint64) { s.near = newNear(bytes, entries) }
+
+// NearEntries returns how many entries are near, once those above the bounds are gone.
+func (s *Service) NearEntries() int {
+	kept := s.near.open()
+	kept.CleanUp()
+	return kept.EstimatedSize()
+}

@@ -1,0 +1,56 @@
+package message
+
+import (
+	"context"
+	"errors"
+
+	"plinth/internal/auth"
+	"plinth/internal/broker"
+	"plinth/internal/errs"
+)
+
+// explainRefusals finds out why the broker did not take messages of a batch.
+func (s *Service) explainRefusals(ctx context.Context, batch []*envelope, outcomes []error) {
+	type place struct {
+		tenant string
+		to     Destination
+	}
+	found := map[place]error{}
+	for i, m := range batch {
+		if !errors.Is(outcomes[i], broker.ErrFull) {
+			continue
+		}
+		at := place{m.tenant, m.to}
+		if _, done := found[at]; !done {
+			found[at] = s.whyRefused(auth.AsService(ctx, m.tenant), m.to)
+		}
+		outcomes[i] = found[at]
+	}
+}
+
+// whyRefused returns why the broker did not take a message. RabbitMQ refuses for a queue that is full in the same way as for
+// one that is being deleted or has no leader; a queue can only be full if it has a max_length.
+func (s *Service) whyRefused(ctx context.Context, to Destination) error {
+	queues := []QueueName{to.queue}
+	if to.topic != "" {
+		of := tenantTopic{auth.TenantOf(ctx), to.topic}
+		bindings, err := selectBindings(ctx, s.db, of)
+		if err != nil {
+			return err
+		}
+		if queues = queuesOf(matching(bindings[of], to.routingKey)); len(queues) == 0 {
+			return broker.ErrNoQueue
+		}
+	}
+	there, limited, err := selectLimited(ctx, s.db, queues)
+	switch {
+	case err != nil:
+		return err
+	case there == 0:
+		return broker.ErrNoQueue
+	case limited == 0:
+		return errs.New(errs.Unavailable, "the message broker does not take messages for the queue now; try again")
+	default:
+		return broker.ErrFull
+	}
+}

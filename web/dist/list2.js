@@ -1,0 +1,1 @@
+export{n as State,t as default}from"./list.js";

@@ -1,0 +1,1 @@
+export{t as State,n as default,r as path}from"./list4.js";

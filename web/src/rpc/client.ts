@@ -1,0 +1,26 @@
+import { QueryCache, QueryClient } from "@tanstack/react-query";
+import { Code, ConnectError } from "@connectrpc/connect";
+
+/** retryable reports whether the same call may succeed soon. */
+function retryable(error: unknown): boolean {
+  return [Code.Unavailable, Code.DeadlineExceeded, Code.Aborted, Code.Unknown].includes(ConnectError.from(error).code);
+}
+
+/** queryClient keeps what was read. Whatever is shown is asked for again while the page is looked at. */
+export const queryClient = new QueryClient({
+  queryCache: new QueryCache(),
+  defaultOptions: {
+    queries: {
+      staleTime: 2_000,
+      networkMode: "always",
+      refetchOnWindowFocus: true,
+      retry: (count, error) => count < 2 && retryable(error),
+      retryDelay: (count) => 300 * 2 ** count,
+    },
+    mutations: { networkMode: "always", retry: false },
+  },
+});
+
+/** How often pages ask again. */
+export const often = 5_000;
+export const seldom = 20_000;

@@ -1,0 +1,38 @@
+import { create, toJsonString, type DescMessage, type DescMethod, type MessageInitShape } from "@bufbuild/protobuf";
+
+/** quote makes a text one word of a shell. */
+export function quote(text: string): string {
+  return `'${text.replaceAll("'", `'\\''`)}'`;
+}
+
+function json<I extends DescMessage>(method: DescMethod & { input: I }, input: MessageInitShape<I>): string {
+  return toJsonString(method.input, create(method.input, input));
+}
+
+/** Commands never hold the key: they take it from the environment, as scripts do. */
+function authorization(tenant: string, open: boolean): string {
+  return (open ? "" : ` -H "Authorization: Bearer $PLINTH_API_KEY"`) + (tenant ? ` -H ${quote(`X-Tenant: ${tenant}`)}` : "");
+}
+
+export interface Caller {
+  tenant: string;
+  open: boolean;
+}
+
+/** asCurl returns the command that makes the same call over Connect's JSON. */
+export function asCurl<I extends DescMessage>(who: Caller, method: DescMethod & { input: I }, input: MessageInitShape<I>): string {
+  return (
+    `curl${authorization(who.tenant, who.open)} -H 'Content-Type: application/json' -d ${quote(json(method, input))} ` +
+    `${location.origin}/${method.parent.typeName}/${method.name}`
+  );
+}
+
+/** asGrpcurl returns the command that makes the same call over gRPC. */
+export function asGrpcurl<I extends DescMessage>(who: Caller, method: DescMethod & { input: I }, input: MessageInitShape<I>): string {
+  const plain = location.protocol === "http:" ? " -plaintext" : "";
+  const port = location.port || (location.protocol === "http:" ? "80" : "443");
+  return (
+    `grpcurl${plain}${authorization(who.tenant, who.open)} -d ${quote(json(method, input))} ` +
+    `${location.hostname}:${port} ${method.parent.typeName}/${method.name}`
+  );
+}
