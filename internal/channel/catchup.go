@@ -140,7 +140,10 @@ func (s *stream) plan(ctx context.Context) (*plan, error) {
 		}
 		return p.from
 	}
-	_, listings, err := s.service.list(ctx, session, names, after)
+	listed, listings, err := s.service.list(ctx, session, names, after)
+	if err == nil && listed.epoch != st.epoch {
+		err = errMoved // What has been lost since is not in the listings, and the plan has no gap for it.
+	}
 	if err != nil {
 		return nil, unavailable(err)
 	}

@@ -2,15 +2,18 @@ package channel_test
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"errors"
 	"io"
 	"net"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
+	goredis "github.com/redis/go-redis/v9"
 	"go.uber.org/zap"
 
 	"plinth/internal/channel"
@@ -184,6 +187,56 @@ func TestFlush(t *testing.T) {
 	l, _ = subscribe(t, ctx, two, channel.Subscription{Patterns: patterns(t, "#"), After: id})
 	l.gap(channel.RedisLost)
 	l.messages("2")
+}
+
+// What is lost between two questions of a stream that is behind is a gap from its place on.
+func TestFlushWhileReading(t *testing.T) {
+	t.Parallel()
+	for command, sub := range map[string]channel.Subscription{
+		":channel:orders": {Channels: names(t, "orders")},
+		"ZRANGEBYSCORE":   {Patterns: patterns(t, "#")},
+	} {
+		t.Run(command, func(t *testing.T) {
+			t.Parallel()
+			redis := kvtest.New(t, nil)
+			ctx := newTenant(t)
+			other, _ := server{url: redis.URL}.open(t)
+			sub.After = publish(t, ctx, other, "orders", "1")
+			publish(t, ctx, other, "orders", "2")
+			options, err := goredis.ParseURL(redis.URL)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var once sync.Once
+			options.Dialer = func(ctx context.Context, network, addr string) (net.Conn, error) {
+				conn, err := new(net.Dialer).DialContext(ctx, network, addr)
+				return beforeWrite{conn, func(p []byte) {
+					if bytes.Contains(bytes.ToUpper(p), []byte(strings.ToUpper(command))) {
+						once.Do(func() { redis.Do(t, "FLUSHALL") })
+					}
+				}}, err
+			}
+			client := goredis.NewClient(options)
+			t.Cleanup(func() { _ = client.Close() })
+			s := channel.New(channel.Config{Redis: client, Limits: limits, Log: zap.NewNop()})
+			run(t, s)
+			l, _ := subscribe(t, ctx, s, sub)
+			if g := l.gap(channel.RedisLost); g.After.Compare(sub.After) != 0 {
+				t.Errorf("the gap begins after %v, not %v", g.After, sub.After)
+			}
+		})
+	}
+}
+
+// beforeWrite is a connection that has a function called before it is written to.
+type beforeWrite struct {
+	net.Conn
+	before func(p []byte)
+}
+
+func (c beforeWrite) Write(p []byte) (int, error) {
+	c.before(p)
+	return c.Conn.Write(p)
 }
 
 // As long as one process is there, others come and go without gaps. If all were away, nobody knows what Redis lost.

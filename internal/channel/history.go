@@ -55,8 +55,12 @@ func parseState(reply []any) (state, error) {
 	return state{uint32(number(reply[1])), number(reply[2]), number(reply[3]), number(reply[4]), uint32(number(reply[5]))}, nil
 }
 
-// list lists the histories of channels after places. The state is that of before all of them.
+// list lists the histories of channels after places, all of one epoch. The state is that of before all of them.
 func (s *Service) list(ctx context.Context, c *session, names []string, after func(name string) int64) (st state, all []listing, err error) {
+	if len(names) == 0 {
+		st, err = s.state(ctx, c)
+		return st, nil, err
+	}
 	for some := range slices.Chunk(names, listedAtOnce) {
 		histories, args := make([]string, 0, len(some)), make([]any, 0, 2*len(some))
 		for _, name := range some {
