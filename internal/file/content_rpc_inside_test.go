@@ -90,26 +90,35 @@ func TestStreamsThatStall(t *testing.T) {
 	f.noTrace(t, "acme")
 }
 
-// slowConn is read at 100 KiB a second.
-type slowConn struct{ net.Conn }
+// slowConn is read at slowRate, also on a machine that is busy now and then.
+type slowConn struct {
+	net.Conn
+	began time.Time
+	read  int
+}
+
+// slowRate is in bytes a second.
+const slowRate = 64 << 10
 
 func dialSlow(ctx context.Context, network, addr string) (net.Conn, error) {
 	conn, err := new(net.Dialer).DialContext(ctx, network, addr)
 	if err == nil {
 		err = conn.(*net.TCPConn).SetReadBuffer(32 << 10)
 	}
-	return slowConn{conn}, err
+	return &slowConn{Conn: conn, began: time.Now()}, err
 }
 
-func (c slowConn) Read(p []byte) (int, error) {
-	<-time.After(40 * time.Millisecond)
-	return c.Conn.Read(p[:min(4<<10, len(p))])
+func (c *slowConn) Read(p []byte) (int, error) {
+	<-time.After(time.Until(c.began.Add(time.Duration(c.read) * time.Second / slowRate)))
+	n, err := c.Conn.Read(p[:min(4<<10, len(p))])
+	c.read += n
+	return n, err
 }
 
 // A client that is slow gets all of a file, however long each chunk takes, as long as it takes some bytes of it.
 func TestSlowDownloads(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, Limits{Stall: 2 * time.Second})
+	s := newSite(t, Limits{Stall: 3 * time.Second}) // A chunk takes 4 s.
 	content := random(3 * chunkSize)
 	f := s.upload(t, "acme", Upload{Filename: "a", Size: int64(len(content))}, content)
 	var all sync.WaitGroup

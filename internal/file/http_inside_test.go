@@ -2,6 +2,7 @@ package file
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/base64"
@@ -33,6 +34,7 @@ type site struct {
 
 func newSite(t *testing.T, limits Limits) site {
 	t.Helper()
+	limits.Stall = cmp.Or(limits.Stall, time.Minute) // With none, a route has the deadline of other calls.
 	f := newFixture(t, limits)
 	stack := rpc.New(rpc.Config{
 		Log: zap.NewNop(), Timeout: patience,
