@@ -2,6 +2,7 @@ package file
 
 import (
 	"bufio"
+	"bytes"
 	"errors"
 	"io"
 	"mime"
@@ -117,8 +118,7 @@ func (f *form) field(part *multipart.Part) error {
 func (f *form) take(part *multipart.Part) {
 	_, params, _ := mime.ParseMediaType(part.Header.Get("Content-Disposition"))
 	f.filename, f.declared = params["filename"], textproto.TrimString(part.Header.Get("Content-Type"))
-	f.gate.open()
-	f.content = &lastPart{f, part}
+	f.content = newLastPart(f.gate.body, f.gate.lineBreak, f.boundary)
 }
 
 // size returns how long the file is if the form has length bytes and ends with it, and how many bytes more it may have. The last
@@ -128,48 +128,20 @@ func (f *form) size(length int64) (size int64, slack int, ok bool) {
 	return max(size, 0), len("\r\n") + int(min(size, 0)), size >= -int64(len("\r\n"))
 }
 
-// lastPart is the content of the file. At its end it wants the form to end.
-type lastPart struct {
-	form *form
-	part *multipart.Part
-}
-
-func (p *lastPart) Read(b []byte) (int, error) {
-	n, err := p.part.Read(b)
-	switch {
-	case p.form.gate.err != nil:
-		return n, p.form.gate.err
-	case err == nil || n > 0 && errors.Is(err, io.EOF):
-		return n, nil
-	case !errors.Is(err, io.EOF):
-		return n, errs.Wrap(err, errs.InvalidArgument, "the form is broken: it ends within the file")
-	}
-	if _, err := p.form.next(); err == nil {
-		return 0, errs.New(errs.InvalidArgument, "file: it must be the last part of the form, and there must be one only")
-	} else if !errors.Is(err, io.EOF) {
-		return 0, err
-	}
-	return 0, io.EOF
-}
-
-// gate stands before the parser of a form. While that reads a header it gets one line at a time, so that nothing is read past the
-// header, and no more than a limit. It keeps the error of the body, which the parser may hide.
+// gate stands before the parser of a form, which gets one line at a time, so that nothing is read past a header, and no more than a
+// limit. It keeps the error of the body, which the parser may hide.
 type gate struct {
-	body  *bufio.Reader
-	given int64 // bytes
-	limit int   // of the header that is being read; negative for a content
-	err   error
+	body      *bufio.Reader
+	given     int64  // bytes
+	limit     int    // of the header that is being read
+	lineBreak string // of the last line
+	err       error
 }
 
 func (g *gate) header(limit int) { g.limit = limit }
-func (g *gate) open()            { g.limit = -1 }
 
 func (g *gate) Read(p []byte) (n int, err error) {
-	if g.limit < 0 {
-		n, err = g.body.Read(p)
-	} else {
-		n, err = g.line(p)
-	}
+	n, err = g.line(p)
 	g.given += int64(n)
 	if err != nil && !errors.Is(err, io.EOF) {
 		g.err = err
@@ -191,6 +163,10 @@ func (g *gate) line(p []byte) (n int, err error) {
 		p[n] = b
 		n++
 		if b == '\n' {
+			g.lineBreak = "\n"
+			if bytes.HasSuffix(p[:n], []byte("\r\n")) {
+				g.lineBreak = "\r\n"
+			}
 			break
 		}
 	}
