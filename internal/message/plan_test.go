@@ -47,7 +47,7 @@ func (f fixture) crowd(t *testing.T, q, beside message.QueueName, n int) {
 			`INSERT INTO broker_messages (queue_id, tenant, id, attributes, body)
 				SELECT q.id, 'default', gen_random_uuid(), '{}', '' FROM broker_queues q, generate_series(1, $2) WHERE q.name = 'default.' || $1`,
 		} {
-			if _, err := f.system.Exec(t.Context(), sql, of.String(), n/2); err != nil {
+			if _, err := f.owner.Exec(t.Context(), sql, of.String(), n/2); err != nil { // Without a limit to its time.
 				t.Fatal(err)
 			}
 		}
