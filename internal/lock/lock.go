@@ -300,10 +300,13 @@ type ForcedRelease struct {
 }
 
 // ForceRelease takes a lock from who has it, and keeps who did so and why in the same transaction. It waits for a transaction that
-// guards the lease. Errors: InvalidArgument without a reason; NotFound.
+// guards the lease. Errors: InvalidArgument without a reason, or for one that PostgreSQL cannot store; NotFound.
 func (s *Service) ForceRelease(ctx context.Context, name Name, reason string) (f ForcedRelease, err error) {
 	if strings.TrimSpace(reason) == "" {
 		return f, errs.New(errs.InvalidArgument, "reason: say why")
+	}
+	if !utf8.ValidString(reason) || strings.ContainsRune(reason, 0) {
+		return f, errs.New(errs.InvalidArgument, "reason: valid UTF-8 without U+0000 is allowed")
 	}
 	id, err := uuid.NewV7()
 	if err != nil {

@@ -112,8 +112,10 @@ func TestForceRelease(t *testing.T) {
 		t.Errorf("nobody has it: %v", err)
 	}
 	err := n.With(ctx, "a", func(within context.Context, token int64) error {
-		if _, err := n.ForceRelease(ctx, name(t, "a"), " "); !errs.Is(err, errs.InvalidArgument) {
-			t.Errorf("without a reason: %v", err)
+		for _, reason := range []string{" ", "a\x00", "\xff"} {
+			if _, err := n.ForceRelease(ctx, name(t, "a"), reason); !errs.Is(err, errs.InvalidArgument) {
+				t.Errorf("for the reason %q: %v", reason, err)
+			}
 		}
 		admin := auth.With(ctx, &auth.Principal{ID: "key:7", Tenant: auth.Tenant{Name: "acme"}})
 		f, err := n.ForceRelease(admin, name(t, "a"), "it hangs")
