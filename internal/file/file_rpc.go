@@ -8,6 +8,7 @@ import (
 
 	filev1 "plinth/api/plinth/file/v1"
 	"plinth/internal/errs"
+	"plinth/internal/pg"
 	"plinth/internal/resource"
 	"plinth/internal/rpc"
 )
@@ -96,13 +97,13 @@ func filterFromProto(req *filev1.ListFilesRequest) (f Filter, err error) {
 		return f, err
 	}
 	for _, text := range []string{f.NamePrefix, f.ContentType} {
-		if !isText(text) {
+		if !pg.IsText(text) {
 			return f, errs.New(errs.InvalidArgument, "filename_prefix, content_type: U+0000 is not allowed")
 		}
 	}
 	for _, attribute := range req.GetAttributes() {
 		key, value, _ := strings.Cut(attribute, "=")
-		if !isText(attribute) {
+		if !pg.IsText(attribute) {
 			return f, errs.New(errs.InvalidArgument, "attributes: U+0000 is not allowed")
 		}
 		f.Attributes[key] = value

@@ -8,6 +8,7 @@ import (
 	"golang.org/x/text/unicode/norm"
 
 	"plinth/internal/errs"
+	"plinth/internal/pg"
 )
 
 // Limits of names and attributes, in bytes.
@@ -90,9 +91,9 @@ func checkAttributes(attributes map[string]string) error {
 	for key, value := range attributes {
 		size += len(key) + len(value)
 		switch {
-		case key == "" || len(key) > maxAttributeKey || !isText(key):
+		case key == "" || len(key) > maxAttributeKey || !pg.IsText(key):
 			return errs.New(errs.InvalidArgument, "attributes: %.64q is not allowed: keys have 1 to %d bytes of UTF-8", key, maxAttributeKey)
-		case len(value) > maxAttributeValue || !isText(value):
+		case len(value) > maxAttributeValue || !pg.IsText(value):
 			return errs.New(errs.InvalidArgument, "attributes: the value of %.64q is not allowed: values have up to %d bytes of UTF-8", key, maxAttributeValue)
 		}
 	}
@@ -101,5 +102,3 @@ func checkAttributes(attributes map[string]string) error {
 	}
 	return nil
 }
-
-func isText(s string) bool { return utf8.ValidString(s) && !strings.ContainsRune(s, 0) }

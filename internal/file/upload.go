@@ -65,7 +65,7 @@ func (u *Upload) parse() (err error) {
 	}
 	u.Checksum = strings.ToLower(u.Checksum)
 	switch {
-	case len(u.IdempotencyKey) > maxKey || !isText(u.IdempotencyKey):
+	case len(u.IdempotencyKey) > maxKey || !pg.IsText(u.IdempotencyKey):
 		return errs.New(errs.InvalidArgument, "idempotency_key: up to %d bytes of UTF-8 are allowed", maxKey)
 	case !u.ExpiresAt.IsZero() && !u.ExpiresAt.After(time.Now()):
 		return errs.New(errs.InvalidArgument, "expire_time: a moment in the future is allowed")

@@ -305,7 +305,7 @@ func (s *Service) ForceRelease(ctx context.Context, name Name, reason string) (f
 	if strings.TrimSpace(reason) == "" {
 		return f, errs.New(errs.InvalidArgument, "reason: say why")
 	}
-	if !utf8.ValidString(reason) || strings.ContainsRune(reason, 0) {
+	if !pg.IsText(reason) {
 		return f, errs.New(errs.InvalidArgument, "reason: valid UTF-8 without U+0000 is allowed")
 	}
 	id, err := uuid.NewV7()

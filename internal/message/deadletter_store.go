@@ -20,8 +20,8 @@ func insertDeadLetter(ctx context.Context, db *pg.Tx, d DeadLetter) error {
 		VALUES ($1, $2::uuid, $3, $4::uuid, $5, $6, $7, $8, $9::json, $10::json, $11, $12)
 		ON CONFLICT (tenant, queue, message_id) DO UPDATE SET reason = excluded.reason, folded_reason = excluded.folded_reason,
 			attempts = greatest(d.attempts, excluded.attempts), last_failed_at = excluded.last_failed_at`,
-		auth.TenantOf(ctx), d.ID, d.Queue.name, d.MessageID, validText(d.Reason), d.Attempts, d.FirstFailedAt, d.LastFailedAt,
-		object(d.headers), object(d.Attributes), append([]byte{}, d.Body...), folded(validText(d.Reason)))
+		auth.TenantOf(ctx), d.ID, d.Queue.name, d.MessageID, pg.Text(d.Reason), d.Attempts, d.FirstFailedAt, d.LastFailedAt,
+		object(d.headers), object(d.Attributes), append([]byte{}, d.Body...), folded(pg.Text(d.Reason)))
 	return err
 }
 
@@ -44,7 +44,7 @@ const (
 )
 
 func (f Filter) arguments(ctx context.Context, queue QueueName) []any {
-	return []any{auth.TenantOf(ctx), queue.name, folded(validText(f.Reason)), unlessZero(f.FailedAfter), unlessZero(f.FailedBefore)}
+	return []any{auth.TenantOf(ctx), queue.name, folded(pg.Text(f.Reason)), unlessZero(f.FailedAfter), unlessZero(f.FailedBefore)}
 }
 
 // reasonStep is how many dead letters one statement compares with a reason.

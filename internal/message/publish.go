@@ -3,7 +3,6 @@ package message
 import (
 	"context"
 	"errors"
-	"strings"
 	"time"
 	"unicode/utf8"
 
@@ -180,7 +179,7 @@ func (p Publication) check() error {
 		return errs.New(errs.ResourceExhausted, "the message has %d bytes; at most %d are allowed, attributes included", n, MaxBytes)
 	}
 	key := p.IdempotencyKey
-	if len(key) > maxIdempotentKey || !utf8.ValidString(key) || strings.ContainsRune(key, 0) {
+	if len(key) > maxIdempotentKey || !pg.IsText(key) {
 		return errs.New(errs.InvalidArgument, "idempotency_key: up to %d bytes of UTF-8 without U+0000 are allowed", maxIdempotentKey)
 	}
 	size := 0

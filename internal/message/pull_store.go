@@ -22,7 +22,7 @@ func insertPulled(ctx context.Context, tx *pg.Tx, queue QueueName, lease uuid.UU
 	ids, attempts, reasons, failed := make([]string, n), make([]int32, n), make([]string, n), make([]*time.Time, n)
 	headers, attributes, bodies := make([]string, n), make([]string, n), make([][]byte, n)
 	for i, m := range messages {
-		ids[i], attempts[i], reasons[i], failed[i] = m.ID, int32(m.Attempt-1), validText(m.reason), unlessZero(m.firstFailedAt)
+		ids[i], attempts[i], reasons[i], failed[i] = m.ID, int32(m.Attempt-1), pg.Text(m.reason), unlessZero(m.firstFailedAt)
 		headers[i], attributes[i], bodies[i] = object(m.headers), object(m.Attributes), append([]byte{}, m.Body...)
 	}
 	rows, err := tx.Query(ctx, `

@@ -84,7 +84,7 @@ func upsertPushFigures(ctx context.Context, system *pg.System, worker string, ro
 	resume, succeeded, erred := make([]*time.Time, n), make([]*time.Time, n), make([]*time.Time, n)
 	outstanding, concurrency, latency := make([]int, n), make([]int, n), make([]time.Duration, n)
 	for i, r := range rows {
-		tenants[i], queues[i], breakers[i], problems[i] = r.tenant, r.queue.name, r.breaker, validText(errs.Shortened(r.problem, maxReason))
+		tenants[i], queues[i], breakers[i], problems[i] = r.tenant, r.queue.name, r.breaker, pg.Text(errs.Shortened(r.problem, maxReason))
 		resume[i], succeeded[i], erred[i] = unlessZero(r.resumeAt), unlessZero(r.succeededAt), unlessZero(r.erredAt)
 		outstanding[i], concurrency[i], latency[i] = r.outstanding, r.concurrency, r.latency
 	}

@@ -2,7 +2,6 @@ package message
 
 import (
 	"context"
-	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -11,11 +10,6 @@ import (
 	"plinth/internal/auth"
 	"plinth/internal/pg"
 )
-
-// validText returns s as PostgreSQL can store it: as valid UTF-8 without U+0000.
-func validText(s string) string {
-	return strings.ReplaceAll(strings.ToValidUTF8(s, "\uFFFD"), "\x00", "\uFFFD")
-}
 
 // queueColumns are the columns that scanQueue reads, which leaves the secrets of a push away.
 const queueColumns = `name, created_at, max_attempts, min_backoff, max_backoff, message_ttl, max_length,

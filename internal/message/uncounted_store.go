@@ -28,20 +28,20 @@ func insertUncounted(ctx context.Context, db pg.Querier, queue QueueName, stays 
 func selectUncounted(ctx context.Context, db pg.Querier, queue QueueName, s stay) (n int, err error) {
 	err = db.QueryRow(ctx, `
 		SELECT coalesce(sum(n), 0) FROM message_uncounted WHERE tenant = $1 AND queue = $2 AND message_id = $3 AND earlier = $4`,
-		auth.TenantOf(ctx), queue.name, validText(s.id), s.earlier).Scan(&n)
+		auth.TenantOf(ctx), queue.name, pg.Text(s.id), s.earlier).Scan(&n)
 	return n, err
 }
 
 // deleteUncounted forgets the deliveries of a stay that has ended.
 func deleteUncounted(ctx context.Context, db pg.Querier, queue QueueName, s stay) error {
 	_, err := db.Exec(ctx, `DELETE FROM message_uncounted WHERE tenant = $1 AND queue = $2 AND message_id = $3 AND earlier = $4`,
-		auth.TenantOf(ctx), queue.name, validText(s.id), s.earlier)
+		auth.TenantOf(ctx), queue.name, pg.Text(s.id), s.earlier)
 	return err
 }
 
 func stayArrays(stays []stay) (ids []string, earlier []int32) {
 	for _, s := range stays {
-		ids, earlier = append(ids, validText(s.id)), append(earlier, int32(s.earlier))
+		ids, earlier = append(ids, pg.Text(s.id)), append(earlier, int32(s.earlier))
 	}
 	return ids, earlier
 }

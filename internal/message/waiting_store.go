@@ -25,7 +25,7 @@ func insertWaiting(ctx context.Context, db *pg.Tx, messages ...envelope) error {
 		tenants[i], ids[i] = m.tenant, m.id
 		queues[i], topics[i], keys[i] = m.to.queue.name, m.to.topic, m.to.routingKey
 		due[i], at[i] = m.due, unlessZero(m.dueAt)
-		attempts[i], reasons[i], failed[i] = int32(m.attempts), validText(m.reason), unlessZero(m.firstFailedAt)
+		attempts[i], reasons[i], failed[i] = int32(m.attempts), pg.Text(m.reason), unlessZero(m.firstFailedAt)
 		headers[i], attributes[i] = object(m.headers), object(m.attributes)
 		bodies[i] = append([]byte{}, m.body...) // never nil, which is NULL
 	}

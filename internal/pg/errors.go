@@ -30,15 +30,19 @@ type meaning struct {
 // Messages of several replies.
 const (
 	away        = "the database is not available"
+	notText     = "a text has the character U+0000 or is not UTF-8, which cannot be stored"
 	inTheWay    = "a concurrent transaction was in the way; try again"
 	notMigrated = "the database is not migrated yet"
 	tooLong     = "the database gave up what took too long; try again"
 )
 
 // replies are the error replies that say something about the server, by their SQLSTATE or by its class, which is the first two
-// characters. All others are about a statement, and left to whoever sent it.
+// characters, or that a text that a client sent cannot be stored, which whoever checks it better tells with its name (IsText). All others
+// are about a statement, and left to whoever sent it.
 var replies = map[string]meaning{
 	"08":    {errs.Unavailable, away, spends},       // connection_exception
+	"22021": {errs.InvalidArgument, notText, keeps}, // character_not_in_repertoire
+	"22P05": {errs.InvalidArgument, notText, keeps}, // untranslatable_character, in JSON
 	"25006": {errs.Unavailable, away, ends},         // read_only_sql_transaction: a standby, or what was the primary
 	"25P03": {errs.Unavailable, tooLong, spends},    // idle_in_transaction_session_timeout
 	"25P04": {errs.Unavailable, tooLong, spends},    // transaction_timeout

@@ -155,7 +155,7 @@ func (l *runLog) Write(e zapcore.Entry, fields []zapcore.Field) error {
 	if more := encoded.String(); more != "{}" {
 		text += " " + more
 	}
-	l.kept.add(LogLine{Time: e.Time.UTC(), Level: e.Level.String(), Message: validText(text)})
+	l.kept.add(LogLine{Time: e.Time.UTC(), Level: e.Level.String(), Message: pg.Text(text)})
 	return nil
 }
 

@@ -147,6 +147,9 @@ func TestTriggerKey(t *testing.T) {
 			t.Errorf("the key made the runs %s and %s", first, id)
 		}
 	}
+	if _, err := p.Trigger(ctx, parse(t, "s"), schedule.Triggered{Key: "a\x00"}); !errs.Is(err, errs.InvalidArgument) {
+		t.Errorf("a key that cannot be stored: %v", err)
+	}
 	if other, err := p.Trigger(ctx, parse(t, "s"), schedule.Triggered{Key: "other"}); err != nil || other.ID == first {
 		t.Errorf("%+v %v", other, err)
 	}

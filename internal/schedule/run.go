@@ -244,6 +244,9 @@ type Triggered struct {
 // made then. Errors: NotFound; InvalidArgument for arguments that the job does not take; ResourceExhausted if the tenant's runs of
 // the day are used up.
 func (s *Service) Trigger(ctx context.Context, name Name, t Triggered) (r Run, err error) {
+	if !pg.IsText(t.Key) {
+		return r, errs.New(errs.InvalidArgument, "idempotency_key: valid UTF-8 without U+0000 is allowed")
+	}
 	err = s.db.InTx(ctx, func(tx *pg.Tx) error {
 		found, now, err := lockSchedule(ctx, tx, name)
 		if err != nil {

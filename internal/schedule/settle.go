@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 
 	"plinth/internal/errs"
@@ -30,12 +29,7 @@ func publicError(err error) string {
 	if classified := (*errs.Error)(nil); errors.As(err, &classified) {
 		text = classified.Message
 	}
-	return errs.Shortened(validText(text), maxError)
-}
-
-// validText returns s as PostgreSQL can store it: as valid UTF-8 without U+0000.
-func validText(s string) string {
-	return strings.ReplaceAll(strings.ToValidUTF8(s, "\uFFFD"), "\x00", "\uFFFD")
+	return errs.Shortened(pg.Text(text), maxError)
 }
 
 // settle records what became of runs that tx has locked, with their schedules: it lets those start that waited for them, counts

@@ -98,7 +98,7 @@ func claimSchedule(ctx context.Context, tx *pg.Tx, tenant, id string) (*firing, 
 // postpone leaves a schedule alone for a while that could not be fired.
 func postpone(ctx context.Context, db pg.Querier, f *firing, why string) error {
 	_, err := db.Exec(ctx, `UPDATE schedules SET faults = faults + 1, fault = $3, next_due_at = now() + $4::interval
-		WHERE tenant = $1 AND id = $2::uuid AND next_due_at IS NOT NULL`, f.tenant, f.schedule.id, errs.Shortened(validText(why), maxError), f.backoff())
+		WHERE tenant = $1 AND id = $2::uuid AND next_due_at IS NOT NULL`, f.tenant, f.schedule.id, errs.Shortened(pg.Text(why), maxError), f.backoff())
 	return err
 }
 

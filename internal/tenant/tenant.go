@@ -3,13 +3,12 @@ package tenant
 import (
 	"regexp"
 	"slices"
-	"strings"
 	"sync/atomic"
 	"time"
-	"unicode/utf8"
 
 	"plinth/internal/auth"
 	"plinth/internal/errs"
+	"plinth/internal/pg"
 )
 
 var namePattern = regexp.MustCompile(`^[a-z][a-z0-9-]{0,62}$`)
@@ -34,7 +33,7 @@ func checkNew(name string) error {
 
 // checkDisplayName requires text that PostgreSQL can store.
 func checkDisplayName(name string) error {
-	if strings.ContainsRune(name, 0) || !utf8.ValidString(name) {
+	if !pg.IsText(name) {
 		return errs.New(errs.InvalidArgument, "display_name: valid UTF-8 without U+0000 is allowed")
 	}
 	return nil

@@ -3,7 +3,6 @@ package postgres
 import (
 	"context"
 	"encoding/json"
-	"strings"
 	"time"
 	"unicode/utf8"
 
@@ -11,6 +10,7 @@ import (
 
 	"plinth/internal/broker"
 	"plinth/internal/errs"
+	"plinth/internal/pg"
 )
 
 // publication is a message on its way into its queues.
@@ -61,7 +61,7 @@ func newPublication(p broker.Publication) (publication, error) {
 		return publication{}, errs.New(errs.InvalidArgument, "the message id is not a UUID")
 	}
 	for what, text := range map[string]string{"queue": p.To.Queue, "topic": p.To.Topic, "routing_key": p.To.RoutingKey} {
-		if !utf8.ValidString(text) || strings.ContainsRune(text, 0) {
+		if !pg.IsText(text) {
 			return publication{}, errs.New(errs.InvalidArgument, "%s is not valid UTF-8, or has the character U+0000", what)
 		}
 	}
