@@ -3,6 +3,7 @@ package channel
 import (
 	"cmp"
 	"context"
+	"maps"
 	"slices"
 	"time"
 
@@ -109,7 +110,13 @@ func (s *stream) plan(ctx context.Context) (*plan, error) {
 	if s.last.at == at.at && s.last.epoch == at.epoch {
 		at = s.last
 	}
-	st, err := s.service.state(ctx, session)
+	var st state
+	var names []string
+	if len(s.patterns) > 0 {
+		st, names, err = s.service.active(ctx, session, at, s.patterns)
+	} else {
+		st, err = s.service.state(ctx, session)
+	}
 	if err != nil {
 		return nil, unavailable(err)
 	}
@@ -122,24 +129,10 @@ func (s *stream) plan(ctx context.Context) (*plan, error) {
 	} else if time.Since(time.UnixMicro(at.at)) > remembered-time.Hour && at.at < st.at {
 		p.gaps = append(p.gaps, &Gap{After: at, Before: ID{at: st.at + 1, epoch: st.epoch}, Reason: History})
 	}
-	names := make([]string, 0, len(s.names))
-	for name := range s.names {
-		names = append(names, name)
-	}
-	if len(s.patterns) > 0 {
-		matching, err := s.service.active(ctx, session, p.from, s.patterns)
-		if err != nil {
-			return nil, err
-		}
-		names = append(names, slices.DeleteFunc(matching, func(name string) bool { return s.names[name] })...)
-	}
+	names = slices.DeleteFunc(names, func(name string) bool { return s.names[name] })
+	names = slices.AppendSeq(names, maps.Keys(s.names))
 	slices.Sort(names)
-	after := func(name string) int64 {
-		if start, ok := s.starts[name]; ok && at.epoch == st.epoch {
-			return max(start, p.from)
-		}
-		return p.from
-	}
+	after := func(name string) int64 { return max(p.from, s.starts.of(name, st)) }
 	listed, listings, err := s.service.list(ctx, session, names, after)
 	if err == nil && listed.epoch != st.epoch {
 		err = errMoved // What has been lost since is not in the listings, and the plan has no gap for it.

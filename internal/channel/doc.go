@@ -21,6 +21,9 @@
 // failover of Redis; where a flush or an eviction took the notes; and where all connections that listen were cut at once, as when
 // the only process of a service is replaced, although nothing may be lost then.
 //
+// What a stream is told is decided by answers of scripts alone, all of which found the witness and the same epoch: a server that lacks the
+// latest messages may answer anything else, as long as a failover has two of them. A message that was listed, and is not where it is read, is a gap.
+//
 // # Streams
 //
 // One connection of a process listens, to one pub/sub channel for each tenant with streams; in a Cluster one for each node that has such

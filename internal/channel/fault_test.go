@@ -192,11 +192,11 @@ func TestFlush(t *testing.T) {
 // What is lost between two questions of a stream that is behind is a gap from its place on.
 func TestFlushWhileReading(t *testing.T) {
 	t.Parallel()
-	for command, sub := range map[string]channel.Subscription{
-		":channel:orders": {Channels: names(t, "orders")},
-		"ZRANGEBYSCORE":   {Patterns: patterns(t, "#")},
+	for kind, sub := range map[string]channel.Subscription{
+		"name":    {Channels: names(t, "orders")},
+		"pattern": {Patterns: patterns(t, "#")},
 	} {
-		t.Run(command, func(t *testing.T) {
+		t.Run(kind, func(t *testing.T) {
 			t.Parallel()
 			redis := kvtest.New(t, nil)
 			ctx := newTenant(t)
@@ -211,7 +211,7 @@ func TestFlushWhileReading(t *testing.T) {
 			options.Dialer = func(ctx context.Context, network, addr string) (net.Conn, error) {
 				conn, err := new(net.Dialer).DialContext(ctx, network, addr)
 				return beforeWrite{conn, func(p []byte) {
-					if bytes.Contains(bytes.ToUpper(p), []byte(strings.ToUpper(command))) {
+					if bytes.Contains(p, []byte(":channel:orders")) {
 						once.Do(func() { redis.Do(t, "FLUSHALL") })
 					}
 				}}, err

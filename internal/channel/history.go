@@ -7,9 +7,7 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
-	"plinth/internal/auth"
 	"plinth/internal/errs"
-	"plinth/internal/kv"
 )
 
 const (
@@ -113,21 +111,22 @@ func parseListing(name string, part any) (listing, error) {
 // listingHead is how many fields a listing has before the entries.
 const listingHead = 6
 
-// active returns the channels that had messages after a place, and whose name matches a pattern.
-func (s *Service) active(ctx context.Context, c *session, after int64, patterns []Pattern) (names []string, err error) {
-	asking, cancel := context.WithTimeout(ctx, s.limits.ReplyTimeout)
-	defer cancel()
-	times := kv.Key(auth.TenantOf(ctx), "channel-times")
-	found, err := c.client.Do(asking, "ZRANGEBYSCORE", times, "("+strconv.FormatInt(after, 10), "+inf").StringSlice() // ZRANGE has it since 6.2.
+// active is state, and returns the channels that had messages after a place, and whose name matches a pattern, as of the same moment.
+func (s *Service) active(ctx context.Context, c *session, after ID, patterns []Pattern) (st state, names []string, err error) {
+	reply, err := s.run(ctx, c, s.scripts.active, true, keys(ctx), strconv.FormatInt(after.at, 10), strconv.FormatUint(uint64(after.epoch), 10))
 	if err != nil {
-		return nil, errAway(err)
+		return state{}, nil, err
 	}
-	for _, name := range found {
-		if name != "" && slices.ContainsFunc(patterns, func(p Pattern) bool { return p.matches(name) }) {
+	if st, err = parseState(reply); err != nil {
+		return state{}, nil, err
+	}
+	for _, found := range reply[stateFields:] {
+		name, _ := found.(string)
+		if slices.ContainsFunc(patterns, func(p Pattern) bool { return p.matches(name) }) {
 			names = append(names, name)
 		}
 	}
-	return names, nil
+	return st, names, nil
 }
 
 // read reads messages of histories. One that is gone meanwhile is nil.

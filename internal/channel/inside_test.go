@@ -2,6 +2,7 @@ package channel
 
 import (
 	"fmt"
+	"maps"
 	"strings"
 	"testing"
 
@@ -146,5 +147,47 @@ func TestFeedNoticesWhatIsMissing(t *testing.T) {
 	}
 	if f.bytes > recentBytes || len(f.recent) != 3 {
 		t.Errorf("%d bytes are kept, %d messages", f.bytes, len(f.recent))
+	}
+}
+
+// A stream that resumes channels begins at the first of their places, and in an epoch of the past if one of them has such a place,
+// whatever clocks have done since.
+func TestBegin(t *testing.T) {
+	t.Parallel()
+	now := ID{at: 100, epoch: 2}
+	for range 50 { // The places are in no order.
+		for _, test := range []struct {
+			sub    Subscription
+			want   ID
+			starts starts
+		}{
+			{Subscription{Channels: []Name{{"a"}}}, now, nil},
+			{Subscription{Channels: []Name{{"a"}}, After: ID{50, 1, 7}}, ID{50, 1, 7}, nil},
+			{
+				Subscription{Channels: []Name{{"a"}, {"b"}}, AfterOf: map[string]ID{"a": {60, 2, 7}}},
+				ID{at: 60, epoch: 2}, starts{"": now, "a": {60, 2, 7}, "b": now},
+			},
+			{
+				Subscription{Channels: []Name{{"a"}, {"b"}, {"c"}}, AfterOf: map[string]ID{"a": {60, 1, 7}, "b": {50, 2, 7}}},
+				ID{at: 50, epoch: 1}, starts{"": now, "a": {60, 1, 7}, "b": {50, 2, 7}, "c": now},
+			},
+			{
+				Subscription{Channels: []Name{{"a"}}, After: ID{at: 60, epoch: 1}, AfterOf: map[string]ID{"a": {50, 2, 7}}},
+				ID{at: 50, epoch: 1}, starts{"": {at: 60, epoch: 1}, "a": {50, 2, 7}},
+			},
+		} {
+			if place, starts := test.sub.begin(now); place != test.want || !maps.Equal(starts, test.starts) {
+				t.Errorf("%+v: %v %v", test.sub, place, starts)
+			}
+		}
+	}
+	all, st := starts{"": {70, 2, 0}, "a": {50, 1, 0}, "b": {90, 1, 0}, "c": {50, 2, 0}}, state{epoch: 2, began: 60}
+	for name, want := range map[string]int64{"a": 50, "b": 60, "c": 50, "d": 70} {
+		if got := all.of(name, st); got != want {
+			t.Errorf("%s begins after %d, want %d", name, got, want)
+		}
+	}
+	if got := starts(nil).of("a", st); got != 0 {
+		t.Errorf("%d", got)
 	}
 }

@@ -128,8 +128,20 @@ end
 return reply
 `
 
-type scripts struct{ publish, list *redis.Script }
+// activeScript lists which channels had messages after a place. ARGV[6], ARGV[7]: the place, and its epoch; that of another epoch may be
+// ahead of all messages. The reply: the state, as that of listScript, and the names.
+const activeScript = enterLua + `
+local reply = {1, epoch, text(at), text(began), streams, redis.call('HGET', KEYS[1], 'tag') or '0'}
+local after = tonumber(ARGV[6])
+if ARGV[7] ~= epoch then after = math.min(after, began) end
+for _, name in ipairs(redis.call('ZRANGEBYSCORE', KEYS[2], '(' .. text(after), '+inf')) do -- ZRANGE has it since 6.2.
+	if name ~= '' then reply[#reply + 1] = name end
+end
+return reply
+`
+
+type scripts struct{ publish, list, active *redis.Script }
 
 func newScripts() scripts {
-	return scripts{publish: redis.NewScript(publishScript), list: redis.NewScript(listScript)}
+	return scripts{publish: redis.NewScript(publishScript), list: redis.NewScript(listScript), active: redis.NewScript(activeScript)}
 }

@@ -69,11 +69,11 @@ type reader struct {
 	idle bool  // it has all that the feed has, wherever that is
 	pos  int64 // its place; all before it was sent
 	// Its own:
-	epoch  uint32           // of pos
-	starts map[string]int64 // of channels that begin elsewhere, until the history was read
-	marks  map[string]ID    // of its named channels: the last message that it has
-	last   ID               // the id that the client has of its place
-	told   bool             // that Redis is away
+	epoch  uint32        // of pos
+	starts starts        // nil once the history was read
+	marks  map[string]ID // of its named channels: the last message that it has
+	last   ID            // the id that the client has of its place
+	told   bool          // that Redis is away
 }
 
 // wants reports whether a message of a channel is for the stream.
@@ -191,25 +191,10 @@ func (s *stream) open(ctx context.Context, sub Subscription, finishing <-chan st
 		}
 	}
 	now := s.feed.now()
-	place := now
-	if !sub.After.IsZero() {
-		place = sub.After
-	}
-	if len(sub.AfterOf) > 0 {
-		s.starts = map[string]int64{}
-		for name := range s.names {
-			from := place
-			if after, ok := sub.AfterOf[name]; ok {
-				from = after
-				s.marks[name] = after
-			}
-			s.starts[name] = from.at
-		}
-		for _, after := range sub.AfterOf { // The stream is where the first of its channels is.
-			if after.at < place.at || after.epoch != now.epoch {
-				place = ID{min(after.at, place.at), after.epoch, 0}
-			}
-		}
+	place, starts := sub.begin(now)
+	s.starts = starts
+	for name, after := range sub.AfterOf {
+		s.marks[name] = after
 	}
 	for name := range s.names { // Its tag shows of which channel it is.
 		if sub.After.tag != 0 && sub.After.tag>>counterBits == hashOf(name) && sub.AfterOf[name].IsZero() {
@@ -221,6 +206,46 @@ func (s *stream) open(ctx context.Context, sub Subscription, finishing <-chan st
 	s.feed.mu.Unlock()
 	s.told, s.last = false, place
 	return s.send(Event{ID: place, Subscribed: now})
+}
+
+// starts are where the channels of a stream begin that do not all begin at one place. "" is that of those that are not named.
+type starts map[string]ID
+
+// begin returns the place at which a stream begins: that of the first of its channels, in an epoch of the past if one of them has such
+// a place, so that it is told what was lost.
+func (sub Subscription) begin(now ID) (place ID, all starts) {
+	place = now
+	if !sub.After.IsZero() {
+		place = sub.After
+	}
+	if len(sub.AfterOf) == 0 {
+		return place, nil
+	}
+	all = starts{"": place}
+	for _, name := range sub.Channels {
+		all[name.name] = place
+	}
+	for name, after := range sub.AfterOf {
+		all[name] = after
+		place = ID{at: min(after.at, place.at), epoch: place.epoch}
+		if after.epoch != now.epoch {
+			place.epoch = after.epoch
+		}
+	}
+	return place, all
+}
+
+// of returns the place after which a channel has messages for the stream, 0 where all begin at one. Those of an epoch are all after a
+// place of another one.
+func (s starts) of(name string, st state) int64 {
+	start, named := s[name]
+	if !named {
+		start = s[""]
+	}
+	if start.epoch != st.epoch {
+		return min(start.at, st.began)
+	}
+	return start.at
 }
 
 // place returns where the stream is.
