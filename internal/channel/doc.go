@@ -40,6 +40,7 @@
 //   - Redis is away: streams stay open, also new ones. Publish is unavailable, and not tried again: it may have been done.
 //   - a history was trimmed: a gap, with the number of missing messages where the client named the last one it had of the channel.
 //   - a process stops or is killed: its streams end, and go on elsewhere after their last id.
-//   - the clock of a process is ahead: so are the places that it makes, for all until that time. Places never go back while Redis has
-//     them. After Redis lost all, they may be behind those of before: that is a new epoch.
+//   - the clocks of processes differ: nothing, since places are of the clock of Redis. Places never go back while Redis has them. If it
+//     lost all and its clock went back, or a replica whose clock is behind takes its place, they may be behind those of before: that is a
+//     new epoch, and a gap of it may begin before what was lost.
 package channel

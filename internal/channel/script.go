@@ -15,13 +15,15 @@ import "github.com/redis/go-redis/v9"
 // as one that was noted has a subscriber, this is the same server as when it was noted, and it has lost nothing. If there is none,
 // a new epoch begins: who comes with a place of another epoch may have missed what the server lost.
 
-// enterLua begins every script. KEYS: head, times, counts. ARGV: the witness of this process, microseconds since 1970, the number of
-// a new epoch, how many streams the process has, and whether others are looked for that ended. If the witness has no subscriber here,
-// this is not the server that the process listens to, and the reply is {0}.
+// enterLua begins every script. KEYS: head, times, counts. ARGV: the witness of this process, the number of a new epoch, how many
+// streams the process has, and whether others are looked for that ended. If the witness has no subscriber here, this is not the server
+// that the process listens to, and the reply is {0}. Places are of the clock of Redis: an epoch that began at the moment when a process
+// asked might begin before a message that others published meanwhile, and that Redis has lost since, which no gap would have.
 const enterLua = `
 local function text(number) return string.format('%.0f', number) end
 local function watched(witness) return tonumber(redis.call('PUBSUB', 'NUMSUB', witness)[2]) > 0 end
-local me, now = ARGV[1], tonumber(ARGV[2])
+local me, time = ARGV[1], redis.call('TIME')
+local now = tonumber(time[1]) * 1000000 + tonumber(time[2])
 if not watched(me) then return {0} end
 local head = redis.pcall('HMGET', KEYS[1], 'epoch', 'at', 'began', 'witnesses')
 if head.err then
@@ -29,11 +31,11 @@ if head.err then
 	head = {}
 end
 local epoch, at, began = head[1] or nil, tonumber(head[2] or nil), tonumber(head[3] or nil)
-local list, streams = head[4] or '', tonumber(ARGV[4])
-local mine = ' ' .. me .. '=' .. ARGV[4] .. ' '
+local list, streams = head[4] or '', tonumber(ARGV[3])
+local mine = ' ' .. me .. '=' .. ARGV[3] .. ' '
 local function kind(key) return redis.call('TYPE', key).ok end
 local alive, noted = epoch and at and began and kind(KEYS[2]) == 'zset' and kind(KEYS[3]) == 'hash', list
-if ARGV[5] == '1' or not string.find(list, mine, 1, true) then
+if ARGV[4] == '1' or not string.find(list, mine, 1, true) then
 	local some = false
 	noted = mine
 	for witness, count in string.gmatch(list, '(%S+)=(%d+)') do
@@ -49,7 +51,7 @@ if ARGV[5] == '1' or not string.find(list, mine, 1, true) then
 end
 if not alive then
 	redis.call('DEL', KEYS[2], KEYS[3])
-	epoch, at = ARGV[3], math.max((at or 0) + 1, now)
+	epoch, at = ARGV[2], math.max((at or 0) + 1, now)
 	began = at
 	redis.call('HSET', KEYS[1], 'epoch', epoch, 'at', text(at), 'began', text(began), 'tag', 0)
 	redis.call('ZADD', KEYS[2], text(began), '')
@@ -71,11 +73,11 @@ local function latest(key) -- the last message of a history, or nil; what is no 
 end
 `
 
-// publishScript publishes a message. KEYS[4]: the history. ARGV[6..]: the most messages of a history, the microseconds and the bytes
+// publishScript publishes a message. KEYS[4]: the history. ARGV[5..]: the most messages of a history, the microseconds and the bytes
 // of one, the most channels (0 is no limit), the pub/sub channel, the name, the message, and the hash of its tag. The reply: {1, epoch, place, number}, or
 // {2} if there are too many channels.
 const publishScript = enterLua + `
-local size, age, bytes, most, name, data = ARGV[6], tonumber(ARGV[7]), tonumber(ARGV[8]), tonumber(ARGV[9]), ARGV[11], ARGV[12]
+local size, age, bytes, most, name, data = ARGV[5], tonumber(ARGV[6]), tonumber(ARGV[7]), tonumber(ARGV[8]), ARGV[10], ARGV[11]
 local before = redis.call('ZSCORE', KEYS[2], name)
 if not before and most > 0 and redis.call('ZCARD', KEYS[2]) > most then
 	for _, old in ipairs(redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', text(now - 86400000000), 'LIMIT', 0, 1000)) do
@@ -98,13 +100,13 @@ while true do
 	redis.call('XDEL', KEYS[4], text(first.at) .. '-0')
 end
 redis.call('PEXPIRE', KEYS[4], math.ceil(age / 1000))
-redis.call('HSET', KEYS[1], 'at', text(p), 'tag', text(tonumber(ARGV[13]) * 1048576 + n % 1048576))
+redis.call('HSET', KEYS[1], 'at', text(p), 'tag', text(tonumber(ARGV[12]) * 1048576 + n % 1048576))
 redis.call('ZADD', KEYS[2], text(p), name)
-redis.call('PUBLISH', ARGV[10], table.concat({epoch, text(p), text(at), n, text(place(before)), name, data}, ' '))
+redis.call('PUBLISH', ARGV[9], table.concat({epoch, text(p), text(at), n, text(place(before)), name, data}, ' '))
 return {1, epoch, text(p), n}
 `
 
-// listScript lists what histories have. KEYS[4..]: the histories. ARGV[6..]: for each, the name and the place after which its messages
+// listScript lists what histories have. KEYS[4..]: the histories. ARGV[5..]: for each, the name and the place after which its messages
 // are listed. The reply: {1, epoch, the last place, where the epoch began, how many streams all processes have, the tag of the last
 // message}, and for each history
 // {the place of the last message of the channel or 0, its number, how many messages there are, for the first listed one the place
@@ -112,7 +114,7 @@ return {1, epoch, text(p), n}
 const listScript = enterLua + `
 local reply = {1, epoch, text(at), text(began), streams, redis.call('HGET', KEYS[1], 'tag') or '0'}
 for i = 4, #KEYS do
-	local name, after = ARGV[2 * i - 2], ARGV[2 * i - 1]
+	local name, after = ARGV[2 * i - 3], ARGV[2 * i - 2]
 	local listed = {text(place(redis.call('ZSCORE', KEYS[2], name))), tonumber(redis.call('HGET', KEYS[3], name) or 0), 0, '0', 0, '0'}
 	if latest(KEYS[i]) then
 		listed[3] = redis.call('XLEN', KEYS[i])
@@ -128,12 +130,12 @@ end
 return reply
 `
 
-// activeScript lists which channels had messages after a place. ARGV[6], ARGV[7]: the place, and its epoch; that of another epoch may be
+// activeScript lists which channels had messages after a place. ARGV[5], ARGV[6]: the place, and its epoch; that of another epoch may be
 // ahead of all messages. The reply: the state, as that of listScript, and the names.
 const activeScript = enterLua + `
 local reply = {1, epoch, text(at), text(began), streams, redis.call('HGET', KEYS[1], 'tag') or '0'}
-local after = tonumber(ARGV[6])
-if ARGV[7] ~= epoch then after = math.min(after, began) end
+local after = tonumber(ARGV[5])
+if ARGV[6] ~= epoch then after = math.min(after, began) end
 for _, name in ipairs(redis.call('ZRANGEBYSCORE', KEYS[2], '(' .. text(after), '+inf')) do -- ZRANGE has it since 6.2.
 	if name ~= '' then reply[#reply + 1] = name end
 end

@@ -144,7 +144,7 @@ func (s *Service) run(ctx context.Context, c *session, script *redis.Script, loo
 		looking = 1
 	}
 	args = append([]any{
-		c.witness, time.Now().UnixMicro(), strconv.FormatUint(uint64(newEpoch()), 10), s.streams(auth.TenantOf(ctx)), looking,
+		c.witness, strconv.FormatUint(uint64(newEpoch()), 10), s.streams(auth.TenantOf(ctx)), looking,
 	}, args...)
 	asking, cancel := context.WithTimeout(ctx, s.limits.ReplyTimeout)
 	defer cancel()
