@@ -29,7 +29,7 @@ func TestOneAnswerIsOfAnotherServer(t *testing.T) {
 		for nth := range int64(6) {
 			t.Run(kind+" "+strconv.FormatInt(nth, 10), func(t *testing.T) {
 				t.Parallel()
-				right, wrong := kvtest.New(t, nil), kvtest.New(t, nil)
+				right, wrong, sub := kvtest.New(t, nil), kvtest.New(t, nil), sub
 				ctx := newTenant(t)
 				scripts, _ := server{url: wrong.URL}.open(t) // It has the other server know the scripts.
 				subscribe(t, ctx, scripts, channel.Subscription{Channels: names(t, "c"), Patterns: patterns(t, "#")})
