@@ -9,7 +9,7 @@ import (
 // onEveryBroker are the tests that a system must pass with every broker.
 var onEveryBroker = map[string]func(t *testing.T, broker string){
 	"service": service, "start without a backend": startsWithoutABackend, "stop of a server": serverStops, "stop of a worker": workerStops,
-	"pull": pullStorm, "push": pushing, "trace of a file": tracesFiles,
+	"pull": pullStorm, "push": pushing, "trace of a file": tracesFiles, "canaries": canaries,
 }
 
 func TestOnPostgres(t *testing.T) {

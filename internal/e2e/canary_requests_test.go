@@ -78,6 +78,7 @@ func (a *aviary) values() {
 	a.bad("PUT", "/api/v1/cache/canaries", a.payload("value that is no JSON"))
 	a.bad("POST", "/api/v1/cache/canaries:increment", `{"delta": "1"}`)
 	a.bad("POST", "/api/v1/cache:setMany", `{"entries": [{"key": "a", "value": "`+a.payload("value that is no Base64")+`!"}]}`)
+	a.good("GET", "/api/v1/cache/canaries", "")
 	a.good("DELETE", "/api/v1/cache/canaries", "")
 	lease := a.good("POST", "/api/v1/locks/canaries:acquire", `{"ttl": "60s", "owner": "`+a.payload("owner")+`"}`)
 	a.add("lease", a.value(lease, "leaseId"))
@@ -122,6 +123,10 @@ func (a *aviary) faults() {
 	for range 3 {
 		a.database.partition()
 		a.ask("POST", "/api/v1/message", `{"queue": "pulled", "delay": "60s", "message": "`+a.payload("payload for a database that is away")+`"}`)
+	}
+	if a.broker != nil {
+		a.broker.partition()
+		a.ask("POST", "/api/v1/message", `{"queue": "pulled", "message": "`+a.payload("payload for a broker that is away")+`"}`)
 	}
 	ready(a, a.url)
 }

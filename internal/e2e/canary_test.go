@@ -23,19 +23,22 @@ import (
 	"plinth/internal/observe/observetest"
 )
 
-// TestCanaries plants secrets and payloads in every kind of request and of setting, has most of it fail in every way, and searches all
+// canaries plants secrets and payloads in every kind of request and of setting, has most of it fail in every way, and searches all
 // spans, metrics, lines of logs and pages of ADMIN_ADDR for them. Errors repeat no secret, and no payload but that of their own request.
-func TestCanaries(t *testing.T) {
-	t.Parallel()
-	a := newAviary(t)
+// After all of that, the processes have the metrics that dashboards and rules name.
+func canaries(t *testing.T, broker string) {
+	a := newAviary(t, broker)
 	a.credentials()
 	a.messages()
 	a.schedules()
 	a.files()
 	a.values()
 	a.faults()
+	if broker == "postgres" { // They are the same with the other one, and the wait is long.
+		checkFigures(t, a.server.admin(t), a.worker.admin(t))
+	}
 	for _, p := range []*process{a.server, a.worker} {
-		admin := "http://" + p.says(t, `serving metrics.*"address":"([^"]+)"`)
+		admin := p.admin(t)
 		for _, path := range []string{"/metrics", "/debug/state", "/debug/traces", "/log/level"} {
 			res, err := http.Get(admin + path)
 			if err != nil {
@@ -78,12 +81,13 @@ type aviary struct {
 	bucket         *blobtest.Server
 	issuer         *issuer
 	database       *proxy
+	broker         *proxy // nil if it is in PostgreSQL
 	canaries       []canary
 }
 
-func newAviary(t *testing.T) *aviary {
+func newAviary(t *testing.T, broker string) *aviary {
 	a := &aviary{T: t, collector: observetest.New(t), bucket: blobtest.New(t), issuer: newIssuer(t)}
-	env := with(backends(t, "postgres"), a.bucket.Env())
+	env := with(backends(t, broker), a.bucket.Env())
 	a.add("key of the administrator", adminKey)
 	a.add("secret of the bucket", env["AWS_SECRET_ACCESS_KEY"])
 	u, err := url.Parse(env["DATABASE_URL"])
@@ -97,6 +101,10 @@ func newAviary(t *testing.T) *aviary {
 	}
 	a.database, env["DATABASE_URL"] = newProxy(t, u.String())
 	a.database.open()
+	if env["AMQP_URL"] != "" {
+		a.broker, env["AMQP_URL"] = newProxy(t, env["AMQP_URL"])
+		a.broker.open()
+	}
 	keys := make([]byte, 32)
 	_, _ = rand.Read(keys)
 	env["SECRET_KEYS"] = base64.StdEncoding.EncodeToString(keys)

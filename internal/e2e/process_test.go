@@ -126,6 +126,12 @@ func (p *process) address(t testing.TB) string {
 	return p.says(t, `listening.*"address":\s?"([^"]+)"`)
 }
 
+// admin returns the URL of the address for people on call.
+func (p *process) admin(t testing.TB) string {
+	t.Helper()
+	return "http://" + p.says(t, `serving metrics.*"address":\s?"([^"]+)"`)
+}
+
 // transcript holds the output of a process, line by line.
 type transcript struct {
 	mu      sync.Mutex

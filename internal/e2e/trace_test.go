@@ -66,7 +66,7 @@ func TestTrace(t *testing.T) {
 		t.Error("a span has what the client sent")
 	}
 	for _, p := range []*process{s.server, s.worker} {
-		res, err := http.Get("http://" + p.says(t, `serving metrics.*"address":\s?"([^"]+)"`) + "/metrics")
+		res, err := http.Get(p.admin(t) + "/metrics")
 		if err != nil {
 			t.Fatal(err)
 		}
