@@ -61,7 +61,8 @@ func (a *App) buildDomains() []domain {
 		DB: a.db.calls, System: a.db.work.System(), Notifier: a.notifier, Redis: a.redis, Limits: a.cfg.Lock, Log: a.log,
 	})
 	files := file.New(file.Config{
-		DB: a.db.calls, System: a.db.work.System(), Notifier: a.notifier, Bucket: a.bucket, Messages: a.messages, Limits: a.cfg.File, Log: a.log,
+		DB: a.db.calls, System: a.db.work.System(), Notifier: a.notifier, Bucket: a.bucket, Messages: a.messages, Limits: a.cfg.File,
+		Tracing: a.tracing, Log: a.log,
 	})
 	values := cache.New(cache.Config{Redis: a.redis, Messages: a.messages, Limits: a.cfg.Cache})
 	a.channels = channel.New(channel.Config{

@@ -13,9 +13,12 @@ import (
 	"testing"
 	"time"
 
+	"connectrpc.com/connect"
 	tracev1 "go.opentelemetry.io/proto/otlp/trace/v1"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
 
+	filev1 "plinth/api/plinth/file/v1"
 	messagev1 "plinth/api/plinth/message/v1"
 	"plinth/internal/blob/blobtest"
 	"plinth/internal/observe/observetest"
@@ -39,7 +42,7 @@ func tracesFiles(t *testing.T, broker string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	const form, resumed = "4bf92f3577b34da6a3ce929d0e0e4701", "4bf92f3577b34da6a3ce929d0e0e4702"
+	const form, resumed, direct = "4bf92f3577b34da6a3ce929d0e0e4701", "4bf92f3577b34da6a3ce929d0e0e4702", "4bf92f3577b34da6a3ce929d0e0e4703"
 	sendForm(t, s.url, form)
 	sendTus(t, s.url, resumed)
 	eventually(t, "both events fail for good", func() bool {
@@ -60,7 +63,18 @@ func tracesFiles(t *testing.T, broker string) {
 		})
 		want.check(t, ofTrace(all, trace), endpoint.of(trace))
 	}
+	sendDirect(t, s.url, direct)
+	all := collector.Await(t, "a worker verifies the upload by URL, and its event is attempted", func(all []observetest.Span) bool {
+		of := ofTrace(all, direct)
+		return len(observetest.Named(of, "verify")) > 0 && len(observetest.Named(of, "process uploaded")) > 0 && len(observetest.Named(of, completing)) > 0
+	})
+	verified, event := observetest.Named(ofTrace(all, direct), "verify")[0], observetest.Named(ofTrace(all, direct), "process uploaded")[0]
+	if call := observetest.Named(ofTrace(all, direct), completing)[0]; verified.Parent != call.ID || event.Parent != verified.ID {
+		t.Errorf("the event %+v is not below %+v, or that not below %+v", event, verified, call)
+	}
 }
+
+const completing = "plinth.file.v1.FileService/CompleteUpload"
 
 func ofTrace(all []observetest.Span, trace string) []observetest.Span {
 	return slices.DeleteFunc(slices.Clone(all), func(s observetest.Span) bool { return s.Trace != trace })
@@ -197,5 +211,39 @@ func sendTus(t *testing.T, url, trace string) {
 	}
 	if sent := tus(t, "PATCH", location, strings.NewReader("tus!"), "Upload-Offset", "0", "Traceparent", parent); sent.StatusCode != http.StatusNoContent {
 		t.Fatal(sent.Status)
+	}
+}
+
+// sendDirect uploads a file to the bucket by a URL, whose completion is in a trace.
+func sendDirect(t *testing.T, url, trace string) {
+	t.Helper()
+	const part = 5 << 20
+	files, content := filev1.NewFileServiceClient(http1(t), url), "direct"
+	upload, err := files.CreateUploadUrl(t.Context(), &filev1.CreateUploadUrlRequest{Filename: "direct.txt", Size: proto.Int64(int64(len(content))), PartSize: part})
+	if err != nil {
+		t.Fatal(err)
+	}
+	parts, err := files.CreatePartUrls(t.Context(), &filev1.CreatePartUrlsRequest{Id: upload.GetId(), First: 1, Count: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, of := range parts.GetParts() {
+		req, err := http.NewRequestWithContext(t.Context(), of.GetMethod(), of.GetUrl(), strings.NewReader(content))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for name, value := range of.GetHeaders() {
+			req.Header.Set(name, value)
+		}
+		res, err := http.DefaultClient.Do(req)
+		if err != nil || res.StatusCode != http.StatusOK {
+			t.Fatal(res, err)
+		}
+		_ = res.Body.Close()
+	}
+	ctx, call := connect.NewClientContext(t.Context())
+	call.RequestHeader().Set("Traceparent", "00-"+trace+"-"+clientSpan+"-01")
+	if _, err := files.CompleteUpload(ctx, &filev1.CompleteUploadRequest{Id: upload.GetId()}); err != nil {
+		t.Fatal(err)
 	}
 }

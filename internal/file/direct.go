@@ -37,6 +37,7 @@ type Direct struct {
 
 	size     int64  // that it is to have
 	expected string // likewise, SHA-256 in hex; empty is any
+	trace    traced // of the call that completed it, while it is to be verified
 }
 
 // PartCount is how many parts an upload has.

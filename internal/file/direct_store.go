@@ -15,11 +15,11 @@ import (
 
 // directColumns are what scanDirect reads.
 const directColumns = fileColumns + `, coalesce(direct_until, '-infinity'), coalesce(encode(expected, 'hex'), ''), part_size,
-	CASE state WHEN 'pending' THEN reserved ELSE size END`
+	CASE state WHEN 'pending' THEN reserved ELSE size END, coalesce(trace_parent, ''), coalesce(trace_state, '')`
 
 func scanDirect(row pgx.Row) (d Direct, err error) {
 	var until pgtype.Timestamptz
-	d.File, err = scanFile(withMore{row, []any{&until, &d.expected, &d.PartSize, &d.size}})
+	d.File, err = scanFile(withMore{row, []any{&until, &d.expected, &d.PartSize, &d.size, &d.trace.parent, &d.trace.state}})
 	d.Until = until.Time // Zero where it is infinite.
 	return d, err
 }
@@ -64,21 +64,22 @@ func beginParts(ctx context.Context, db pg.Querier, id string, upload blob.Uploa
 	return tag.RowsAffected() > 0, err
 }
 
-// markUnverified records what was stored of a pending file whose SHA-256 is still to be found out. stored is false if it was no
-// longer pending.
+// markUnverified records what was stored of a pending file whose SHA-256 is still to be found out, and the trace that ctx belongs to.
+// stored is false if it was no longer pending.
 func markUnverified(ctx context.Context, db *pg.Tx, id string, c content) (f File, stored bool, err error) {
+	from := traceOf(ctx)
 	return updated(db.QueryRow(ctx, `
 		UPDATE files SET state = 'verifying', size = $3, reserved = $3, content_type = $4, etag = $5, version = $6, upload_id = '',
-			due_at = 'infinity', verify_at = now()
+			due_at = 'infinity', verify_at = now(), trace_parent = nullif($7, ''), trace_state = nullif($8, '')
 		WHERE tenant = $1 AND id = $2::uuid AND state = 'pending' RETURNING `+fileColumns,
-		auth.TenantOf(ctx), id, c.size, c.contentType, c.object.ETag, c.object.Version))
+		auth.TenantOf(ctx), id, c.size, c.contentType, c.object.ETag, c.object.Version, from.parent, from.state))
 }
 
 // markVerified records the SHA-256 of a file that was read. It is verifying after that, or ready. verified is false if it was not
 // to be verified any more.
 func markVerified(ctx context.Context, db *pg.Tx, id string, checksum []byte, state State) (f File, verified bool, err error) {
 	return updated(db.QueryRow(ctx, `
-		UPDATE files SET state = $3, checksum = $4, verify_at = 'infinity', due_at = CASE $3 WHEN 'ready' THEN expires_at ELSE 'infinity' END
+		UPDATE files SET state = $3, checksum = $4, verify_at = 'infinity', trace_parent = NULL, trace_state = NULL, due_at = CASE $3 WHEN 'ready' THEN expires_at ELSE 'infinity' END
 		WHERE tenant = $1 AND id = $2::uuid AND state = 'verifying' AND checksum IS NULL RETURNING `+fileColumns,
 		auth.TenantOf(ctx), id, string(state), checksum))
 }

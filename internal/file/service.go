@@ -11,6 +11,7 @@ import (
 	"plinth/internal/errs"
 	"plinth/internal/loop"
 	"plinth/internal/message"
+	"plinth/internal/observe"
 	"plinth/internal/pg"
 	"plinth/internal/tenant"
 )
@@ -32,6 +33,7 @@ type Service struct {
 	quotas   quotas
 	pool     *pool
 	resuming resuming
+	tracing  *observe.Tracing
 	log      *zap.Logger
 	due      *pg.Due
 	unproven *pg.Due // files whose SHA-256 is to be found out
@@ -49,6 +51,7 @@ type Config struct {
 	Bucket   *blob.Bucket // nil means that there is no storage: every call is refused
 	Messages *message.Service
 	Limits   Limits
+	Tracing  *observe.Tracing // nil makes no spans
 	Log      *zap.Logger
 }
 
@@ -105,8 +108,8 @@ func (s *Service) Quotas() []*tenant.Quota {
 func New(c Config) *Service {
 	s := &Service{
 		db: c.DB, system: c.System, notifier: c.Notifier, bucket: c.Bucket, messages: c.Messages, limits: c.Limits,
-		quotas: newQuotas(c.Limits), pool: newPool(poolBytes), resuming: resuming{uploads: map[*UploadState]bool{}}, log: c.Log, maxPut: blob.MaxPut,
-		givenUp: mostGivenUp, fillTime: fillTime,
+		quotas: newQuotas(c.Limits), pool: newPool(poolBytes), resuming: resuming{uploads: map[*UploadState]bool{}}, log: c.Log, tracing: c.Tracing,
+		maxPut: blob.MaxPut, givenUp: mostGivenUp, fillTime: fillTime,
 	}
 	s.due, s.unproven, s.previews = s.newDue(), s.newVerifying(), s.newPreviews()
 	return s

@@ -48,8 +48,9 @@ func (s *Service) newVerifying() *pg.Due {
 // verify reads a file that a worker has claimed, and decides on it. What cannot be read now is read again later, at once by
 // another worker if this one ends.
 func (s *Service) verify(ctx context.Context, d Direct) {
-	ctx = auth.AsService(ctx, d.tenant)
+	ctx, end := s.startVerifying(auth.AsService(ctx, d.tenant), d)
 	err := s.verifyOnce(ctx, d)
+	end(err)
 	if err == nil {
 		return
 	}
