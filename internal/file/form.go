@@ -27,7 +27,7 @@ type form struct {
 	fields   map[string]string
 	filename string
 	declared string
-	content  io.Reader
+	content  *lastPart
 }
 
 // readForm reads a form as far as the content of its file. Errors: InvalidArgument; those of body.
@@ -125,7 +125,8 @@ func (f *form) take(part *multipart.Part) {
 // line break of a form may be left out (RFC 2046 §5.1.1).
 func (f *form) size(length int64) (size int64, slack int, ok bool) {
 	size = length - f.gate.given - int64(len("\r\n--")+len(f.boundary)+len("--\r\n"))
-	return max(size, 0), len("\r\n") + int(min(size, 0)), size >= -int64(len("\r\n"))
+	f.content.least = max(size, 0)
+	return f.content.least, len("\r\n") + int(min(size, 0)), size >= -int64(len("\r\n"))
 }
 
 // gate stands before the parser of a form, which gets one line at a time, so that nothing is read past a header, and no more than a

@@ -18,6 +18,8 @@ type lastPart struct {
 	delimiter []byte
 	begun     bool
 	content   int   // how many bytes at the front of body are known to be content
+	read      int64 // bytes
+	least     int64 // how many there are if the form ends with its last boundary; see form.size
 	ended     error // once all content was read
 }
 
@@ -33,7 +35,7 @@ func (p *lastPart) Read(b []byte) (int, error) {
 		return 0, p.ended
 	}
 	n, err := p.body.Read(b[:min(len(b), p.content)]) // They are in its buffer.
-	p.content -= n
+	p.content, p.read = p.content-n, p.read+int64(n)
 	return n, err
 }
 
@@ -96,7 +98,7 @@ func (p *lastPart) end() error {
 	switch strings.TrimRight(text, " \t") {
 	case "--":
 		if whole || err != nil {
-			return io.EOF
+			return p.epilogue()
 		}
 	case "":
 		if whole && more == nil {
@@ -104,4 +106,13 @@ func (p *lastPart) end() error {
 		}
 	}
 	return errs.New(errs.InvalidArgument, "the form is broken: it does not end with its boundary and two hyphens")
+}
+
+// epilogue returns io.EOF, or an error if there is more after the last boundary than the length of the form has room for. RFC 2046 allows
+// an epilogue, but the length of the file does not follow from that of such a form.
+func (p *lastPart) epilogue() error {
+	if more := p.least - p.read; more > 0 {
+		return errs.New(errs.InvalidArgument, "the form has %d bytes after its last boundary: it must end with that, or be sent without a Content-Length", more)
+	}
+	return io.EOF
 }

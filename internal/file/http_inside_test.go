@@ -207,6 +207,8 @@ func TestRefusedByHTTP(t *testing.T) {
 		"no file":            {"POST", "/api/v1/upload", strings.NewReader(open + "Content-Disposition: form-data; name=\"a\"\r\n\r\n1" + end), []string{"Content-Type", formType}, 400, "invalid_argument", "file"},
 		"no boundary":        {"POST", "/api/v1/upload", strings.NewReader(part), []string{"Content-Type", "multipart/form-data"}, 400, "invalid_argument", "boundary"},
 		"two files":          {"POST", "/api/v1/upload", strings.NewReader(part + "1\r\n" + part + "2" + end), []string{"Content-Type", formType}, 400, "invalid_argument", ""},
+		"an epilogue":        {"POST", "/api/v1/upload", strings.NewReader(part + "1" + end + "more"), []string{"Content-Type", formType}, 400, "invalid_argument", "4 bytes after its last boundary"},
+		"a long epilogue":    {"POST", "/api/v1/upload", strings.NewReader(part + "1" + end + strings.Repeat("x", 500)), []string{"Content-Type", formType}, 400, "invalid_argument", "500 bytes after its last boundary"},
 		"a long header":      {"POST", "/api/v1/upload", strings.NewReader(open + "A: " + strings.Repeat("x", 128<<10)), []string{"Content-Type", formType}, 400, "invalid_argument", "header"},
 	} {
 		res, text := s.do(t, test.method, test.path, test.body, test.headers...)

@@ -229,6 +229,10 @@ func TestTusRefuses(t *testing.T) {
 			t.Errorf("%v", res.Header)
 		}
 	}
+	for _, of := range []string{tusPath, path} { // A client takes a reply without the version for one of something else.
+		res, text := s.tus(t, "PUT", of, nil)
+		wantError(t, res, text, 405, "unimplemented", "PUT")
+	}
 	res, text := s.tus(t, "POST", tusPath, nil, "Upload-Length", "800", "Upload-Metadata", name)
 	wantError(t, res, text, 413, "resource_exhausted", "quota")
 	if n := s.offset(t, path); n != 50 {

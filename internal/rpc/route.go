@@ -131,11 +131,21 @@ var unknown = &target{method: &method{}}
 func (t *routes) find(next link) link {
 	return func(ctx context.Context, c *call) {
 		c.target, c.vars, c.allow = t.lookUp(c.request)
-		for name, value := range c.target.header {
+		for name, value := range t.headers(c) {
 			c.Header().Set(name, value)
 		}
 		next(ctx, c)
 	}
+}
+
+// headers returns what every reply to a request has: to one whose method the path does not have, what the path's others have.
+func (t *routes) headers(c *call) map[string]string {
+	if len(c.allow) > 0 {
+		if other, _, _, ok := t.paths.Match(c.allow[0], c.request.URL.EscapedPath()); ok {
+			return other.header
+		}
+	}
+	return c.target.header
 }
 
 // lookUp decides by the path as it was sent: nothing is decoded before it is split.
