@@ -131,6 +131,7 @@ func build(ctx context.Context, cfg Config, logs *observe.Logs) (_ *App, err err
 		}
 	}
 
+	observe.LogSDKTo(a.log)
 	if a.tracing, err = observe.NewTracing(ctx, cfg.OTel.tracing(cfg.Role, a.log)); err != nil {
 		return nil, &ConfigError{[]string{err.Error()}}
 	}

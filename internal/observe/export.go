@@ -9,6 +9,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/go-logr/logr"
+	"go.opentelemetry.io/otel"
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/exporters/otlp/otlptrace"
 	"go.opentelemetry.io/otel/exporters/otlp/otlptrace/otlptracegrpc"
@@ -16,6 +18,7 @@ import (
 	"go.opentelemetry.io/otel/sdk/resource"
 	sdk "go.opentelemetry.io/otel/sdk/trace"
 	"go.uber.org/zap"
+	"golang.org/x/net/http/httpguts"
 )
 
 // TracingConfig configures traces, by OpenTelemetry's names.
@@ -109,6 +112,21 @@ func newExporter(ctx context.Context, c TracingConfig) (sdk.SpanExporter, error)
 		otlptracehttp.WithTimeout(c.Timeout), otlptracehttp.WithRetry(otlptracehttp.RetryConfig{})))
 }
 
+// LogSDKTo has OpenTelemetry's SDK write to a log what it would write to standard error, without the values: they are those of
+// settings, such as headers with credentials.
+func LogSDKTo(log *zap.Logger) { otel.SetLogger(logr.New(sdkLog{log})) }
+
+type sdkLog struct{ log *zap.Logger }
+
+func (sdkLog) Init(logr.RuntimeInfo)            {}
+func (sdkLog) Enabled(int) bool                 { return false } // It is asked for all but errors.
+func (sdkLog) Info(int, string, ...any)         {}
+func (l sdkLog) WithValues(...any) logr.LogSink { return l }
+func (l sdkLog) WithName(string) logr.LogSink   { return l }
+func (l sdkLog) Error(_ error, message string, _ ...any) {
+	l.log.Warn("OpenTelemetry does not understand one of its settings", zap.String("failed", message))
+}
+
 func resourceOf(service, attributes string) (*resource.Resource, error) {
 	build := ReadBuild()
 	all := []attribute.KeyValue{attribute.String("service.name", service), attribute.String("service.version", build.Version)}
@@ -138,8 +156,15 @@ func parsePairs(text string) (map[string]string, error) {
 	return pairs, nil
 }
 
+// parseHeaders parses the headers of exports. Those that HTTP does not take are refused here, because the error of a request
+// repeats their names, which may be a secret that was put in the wrong place.
 func parseHeaders(text string) (map[string]string, error) {
 	headers, err := parsePairs(text)
+	for name, value := range headers {
+		if !httpguts.ValidHeaderFieldName(name) || !httpguts.ValidHeaderFieldValue(value) {
+			err = errors.New("no header")
+		}
+	}
 	if err != nil {
 		return nil, errors.New("OTEL_EXPORTER_OTLP_HEADERS: it takes key=value,key=value with percent-encoded values")
 	}

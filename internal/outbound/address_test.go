@@ -2,6 +2,7 @@ package outbound_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/http"
@@ -9,6 +10,7 @@ import (
 	"net/url"
 	"strings"
 	"testing"
+	"time"
 
 	"plinth/internal/errs"
 	"plinth/internal/outbound"
@@ -246,6 +248,36 @@ func TestProxy(t *testing.T) {
 		u, err := outbound.ParseProxy(text)
 		if (err == nil) != good || text == "" && u != (*url.URL)(nil) {
 			t.Errorf("ParseProxy(%q) = %v, %v", text, u, err)
+		}
+	}
+}
+
+// TestProxySecrets has proxies that are away, that refuse, and that break off. No error shows the password for them.
+func TestProxySecrets(t *testing.T) {
+	t.Parallel()
+	const password = "Canary3f9a1c"
+	refusing := serve(t, "127.0.0.1:0", func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Proxy-Authenticate", "Basic")
+		http.Error(w, r.Header.Get("Proxy-Authorization"), http.StatusProxyAuthRequired)
+	})
+	breaking := serve(t, "127.0.0.1:0", func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) })
+	for _, proxy := range []string{
+		"http://%s@127.0.0.1:1", "https://%s@127.0.0.1:1", "socks5://%s@127.0.0.1:1", "http://%s@" + refusing.Listener.Addr().String(),
+		"https://%s@" + refusing.Listener.Addr().String(), "socks5://%s@" + refusing.Listener.Addr().String(), "http://%s@" + breaking.Listener.Addr().String(),
+	} {
+		u, err := outbound.ParseProxy(fmt.Sprintf(proxy, "user:"+password))
+		if err != nil {
+			t.Fatal(err)
+		}
+		client := newClient(t, "", func(c *outbound.Config) { c.Proxy, c.Timeout = u, time.Second })
+		for _, target := range []string{"http://name.example/", "https://name.example/"} {
+			reply, err := client.Do(context.Background(), get(t, target))
+			switch {
+			case err == nil && reply.StatusCode != http.StatusProxyAuthRequired:
+				t.Errorf("%s by %s: %d", target, proxy, reply.StatusCode)
+			case err != nil && strings.Contains(fmt.Sprintf("%v %+v %v", err, err, errors.Unwrap(err)), password):
+				t.Errorf("%s by %s: the error has the password: %v", target, proxy, err)
+			}
 		}
 	}
 }
