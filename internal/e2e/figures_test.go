@@ -111,6 +111,9 @@ func (s series) scrape(t testing.TB, admin string) {
 		if err != nil || res.StatusCode != http.StatusOK {
 			t.Fatal(res.Status, err)
 		}
+		if strings.HasPrefix(format, "application/") && strings.Contains(string(text), "plinth_call_seconds_bucket{") && !strings.Contains(string(text), ` # {trace_id="`) {
+			t.Error("the durations of calls have no exemplars")
+		}
 		for line := range strings.Lines(string(text)) {
 			if m := sample.FindStringSubmatch(line); m != nil {
 				labels := map[string]string{}
