@@ -27,13 +27,18 @@ type event struct {
 	Attributes  map[string]string `json:"attributes,omitempty"`
 }
 
-// tell publishes an event when tx is committed. That nobody listens is no error.
+// tell publishes an event when tx is committed. That nobody listens is no error. A tenant whose quota of waiting messages is used up gets no
+// new files if somebody listens, but can delete those that it has.
 func (s *Service) tell(ctx context.Context, tx *pg.Tx, what string, f File) error {
 	to, err := message.ToTopic(topic, what)
 	if err != nil {
 		return err
 	}
-	if err = s.publish(ctx, tx, to, f); errs.Is(err, errs.NotFound) {
+	origin := message.Event
+	if what == deleted {
+		origin = message.EndEvent
+	}
+	if err = s.publish(ctx, tx, to, origin, f); errs.Is(err, errs.NotFound) {
 		return nil
 	}
 	return err
@@ -45,15 +50,15 @@ func (s *Service) askInspectors(ctx context.Context, tx *pg.Tx, f File) error {
 	if err != nil {
 		return err
 	}
-	return s.publish(ctx, tx, message.ToQueue(queue), f)
+	return s.publish(ctx, tx, message.ToQueue(queue), message.Event, f)
 }
 
-func (s *Service) publish(ctx context.Context, tx *pg.Tx, to message.Destination, f File) error {
+func (s *Service) publish(ctx context.Context, tx *pg.Tx, to message.Destination, origin message.Origin, f File) error {
 	body, err := json.Marshal(event{f.ID, f.Filename, f.Folder, f.Size, f.ContentType, f.Checksum, f.Attributes})
 	if err != nil {
 		return err
 	}
-	_, err = s.messages.PublishTx(ctx, tx, message.Publication{To: to, Body: body})
+	_, err = s.messages.PublishTx(ctx, tx, message.Publication{To: to, Body: body, Origin: origin})
 	return err
 }
 

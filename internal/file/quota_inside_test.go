@@ -8,6 +8,7 @@ import (
 
 	"plinth/internal/blob"
 	"plinth/internal/errs"
+	"plinth/internal/pg/pgtest"
 )
 
 // However files come, and however many at once, there are never more than the quota allows, and never fewer.
@@ -74,4 +75,35 @@ func TestQuotasByEveryWay(t *testing.T) {
 		keys, begun := f.objects(t)
 		return err == nil && len(files) == fit+1 && len(keys) == fit+1 && len(begun) == 0
 	})
+}
+
+// A tenant that may publish nothing can still delete its files, and is told of what it deletes. Of new files it is told as long as there
+// is room among its waiting messages; else there are none.
+func TestQuotasOfMessages(t *testing.T) {
+	t.Parallel()
+	for quota, refuses := range map[string]bool{
+		"dead_letters": false, "queue_messages": false, "queue_bytes": false, "waiting_messages": true, "waiting_bytes": true,
+	} {
+		t.Run(quota, func(t *testing.T) {
+			t.Parallel()
+			f := newFixture(t, Limits{})
+			f.listen(t, "acme")
+			there := f.upload(t, "acme", Upload{Filename: "there", Size: 5}, []byte("there"))
+			if _, err := pgtest.Owner(t, f.url).Exec(t.Context(), `INSERT INTO tenant_usage (tenant, resource, n, quota) VALUES ('acme', $1, 1000000, 2)
+				ON CONFLICT (tenant, resource) DO UPDATE SET n = 1000000, quota = 2`, quota); err != nil {
+				t.Fatal(err)
+			}
+			f = on(t, f.server, f.url, Limits{}) // A process that knows of this.
+			_, err := f.UploadFile(as(t, "acme"), Upload{Filename: "new", Size: 3}, bytes.NewReader([]byte("new")))
+			if errs.Is(err, errs.ResourceExhausted) != refuses || !refuses && err != nil {
+				t.Errorf("a new file: %v", err)
+			}
+			if err := f.DeleteFile(as(t, "acme"), there.ID); err != nil {
+				t.Error(err)
+			}
+			if n := f.heard(t, deleted); n != 1 {
+				t.Errorf("told %d times of the deletion", n)
+			}
+		})
+	}
 }

@@ -50,7 +50,10 @@ func (s *Service) PublishBatch(ctx context.Context, batch []Publication) []Resul
 
 func (s *Service) sendAll(ctx context.Context, batch []*outgoing) {
 	s.admit(ctx, batch...)
-	batch = slices.DeleteFunc(batch, func(m *outgoing) bool { return m.err != nil })
+	batch = slices.DeleteFunc(batch, func(m *outgoing) bool {
+		m.err = m.refusal
+		return m.err != nil
+	})
 	messages := make([]*envelope, len(batch))
 	for i, m := range batch {
 		messages[i] = &m.envelope
@@ -69,6 +72,7 @@ func (s *Service) holdAll(ctx context.Context, batch []*outgoing) {
 	if len(batch) == 0 {
 		return
 	}
+	s.admit(ctx, batch...)
 	err := s.db.InTx(ctx, func(tx *pg.Tx) error { return s.hold(ctx, tx, batch) })
 	for _, m := range batch {
 		if err != nil && m.err == nil {

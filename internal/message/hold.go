@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"plinth/internal/auth"
+	"plinth/internal/errs"
 	"plinth/internal/pg"
 )
 
@@ -28,6 +29,9 @@ func (s *Service) PublishBatchTx(ctx context.Context, tx *pg.Tx, batch []TenantP
 		}
 		all[i], held = m, append(held, m)
 	}
+	if err := s.admitTx(ctx, tx, held); err != nil {
+		return nil, err
+	}
 	if err := s.hold(ctx, tx, held); err != nil {
 		return nil, err
 	}
@@ -46,7 +50,7 @@ func (s *Service) holdOne(ctx context.Context, tx *pg.Tx, m *outgoing) error {
 	return m.err
 }
 
-// hold puts messages in the waiting table and determines for each whether it is refused or a duplicate. The returned
+// hold puts messages in the waiting table and determines for each whether it is refused, by admit too, or a duplicate. The returned
 // error is the database's and means that no message was stored.
 func (s *Service) hold(ctx context.Context, tx *pg.Tx, batch []*outgoing) error {
 	if err := s.findDestinations(ctx, tx, batch); err != nil {
@@ -55,10 +59,9 @@ func (s *Service) hold(ctx context.Context, tx *pg.Tx, batch []*outgoing) error 
 	if err := s.useKeys(ctx, tx, batch); err != nil {
 		return err
 	}
-	s.admit(ctx, batch...)
 	for _, m := range batch {
-		if m.isNew() && m.atOnce() && !m.to.isOwn() { // The relay takes it again when it sends it.
-			s.sent(ctx, &m.envelope)
+		if m.isNew() {
+			m.err = m.refusal
 		}
 	}
 	if err := s.takeWaiting(ctx, tx, batch); err != nil {
@@ -110,19 +113,21 @@ func (s *Service) findDestinations(ctx context.Context, tx *pg.Tx, batch []*outg
 			topics[tenantTopic{m.tenant, m.to.topic}] = true
 		}
 	}
-	if err := s.findQueues(ctx, tx, queues); err != nil {
+	refused, err := s.findQueues(ctx, tx, queues)
+	if err != nil {
 		return err
 	}
 	var bindings map[tenantTopic][]bound
 	if len(topics) > 0 {
-		var err error
 		if bindings, err = selectBindings(ctx, tx, slices.Collect(maps.Keys(topics))...); err != nil {
 			return err
 		}
 	}
 	for _, m := range batch {
-		switch {
-		case m.to.topic == "" && !queues[tenantQueue{m.tenant, m.to.queue}]:
+		switch q := (tenantQueue{m.tenant, m.to.queue}); {
+		case m.to.topic == "" && refused[q] != nil:
+			m.err = refused[q]
+		case m.to.topic == "" && !queues[q]:
 			m.err = errNoQueue(m.to.queue)
 		case m.to.topic != "" && !m.to.isOwn() && len(matching(bindings[tenantTopic{m.tenant, m.to.topic}], m.to.routingKey)) == 0:
 			m.err = errNoMatch(m.to)
@@ -131,22 +136,26 @@ func (s *Service) findDestinations(ctx context.Context, tx *pg.Tx, batch []*outg
 	return nil
 }
 
-// findQueues sets queues[q] for each queue q that exists. With AutoCreate it creates the others; they are declared on the
-// broker when their first message is sent.
-func (s *Service) findQueues(ctx context.Context, tx *pg.Tx, queues map[tenantQueue]bool) error {
+// findQueues sets queues[q] for each queue q that exists. With AutoCreate it creates the others, unless their tenant has as many as it may
+// have; they are declared on the broker when their first message is sent.
+func (s *Service) findQueues(ctx context.Context, tx *pg.Tx, queues map[tenantQueue]bool) (refused map[tenantQueue]error, err error) {
 	if len(queues) == 0 {
-		return nil
+		return nil, nil
 	}
 	if err := lockQueues(ctx, tx, queues); err != nil || !s.limits.AutoCreate {
-		return err
+		return nil, err
 	}
+	refused = map[tenantQueue]error{}
 	for q, exists := range queues {
 		if exists {
 			continue
 		}
-		if _, err := s.insertQueueWithinQuota(auth.AsService(ctx, q.tenant), tx, q.queue, DefaultPolicy); err != nil {
-			return err
+		_, err := s.insertQueueWithinQuota(auth.AsService(ctx, q.tenant), tx, q.queue, DefaultPolicy)
+		if errs.Is(err, errs.ResourceExhausted) {
+			refused[q] = err
+		} else if err != nil {
+			return nil, err
 		}
 	}
-	return lockQueues(ctx, tx, queues)
+	return refused, lockQueues(ctx, tx, queues)
 }

@@ -45,7 +45,23 @@ type Publication struct {
 	// DeliverAt is when to deliver the message, as an alternative to Delay: at most MaxDelay ahead. A time in the past
 	// means at once.
 	DeliverAt time.Time
+	// Origin is for what is published in a transaction.
+	Origin Origin
 }
+
+// Origin is whose word a message is, and which quotas refuse it.
+type Origin int
+
+// Origins of messages.
+const (
+	// FromClient is for what a client publishes, or the service because a client asked for it.
+	FromClient Origin = iota
+	// Event is for what the service tells of. Neither dead letters nor full queues are a reason to refuse what it tells of, but too many
+	// waiting messages are.
+	Event
+	// EndEvent tells of the end of what an Event told of, such as a deletion, which no quota refuses. There are no more of them than of those.
+	EndEvent
+)
 
 // Receipt is the result of publishing a message that is now held durably.
 type Receipt struct {
@@ -70,8 +86,9 @@ func (s *Service) Publish(ctx context.Context, p Publication) (Receipt, error) {
 	if err != nil {
 		return Receipt{}, err
 	}
+	s.admit(ctx, m)
 	if m.now() {
-		if s.admit(ctx, m); m.err == nil {
+		if m.err = m.refusal; m.err == nil {
 			m.err = s.send(ctx, m)
 			s.sent(ctx, &m.envelope)
 		}
@@ -99,11 +116,14 @@ func (s *Service) limitRate(ctx context.Context, n int) error {
 		"try again in %v", most, d.RetryAfter.Round(time.Millisecond)).Because("RATE_LIMITED").After(d.RetryAfter)
 }
 
-// PublishTx publishes a message when tx is committed, and not at all if it is rolled back. tx must be from InTx. Errors
-// are those of Publish; an error of the database makes tx unusable.
+// PublishTx publishes a message when tx is committed, and not at all if it is rolled back. Where the tenant has too much in its
+// queues, it waits for room. tx must be from InTx. Errors are those of Publish otherwise; an error of the database makes tx unusable.
 func (s *Service) PublishTx(ctx context.Context, tx *pg.Tx, p Publication) (Receipt, error) {
 	m, err := newOutgoing(ctx, p)
 	if err != nil {
+		return Receipt{}, err
+	}
+	if err = s.admitTx(ctx, tx, []*outgoing{m}); err != nil {
 		return Receipt{}, err
 	}
 	err = s.holdOne(ctx, tx, m)
@@ -118,6 +138,8 @@ type outgoing struct {
 	claimed bool
 	// duplicateOf is the id of the message that was published with the key before, if any.
 	duplicateOf string
+	refusal     error // of a quota, which applies unless the message is a duplicate
+	origin      Origin
 	err         error
 }
 
@@ -134,7 +156,7 @@ func newOutgoing(ctx context.Context, p Publication) (*outgoing, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &outgoing{key: p.IdempotencyKey, envelope: envelope{
+	return &outgoing{key: p.IdempotencyKey, origin: p.Origin, envelope: envelope{
 		tenant: auth.TenantOf(ctx), id: id.String(), to: p.To, due: due, dueAt: at,
 		headers: traceHeaders(ctx), attributes: p.Attributes, body: p.Body,
 	}}, nil

@@ -38,7 +38,7 @@ func newQuotas(l Limits) quotas {
 			Relief: "choose fewer, use the tokens of dry runs or wait until they expire, an hour after they were made",
 		}),
 		letters: tenant.NewQuota(tenant.QuotaConfig{
-			Name: "dead_letters", What: "dead letters", Most: l.Letters, Passing: true,
+			Name: "dead_letters", What: "dead letters", Most: l.Letters, Fresh: waitingFresh, Passing: true,
 			Relief: "nothing is published until some are redriven or purged (the quota is dead_letters)",
 		}),
 		queued: tenant.NewQuota(tenant.QuotaConfig{
@@ -59,13 +59,13 @@ func (s *Service) Quotas() []*tenant.Quota {
 	return []*tenant.Quota{q.queues, q.waiting, q.waitingBytes, q.pulled, q.keys, q.items, q.letters, q.queued, q.bytes, q.perSecond}
 }
 
-// admit refuses messages of tenants that have too many dead letters, and those that are to be in a queue at once while the tenant has
-// too much in its queues. What fails later is never refused, nor what waits for its next attempt. For those that are to be in a queue at
-// once, sent must be called.
+// admit determines which messages the quotas refuse: those of tenants that have too many dead letters, and those that are to be in a
+// queue at once while the tenant has too much in its queues. What fails later is never refused, nor what waits for its next attempt. For
+// those that are sent now, sent must be called. It may wait for the database, so the caller must not hold a connection.
 func (s *Service) admit(ctx context.Context, batch ...*outgoing) {
 	dead, full := map[string]error{}, map[string]error{}
 	for _, m := range batch {
-		if m.isNew() && !m.to.isOwn() {
+		if !m.to.isOwn() {
 			full[m.tenant] = nil
 		}
 	}
@@ -76,15 +76,18 @@ func (s *Service) admit(ctx context.Context, batch ...*outgoing) {
 		dead[tenant] = s.letters.Take(auth.AsService(ctx, tenant), 0)
 	}
 	for _, m := range batch {
-		if !m.isNew() || m.to.isOwn() {
+		if m.to.isOwn() {
 			continue
 		}
-		m.err = dead[m.tenant]
-		if m.err == nil && m.atOnce() && full[m.tenant] == nil { // An error of one holds for the rest: it may have waited.
+		m.refusal = dead[m.tenant]
+		if m.refusal == nil && m.atOnce() && full[m.tenant] == nil { // An error of one holds for the rest: it may have waited.
 			full[m.tenant] = s.queued.Take(auth.AsService(ctx, m.tenant), m.room()...)
 		}
-		if m.err == nil && m.atOnce() {
-			m.err = full[m.tenant]
+		if m.refusal == nil && m.atOnce() {
+			m.refusal = full[m.tenant]
+		}
+		if m.refusal == nil && m.atOnce() && !m.now() { // The relay takes it again when it sends it.
+			s.sent(ctx, &m.envelope)
 		}
 	}
 }
@@ -94,6 +97,26 @@ func (s *Service) sent(ctx context.Context, batch ...*envelope) {
 	for _, m := range batch {
 		s.queued.Done(auth.AsService(ctx, m.tenant), m.room()...)
 	}
+}
+
+// admitTx is admit for messages that a transaction publishes. They wait for room in their queues, as what is delayed does.
+func (s *Service) admitTx(ctx context.Context, tx *pg.Tx, batch []*outgoing) error {
+	dead := map[string]error{}
+	for _, m := range batch {
+		if m.origin != FromClient || m.to.isOwn() {
+			continue
+		}
+		err, known := dead[m.tenant]
+		if !known {
+			err = s.quotas.letters.Room(auth.AsService(ctx, m.tenant), tx)
+			if err != nil && !errs.Is(err, errs.ResourceExhausted) {
+				return err
+			}
+			dead[m.tenant] = err
+		}
+		m.refusal = err
+	}
+	return nil
 }
 
 // room returns what a message takes in its queue. One to a topic counts once until its copies are counted.
@@ -123,7 +146,7 @@ func (s *Service) makeRoom(ctx context.Context, batch []*envelope) (full []error
 }
 
 // takeWaiting takes the messages from their tenants' quotas of waiting messages, and refuses those of tenants whose quota
-// is used up.
+// is used up, but no EndEvent.
 func (s *Service) takeWaiting(ctx context.Context, tx *pg.Tx, batch []*outgoing) error {
 	counts, bytes := map[string]int64{}, map[string]int64{}
 	for _, m := range batch {
@@ -147,7 +170,7 @@ func (s *Service) takeWaiting(ctx context.Context, tx *pg.Tx, batch []*outgoing)
 		}
 	}
 	for _, m := range batch {
-		if m.isNew() && !m.to.isOwn() {
+		if m.isNew() && !m.to.isOwn() && m.origin != EndEvent {
 			m.err = refused[m.tenant]
 		}
 	}

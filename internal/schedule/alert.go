@@ -97,6 +97,7 @@ func (a *alarm) publication(kind string, since, now time.Time) (p message.Public
 	if p.To, err = message.ToTopic(a.topic, kind+"."+a.name); err != nil {
 		return p, err
 	}
+	p.Origin = message.Event
 	p.Body, err = json.Marshal(alertEvent{Type: kind, Tenant: a.tenant, Schedule: a.name, Since: since.UTC(), Time: now.UTC()})
 	return p, err
 }

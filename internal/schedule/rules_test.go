@@ -3,6 +3,7 @@ package schedule_test
 import (
 	"context"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -253,6 +254,37 @@ func TestQuotas(t *testing.T) {
 		t.Fatal(err)
 	}
 	p.create(t, ctx, "third", every(time.Hour))
+}
+
+// The runs of a tenant that may publish nothing fail after as many attempts as they have, and are told of. Those of other tenants go on.
+func TestQuotaOfDeadLetters(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t)
+	p := f.process(t)
+	d := every(24 * time.Hour)
+	d.Retry = schedule.Retry{MaxAttempts: 2, MinBackoff: time.Second, MaxBackoff: time.Second}
+	for _, tenant := range []string{"acme", "globex"} {
+		f.queue(t, tenant, "q")
+		f.bind(t, tenant, schedule.RunsTopic)
+		p.create(t, as(t, tenant), "s", d)
+	}
+	f.exec(t, `INSERT INTO tenant_usage (tenant, resource, n, quota) VALUES ('acme', 'dead_letters', 10, 10)`)
+	for _, tenant := range []string{"acme", "globex"} {
+		p.trigger(t, as(t, tenant), "s")
+	}
+	p.work(t)
+	for tenant, want := range map[string]schedule.State{"acme": schedule.Failed, "globex": schedule.Succeeded} {
+		ctx := as(t, tenant)
+		eventually(t, "the run ends: "+tenant, func() bool { return runs(t, p, ctx, "s")[0].State == want })
+		r := runs(t, p, ctx, "s")[0]
+		if want == schedule.Failed && (r.Attempt != 2 || !strings.Contains(r.Error, "dead_letters")) {
+			t.Errorf("%+v", r)
+		}
+	}
+	keys, _ := f.events(t, schedule.RunsTopic)
+	if want := []string{"acme failed.s", "globex succeeded.s"}; !slices.Equal(keys, want) {
+		t.Errorf("the events are %q, not %q", keys, want)
+	}
 }
 
 // What is left of a tenant's runs of the day is used by the fire times that come first; the rest are skipped.

@@ -235,7 +235,7 @@ func (s *Service) announce(ctx context.Context, tx *pg.Tx, now time.Time, runs [
 		if err != nil {
 			return err
 		}
-		batch = append(batch, message.TenantPublication{Tenant: r.tenant, Publication: message.Publication{To: to, Body: body}})
+		batch = append(batch, message.TenantPublication{Tenant: r.tenant, Publication: message.Publication{To: to, Body: body, Origin: message.Event}})
 	}
 	for chunk := range slices.Chunk(batch, eventBatch) {
 		if _, err := s.messages.PublishBatchTx(ctx, tx, chunk); err != nil { // That nobody listens is no error of ours.

@@ -88,6 +88,15 @@ func (q *Quota) Take(ctx context.Context, tx *pg.Tx, n int64) error {
 	return err
 }
 
+// Room takes nothing. Errors: ResourceExhausted if there is no room for one more. The quota must not be exact.
+func (q *Quota) Room(ctx context.Context, tx *pg.Tx) error {
+	_, err := q.takeFresh(ctx, tx, 0, func(has, _, most int64) (int64, error) {
+		_, err := q.check(has, 1, most)
+		return 0, err
+	})
+	return err
+}
+
 // TakeUpTo is Take for what may be fewer: it takes as many of n as there is room for, and returns how many. The error for those that it
 // did not take is ResourceExhausted; with any other it took none.
 func (q *Quota) TakeUpTo(ctx context.Context, tx *pg.Tx, n int64) (taken int64, err error) {
