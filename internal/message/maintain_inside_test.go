@@ -37,6 +37,15 @@ func (w *Worker) ShareBeyond(n int) {
 	w.roster.beyond, w.roster.every, w.roster.lapse = n, 500*time.Millisecond, 15*time.Second
 }
 
+// Pushed returns the queues that a worker pushes.
+func (w *Worker) Pushed() map[QueueName]bool {
+	pushed := map[QueueName]bool{}
+	for q := range w.pushes.each() {
+		pushed[q.queue] = true
+	}
+	return pushed
+}
+
 // KnownPaused returns the queues of the default tenant that the process knows to be paused.
 func (s *Service) KnownPaused() map[QueueName]bool {
 	all, _ := s.pauses.all()

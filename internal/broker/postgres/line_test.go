@@ -71,3 +71,23 @@ func TestDeleteEndsAll(t *testing.T) {
 	}
 	brokertest.Eventually(t, "all have ended", func() bool { return len(b.subscriptions()) == 0 })
 }
+
+// A subscription that is stopped is woken no more, in place of one that could claim, also while it holds something that is to be settled.
+func TestStoppedIsNotWoken(t *testing.T) {
+	t.Parallel()
+	b, _ := start(t, pgtest.New(t), lease)
+	queue := declare(t, b)
+	stopped := brokertest.Subscribe(t, b, queue, 5)
+	brokertest.Publish(t, b, queue, "held")
+	held := brokertest.Receive(t, stopped)
+	stopped.Stop()
+	brokertest.Subscribe(t, b, queue, 5)
+	b.mu.Lock()
+	for range 4 {
+		if l := stopped.(*subscription).line; l.next(false) == stopped {
+			t.Error("the one that is stopped is to be woken")
+		}
+	}
+	b.mu.Unlock()
+	brokertest.Ack(t, held)
+}

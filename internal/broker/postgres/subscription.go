@@ -29,7 +29,7 @@ type subscription struct {
 	b      *Broker
 	line   *line
 	queue  int64
-	credit int
+	credit int // guarded by mu; 0 once it is stopped
 
 	woken   chan struct{} // there may be something to claim, or the queue is deleted
 	freed   chan struct{} // there is credit again
@@ -142,6 +142,14 @@ func (s *subscription) Stop() []broker.Delivery {
 	return nil
 }
 
+// leaveLine has others woken in place of a subscription that claims nothing any more, although what it holds is renewed until it is settled.
+func (s *subscription) leaveLine() {
+	s.mu.Lock()
+	s.credit = 0
+	s.mu.Unlock()
+	s.b.wakeNext(s.queue, false) // It may have been woken a moment ago.
+}
+
 // returnUnreceived makes ready again what nobody has received.
 func (s *subscription) returnUnreceived() {
 	s.mu.Lock()
@@ -235,6 +243,7 @@ func (s *subscription) run() {
 			_ = s.resolveDoubt()
 			return
 		case <-s.stopping:
+			s.leaveLine()
 			s.returnUnreceived()
 			_ = s.resolveDoubt()
 			close(s.claimless)
