@@ -211,7 +211,7 @@ func programWithin(t testing.TB, limit time.Duration, path string, args ...strin
 	return cmd
 }
 
-// output runs a command and decodes the JSON that it prints.
+// output runs a command and decodes the JSON that it prints. What it says besides is in the log of the test.
 func output(t testing.TB, cmd *exec.Cmd, into any) {
 	t.Helper()
 	var stderr bytes.Buffer
@@ -222,6 +222,9 @@ func output(t testing.TB, cmd *exec.Cmd, into any) {
 	}
 	if err != nil {
 		t.Fatalf("%v\n%s\n%s", err, printed, &stderr)
+	}
+	if stderr.Len() > 0 {
+		t.Logf("%s says:\n%s", cmd.Path, &stderr)
 	}
 }
 
