@@ -1,6 +1,7 @@
 import "./policy";
 import SwaggerUI from "swagger-ui-dist/swagger-ui-es-bundle.js";
 import "swagger-ui-dist/swagger-ui.css";
+import { plain } from "./plain";
 
 /** value returns what is written in a field of the bar. It is in the memory of the page alone. */
 function value(id: string): string {
@@ -17,6 +18,7 @@ SwaggerUI({
   defaultModelsExpandDepth: 0,
   tryItOutEnabled: true,
   validatorUrl: null,
+  plugins: [plain],
   requestInterceptor: (request: { headers: Record<string, string> }) => {
     if (value("key")) request.headers["Authorization"] = `Bearer ${value("key")}`;
     if (value("tenant")) request.headers["X-Tenant"] = value("tenant");

@@ -799,13 +799,18 @@ const steps = {
     check(faults.length === 0, faults.join("\n"));
   },
 
-  // The page of the document lists what there is, and makes a call.
+  // The page of the document lists what there is, leaves axe nothing to find, and makes a call.
   async docs() {
     const context = await newContext();
     const page = await context.newPage();
     page.setDefaultTimeout(120_000); // The document is large, and a busy browser takes its time.
     await page.goto(`${server}/docs`);
     await page.getByLabel("API key").fill(acme);
+    await page.locator(".opblock").first().waitFor();
+    const faults = [];
+    await page.evaluate(axe);
+    await look(page, "/docs", faults);
+    check(faults.length === 0, faults.join("\n"));
     const get = page.locator(".opblock-get", { has: page.locator('[data-path="/api/v1/queues/{name}"]') });
     await get.locator(".opblock-summary-path").click();
     await get.getByPlaceholder("name").fill("orders");
