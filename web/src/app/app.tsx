@@ -7,18 +7,49 @@ import { Toasts } from "../ui/toast";
 import { Shell } from "./shell";
 import { SignIn } from "./sign-in";
 
-const Overview = lazy(() => import("../features/overview/page"));
-const Queues = lazy(() => import("../features/messages/queues"));
-const Queue = lazy(() => import("../features/messages/queue"));
-const Schedules = lazy(() => import("../features/schedules/list"));
-const Schedule = lazy(() => import("../features/schedules/schedule"));
-const Files = lazy(() => import("../features/files/page"));
-const Channels = lazy(() => import("../features/channels/page"));
-const Cache = lazy(() => import("../features/cache/page"));
-const Locks = lazy(() => import("../features/locks/page"));
-const Tenants = lazy(() => import("../features/tenants/list"));
-const Tenant = lazy(() => import("../features/tenants/tenant"));
-const Settings = lazy(() => import("./settings"));
+// Each page is loaded when it is opened.
+const overview = () => import("../features/overview/page");
+const queues = () => import("../features/messages/queues");
+const queue = () => import("../features/messages/queue");
+const schedules = () => import("../features/schedules/list");
+const schedule = () => import("../features/schedules/schedule");
+const files = () => import("../features/files/page");
+const channels = () => import("../features/channels/page");
+const cache = () => import("../features/cache/page");
+const locks = () => import("../features/locks/page");
+const tenants = () => import("../features/tenants/list");
+const tenant = () => import("../features/tenants/tenant");
+const settings = () => import("./settings");
+
+const Overview = lazy(overview);
+const Queues = lazy(queues);
+const Queue = lazy(queue);
+const Schedules = lazy(schedules);
+const Schedule = lazy(schedule);
+const Files = lazy(files);
+const Channels = lazy(channels);
+const Cache = lazy(cache);
+const Locks = lazy(locks);
+const Tenants = lazy(tenants);
+const Tenant = lazy(tenant);
+const Settings = lazy(settings);
+
+/** ahead begins to load the page of a path, while the server is still asked who wants to see it. */
+export function ahead(path: string) {
+  const [, first = "", name] = path.split("/");
+  const pages: Record<string, () => Promise<unknown>> = {
+    "": overview,
+    queues: name ? queue : queues,
+    schedules: name ? schedule : schedules,
+    files,
+    channels,
+    cache,
+    locks,
+    tenants: name ? tenant : tenants,
+    settings,
+  };
+  pages[first]?.().catch(() => {}); // Whoever opens the page is told.
+}
 
 export function App() {
   useLanguage(); // All texts change with it.

@@ -6,11 +6,12 @@ import { createRoot } from "react-dom/client";
 import { preferred, speak } from "../i18n";
 import { queryClient } from "../rpc/client";
 import { begin, transport } from "../rpc/session";
-import { App } from "./app";
+import { ahead, App } from "./app";
 import { applyTheme } from "./preferences";
 
 applyTheme();
 void begin();
+ahead(location.pathname);
 await speak(preferred());
 
 const root = document.getElementById("root");

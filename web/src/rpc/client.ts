@@ -21,6 +21,6 @@ export const queryClient = new QueryClient({
   },
 });
 
-/** How often pages ask again. */
+/** How often pages ask again. What failed is asked for often, so that a page recovers soon. */
 export const often = 5_000;
-export const seldom = 20_000;
+export const seldom = (query: { state: { status: string } }) => (query.state.status === "error" ? often : 20_000);

@@ -600,9 +600,29 @@ const steps = {
     await page.context().close();
   },
 
+  // That nothing needs attention is said once it is known, and not before.
+  async "what is not known yet"() {
+    const page = await signedIn(acme, "/settings");
+    const calm = page.getByText("Nothing needs attention");
+    let release;
+    const held = new Promise((resolve) => (release = resolve));
+    await page.route("**/GetQueue", async (route) => (await held, route.continue()));
+    await page.goto(server);
+    await page.getByText("Ready", { exact: true }).waitFor();
+    await page.locator(".panel", { hasText: "Needs attention" }).locator(".waiting").waitFor();
+    check((await calm.count()) === 0, "nothing needs attention, although nothing is known");
+    release();
+    await page.getByText("1 dead letter", { exact: true }).waitFor();
+    await page.route("**/ListQueues", (route) => route.abort());
+    await page.goto(server);
+    await page.getByText("Not everything could be asked").waitFor();
+    check((await calm.count()) === 0, "nothing needs attention, although the queues are not known");
+    await page.context().close();
+  },
+
   async "cache and locks"() {
     await call(acme, "plinth.cache.v1.CacheService", "Set", { key: "session/1", value: Buffer.from('{"a":1}').toString("base64") });
-    await call(admin, "plinth.lock.v1.LockService", "Acquire", { name: "nightly", owner: hostile, ttl: "600s" });
+    for (const key of [acme, admin]) await call(key, "plinth.lock.v1.LockService", "Acquire", { name: "nightly", owner: hostile, ttl: "600s" });
     const page = await signedIn(acme, "/cache");
     await page.getByLabel("Key").fill("session/1");
     await page.getByRole("button", { name: "Find" }).click();
@@ -612,7 +632,7 @@ const steps = {
     await page.getByText("The key has no value").waitFor();
     await page.context().close();
     const boss = await signedIn(admin, "/locks");
-    await boss.getByRole("button", { name: "Force the release of nightly" }).click();
+    await boss.getByRole("button", { name: "Force release… nightly" }).click();
     await boss.getByLabel("Reason").fill("its worker is gone");
     await boss.getByRole("dialog").getByRole("button", { name: "Force release" }).click();
     await boss.getByText("Nobody has a lock").waitFor();

@@ -62,7 +62,7 @@ export default function Locks() {
                           {
                             name: t("col.action"),
                             cell: (lock: Lock) => (
-                              <button className="danger" aria-label={t("lock.force.of", { name: lock.name })} onClick={() => setTaken(lock)}>
+                              <button className="danger" aria-label={`${t("lock.force")} ${lock.name}`} onClick={() => setTaken(lock)}>
                                 {t("lock.force")}
                               </button>
                             ),

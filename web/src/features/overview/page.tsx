@@ -12,7 +12,7 @@ import { useHealth } from "../../rpc/health";
 import { useSession } from "../../rpc/session";
 import { Fact, Head, Panel, Status, Time, type Tone } from "../../ui/basic";
 import { Chart } from "../../ui/chart";
-import { Empty, Failure } from "../../ui/state";
+import { Empty, Failure, Waiting } from "../../ui/state";
 
 /** How many queues are looked at: each is a call. */
 const looked = 100;
@@ -21,25 +21,33 @@ const looked = 100;
 export default function Overview() {
   const transport = useTransport();
   const list = useQuery(MessageService.method.listQueues, { pageSize: looked }, { refetchInterval: seldom });
-  const queues = useQueries({
+  const { queues, asked } = useQueries({
     queries: (list.data?.queues ?? []).map(({ name }) => ({
       ...createQueryOptions(MessageService.method.getQueue, { name }, { transport }),
       refetchInterval: 10_000,
     })),
-    combine: (results) => results.flatMap((result) => (result.data ? [result.data] : [])),
+    combine: (results) => ({
+      queues: results.flatMap((result) => (result.data ? [result.data] : [])),
+      asked: results.every((result) => !result.isPending),
+    }),
   });
   const schedules = useQuery(ScheduleService.method.list, { pageSize: 1000 }, { refetchInterval: seldom });
   const upcoming = useQuery(ScheduleService.method.listUpcoming, { pageSize: 100 }, { refetchInterval: seldom });
   // The next run of each schedule: one that fires every second would hide all others.
   const next = [...new Map([...(upcoming.data?.upcoming ?? [])].reverse().map((run) => [run.schedule, run])).values()].reverse().slice(0, 8);
   const history = useHistory(queues);
-  const sum = (value: (q: Queue) => bigint) => queues.reduce((all, q) => all + value(q), 0n);
+  const known = !list.isPending && asked;
+  const sum = (value: (q: Queue) => bigint) => (known ? number(queues.reduce((all, q) => all + value(q), 0n)) : "…");
 
   return (
     <div className="page">
       <Head title={t("nav.overview")} />
       <Backends />
-      <Attention queues={queues} schedules={schedules.data?.schedules ?? []} />
+      <Attention
+        queues={queues}
+        schedules={schedules.data?.schedules ?? []}
+        known={!known || schedules.isPending ? "not yet" : list.data && schedules.data ? "all" : "in part"}
+      />
       <dl className="facts">
         <Fact name={t("nav.queues")}>
           <Link href="/queues">
@@ -47,9 +55,9 @@ export default function Overview() {
             {list.data?.nextPageToken ? "+" : ""}
           </Link>
         </Fact>
-        <Fact name={t("queue.depth")}>{number(sum((q) => q.depth ?? 0n))}</Fact>
-        <Fact name={t("queue.waiting")}>{number(sum((q) => q.waiting ?? 0n))}</Fact>
-        <Fact name={t("queue.dead")}>{number(sum((q) => q.deadLetters ?? 0n))}</Fact>
+        <Fact name={t("queue.depth")}>{sum((q) => q.depth ?? 0n)}</Fact>
+        <Fact name={t("queue.waiting")}>{sum((q) => q.waiting ?? 0n)}</Fact>
+        <Fact name={t("queue.dead")}>{sum((q) => q.deadLetters ?? 0n)}</Fact>
         <Fact name={t("nav.schedules")}>
           <Link href="/schedules">
             {number(schedules.data?.schedules.length ?? 0)}
@@ -116,7 +124,8 @@ interface Matter {
   mend: string;
 }
 
-function Attention({ queues, schedules }: { queues: Queue[]; schedules: Schedule[] }) {
+/** Attention lists what needs it. That nothing does is said only once all is known. */
+function Attention({ queues, schedules, known }: { queues: Queue[]; schedules: Schedule[]; known: "not yet" | "in part" | "all" }) {
   const { admin, tenant } = useSession();
   const own = useQuery(TenantService.method.getTenant, { name: tenant || "default" }, { enabled: admin, refetchInterval: seldom });
   const matters: Matter[] = [];
@@ -159,9 +168,11 @@ function Attention({ queues, schedules }: { queues: Queue[]; schedules: Schedule
   }
   return (
     <Panel title={t("overview.attention")}>
-      {matters.length === 0 ? (
+      {known === "not yet" && matters.length === 0 ? (
+        <Waiting />
+      ) : matters.length === 0 ? (
         <div className="body">
-          <Status tone="good">{t("overview.calm")}</Status>
+          <Status tone={known === "all" ? "good" : "calm"}>{t(known === "all" ? "overview.calm" : "overview.unsure")}</Status>
         </div>
       ) : (
         <ul className="list">

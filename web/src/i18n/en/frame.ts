@@ -116,6 +116,7 @@ export const frame = {
   "overview.away": "away",
   "overview.attention": "Needs attention",
   "overview.calm": "Nothing needs attention",
+  "overview.unsure": "Not everything could be asked, so something may need attention",
   "overview.rates": "Messages per second",
   "overview.first": "Of the first {n} queues.",
   "overview.next": "Next runs",

@@ -92,7 +92,6 @@ export const stores = {
   "lock.waiters": "Wait for it",
   "lock.token": "Fencing token",
   "lock.force": "Force release…",
-  "lock.force.of": "Force the release of {name}",
   "lock.force.title": "Take {name} away",
   "lock.force.what": "{owner} has this lock, and may go on working until it renews it: only a fencing token keeps it from that. {waiters} {waiters|client waits|clients wait} for it.",
   "lock.forced": "{name} was released.",

@@ -117,6 +117,7 @@ export const frame = {
   "overview.away": "不可用",
   "overview.attention": "需要关注",
   "overview.calm": "没有需要关注的事项",
+  "overview.unsure": "有些信息未能取得，可能有需要关注的事项",
   "overview.rates": "每秒消息数",
   "overview.first": "前 {n} 个队列。",
   "overview.next": "即将运行",

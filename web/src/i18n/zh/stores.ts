@@ -93,7 +93,6 @@ export const stores = {
   "lock.waiters": "等待者",
   "lock.token": "防护令牌",
   "lock.force": "强制释放…",
-  "lock.force.of": "强制释放 {name}",
   "lock.force.title": "强制释放 {name}",
   "lock.force.what": "{owner} 持有此锁，在续约之前可能继续工作：只有防护令牌能阻止它。有 {waiters} 个客户端在等待。",
   "lock.forced": "{name} 已释放。",
