@@ -57,10 +57,11 @@ func newNear(bytes, entries uint64) *near {
 // open makes the cache when it is needed first.
 func (n *near) open() *otter.Cache[nearKey, *nearValue] {
 	n.once.Do(func() {
+		share := uint32((n.bytes + n.atMost - 1) / n.atMost)
 		n.kept.Store(otter.Must(&otter.Options[nearKey, *nearValue]{
 			// An entry weighs at least its share, so that the weight bounds the entries, too.
 			MaximumWeight: n.bytes,
-			Weigher:       func(_ nearKey, v *nearValue) uint32 { return max(v.weight, uint32(n.bytes/n.atMost)) },
+			Weigher:       func(_ nearKey, v *nearValue) uint32 { return max(v.weight, share) },
 			ExpiryCalculator: otter.ExpiryWritingFunc(func(e otter.Entry[nearKey, *nearValue]) time.Duration {
 				return e.Value.until - time.Since(n.start) + 2*nearTick
 			}),

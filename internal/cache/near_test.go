@@ -3,7 +3,7 @@ package cache_test
 import (
 	"context"
 	"errors"
-	"strconv"
+	"fmt"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -212,23 +212,50 @@ func TestNearAndInvalidateTx(t *testing.T) {
 	}
 }
 
+// The bytes that a process keeps are those of values, keys and tenants, and some for each entry, which weighs at least its share.
 func TestNearIsBounded(t *testing.T) {
 	t.Parallel()
-	s, ctx := newService(opener("redis://"+miniredis.RunT(t).Addr())(t)), newTenant(t)
-	fill := func(bytes int) (entries int) {
-		s.SetNear(100_000, 50)
-		for i := range 200 {
-			if _, err := cache.Remember(ctx, s, strconv.Itoa(i)+"/"+strconv.Itoa(bytes), time.Hour, func(context.Context) (string, error) { return strings.Repeat("x", bytes), nil }, cache.Near(time.Hour)); err != nil {
+	s := newService(opener("redis://" + miniredis.RunT(t).Addr())(t))
+	for i, test := range []struct {
+		name               string
+		bytes, entries     uint64
+		tenant, key, value int // their lengths
+		most               int // of 200
+	}{
+		{"by number", 100_000, 50, 20, 5, 1, 50},
+		{"by large values", 100_000, 50, 20, 5, 10_000, 10},
+		{"by what each entry takes", 20_000, 20_000, 20, 5, 1, 70},
+		{"by long keys", 50_000, 50_000, 20, 500, 1, 65},
+		{"by long tenants", 50_000, 50_000, 500, 5, 1, 65},
+	} {
+		s.SetNear(test.bytes, test.entries)
+		ctx := auth.AsService(t.Context(), strings.Repeat(string(rune('a'+i)), test.tenant))
+		for n := range 200 {
+			key := fmt.Sprintf("%0*d", test.key, n)
+			load := func(context.Context) (string, error) { return strings.Repeat("x", test.value), nil }
+			if _, err := cache.Remember(ctx, s, key, time.Hour, load, cache.Near(time.Hour)); err != nil {
 				t.Fatal(err)
 			}
 		}
-		return s.NearEntries()
+		if n := s.NearEntries(); n < test.most/2 || n > test.most {
+			t.Errorf("%s: %d entries, want %d", test.name, n, test.most)
+		}
 	}
-	if n := fill(1); n < 25 || n > 50 {
-		t.Errorf("%d small ones", n)
-	}
-	if n := fill(10_000); n < 5 || n > 10 {
-		t.Errorf("%d large ones", n)
+}
+
+// A process keeps 64 MiB and 100,000 entries of all tenants near.
+func TestNearBounds(t *testing.T) {
+	t.Parallel()
+	client := opener("redis://" + miniredis.RunT(t).Addr())(t)
+	for _, test := range []struct {
+		weight        uint32
+		entries, most int
+	}{{1, 300_000, 100_000}, {1 << 20, 300, 64}} {
+		s := newService(client)
+		s.FillNear(test.entries, test.weight)
+		if n := s.NearEntries(); n < test.most/2 || n > test.most {
+			t.Errorf("%d entries of %d bytes, want %d", n, test.weight, test.most)
+		}
 	}
 }
 
