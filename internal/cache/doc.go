@@ -21,7 +21,7 @@
 //
 //  1. With the other statements, a row of message_waiting is inserted, which is due in two seconds.
 //  2. Right before the commit the keys are marked: value and lease are removed, and until the mark ends, loads are not kept.
-//  3. After the commit value and lease are removed once more, the mark ends, and the row is canceled. If the process cannot, the
+//  3. After the commit value and lease are removed once more, the mark ends, and the row is canceled, with others. If the process cannot, the
 //     relay of another one does it when the row is due. After a rollback there is neither mark nor row; if the outcome of a commit is
 //     unknown, the mark ends after 10 seconds, and the row decides.
 //

@@ -6,15 +6,15 @@ import (
 	"encoding/json"
 	"time"
 
+	"plinth/internal/auth"
 	"plinth/internal/errs"
 	"plinth/internal/message"
 	"plinth/internal/pg"
 )
 
 const (
-	markFor    = 10 * time.Second // bounds how long a commit may take
-	lateAfter  = 2 * time.Second  // before the relay invalidates for a process that did not
-	maxCancels = 16               // rows that are canceled at a time; those of others are left to the relay
+	markFor   = 10 * time.Second // bounds how long a commit may take
+	lateAfter = 2 * time.Second  // before the relay invalidates for a process that did not
 )
 
 // invalidation is the body of the waiting row of a transaction.
@@ -48,22 +48,10 @@ func (s *Service) InvalidateTx(ctx context.Context, tx *pg.Tx, keys ...string) e
 	tx.BeforeCommit(func() { _ = s.invalidate(ctx, parsed, token, markFor) }) // If the mark is lost, what follows is still done.
 	tx.AfterCommit(func() {
 		if s.invalidate(ctx, parsed, token, 0) == nil {
-			s.cancel(ctx, row.ID)
+			s.cancels.add(auth.TenantOf(ctx), row.ID)
 		}
 	})
 	return nil
-}
-
-// cancel removes a waiting row whose work is done, in the background. If it cannot, the relay does the work once more.
-func (s *Service) cancel(ctx context.Context, id string) {
-	select {
-	case s.cancels <- struct{}{}:
-		go func() {
-			defer func() { <-s.cancels }()
-			_ = s.messages.CancelMessage(ctx, id)
-		}()
-	default:
-	}
 }
 
 // invalidateLate does what a transaction's process did not do.

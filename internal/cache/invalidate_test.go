@@ -161,6 +161,20 @@ func TestInvalidateTx(t *testing.T) {
 	})
 }
 
+// The rows of transactions whose process could invalidate are canceled. No relay runs that would take them.
+func TestRowsAreCanceled(t *testing.T) {
+	t.Parallel()
+	n := newNode(t, pgtest.New(t), kvtest.New(t, nil).URL)
+	n.leave()
+	ctx := auth.AsService(t.Context(), auth.DefaultTenant)
+	for range 20 {
+		if err := n.db.InTx(ctx, func(tx *pg.Tx) error { return n.InvalidateTx(ctx, tx, "k") }); err != nil {
+			t.Fatal(err)
+		}
+	}
+	eventually(t, "no row is left", func() bool { return waiting(t, ctx, n.db) == 0 })
+}
+
 // TestRace has readers and writers in two processes, with delays at every seam and transactions that are rolled back. A reader that
 // comes after a commit never gets what was before it.
 func TestRace(t *testing.T) {

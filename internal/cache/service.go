@@ -34,7 +34,7 @@ type Service struct {
 	lease            time.Duration // leaseFor
 	messages         *message.Service
 	own              message.Destination
-	cancels          chan struct{} // is full while as many rows are canceled
+	cancels          cancels
 	metrics          *metrics
 }
 
@@ -65,7 +65,7 @@ func (l *Limits) Check(want func(ok bool, setting, format string, args ...any)) 
 // New returns a Service. It asks nothing of Redis before the first call.
 func New(c Config) *Service {
 	s := &Service{
-		redis: kv.NewGuard(c.Redis), client: c.Redis, scripts: newScripts(), memo: newMemoScripts(), near: newNear(nearBytes, nearEntries), limits: c.Limits, limit: c.Limits.ReplyTimeout, memoLimit: memoReply, lease: leaseFor, messages: c.Messages, cancels: make(chan struct{}, maxCancels),
+		redis: kv.NewGuard(c.Redis), client: c.Redis, scripts: newScripts(), memo: newMemoScripts(), near: newNear(nearBytes, nearEntries), limits: c.Limits, limit: c.Limits.ReplyTimeout, memoLimit: memoReply, lease: leaseFor, messages: c.Messages, cancels: cancels{messages: c.Messages},
 		metrics: newMetrics(),
 		bytes:   tenant.NewQuota(tenant.QuotaConfig{Name: "cache_bytes", What: "bytes in the cache", Most: c.Limits.MaxBytes, Uncounted: true}),
 	}

@@ -7,6 +7,7 @@ import (
 
 	"plinth/internal/auth"
 	"plinth/internal/errs"
+	"plinth/internal/pg"
 )
 
 // ownPrefix begins the topics of Own. No topic of a client can.
@@ -22,6 +23,11 @@ func (s *Service) Own(name string, deliver func(ctx context.Context, body []byte
 }
 
 func (d Destination) isOwn() bool { return strings.HasPrefix(d.topic, ownPrefix) }
+
+// CancelOwn cancels those of the messages of the tenant of ctx that are to this service itself, and wait and are not being delivered.
+func (s *Service) CancelOwn(ctx context.Context, ids []string) error {
+	return s.db.InTx(ctx, func(tx *pg.Tx) error { return deleteOwn(ctx, tx, ids) })
+}
 
 // sendDue sends a batch of due messages, each to the broker or to this service itself, and returns the error of each.
 func (r *relay) sendDue(ctx context.Context, batch []*envelope) []error {

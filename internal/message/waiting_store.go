@@ -140,6 +140,14 @@ func deleteWaiting(ctx context.Context, tx *pg.Tx, id string) error {
 	return err
 }
 
+// deleteOwn deletes waiting messages to this service itself. They have no idempotency keys.
+func deleteOwn(ctx context.Context, tx *pg.Tx, ids []string) error {
+	_, err := tx.Exec(ctx, `
+		DELETE FROM message_waiting WHERE tenant = $1 AND id = ANY($2::uuid[]) AND starts_with(topic, $3) AND lease IS NULL`,
+		auth.TenantOf(ctx), ids, ownPrefix)
+	return err
+}
+
 // distinct returns the messages, but of several for the same queue with the same id only the one with the most attempts.
 func distinct(messages []envelope) []envelope {
 	type row struct {
