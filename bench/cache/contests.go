@@ -11,6 +11,7 @@ import (
 	"runtime/debug"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"connectrpc.com/connect"
@@ -49,6 +50,7 @@ type bench struct {
 	redis redis.UniversalClient
 	rpc   cachev1.CacheServiceClient
 	bare  string // the key of the bare GET
+	loads atomic.Int64
 }
 
 func (b *bench) close() {
@@ -142,11 +144,13 @@ func (b *bench) prepare(ctx context.Context) error {
 	_, err = b.cache.Set(ctx, cache.Write{Key: key, Value: body})
 	_, dbErr := b.db.Exec(ctx, `INSERT INTO locks (tenant, name, token, lease_id, holder, owner, ttl, acquired_at, expires_at)
 		VALUES ($1, 'a row', 1, gen_random_uuid(), '', '', '1 minute', now(), now())`, tenant)
-	return errors.Join(err, dbErr, b.redis.Set(ctx, b.bare, body, time.Hour).Err(), b.remember(ctx), b.remember(ctx, cache.Near(time.Hour)))
+	err = errors.Join(err, dbErr, b.redis.Set(ctx, b.bare, body, time.Hour).Err(), b.remember(ctx), b.remember(ctx, cache.Near(time.Hour)))
+	b.loads.Store(0)
+	return err
 }
 
 func (b *bench) remember(ctx context.Context, options ...cache.Option) error {
-	o, err := cache.Remember(ctx, b.cache, "order", time.Hour, func(context.Context) (order, error) { return anOrder, nil }, options...)
+	o, err := cache.Remember(ctx, b.cache, "order", time.Hour, func(context.Context) (order, error) { b.loads.Add(1); return anOrder, nil }, options...)
 	if err == nil && o.ID != anOrder.ID {
 		err = errors.New("another value")
 	}
