@@ -783,7 +783,7 @@ const steps = {
         if (over > 0) faults.push(`${path} is ${over} px wider than ${width}`);
         await look(page, `${path} at ${width}`, faults);
         if (pictures) {
-          const name = path.replace(/[0-9a-f-]{36}/, "one").replace(/^\//, "").replace(/[^a-z]+/gi, "-") || "overview";
+          const name = path.replace(/[0-9a-f-]{36}/, "one").match(/[a-z]+/gi)?.join("-") ?? "overview";
           await page.screenshot({ path: `${pictures}/${name}-${width}-${colorScheme}.png` });
         }
       }
