@@ -10,8 +10,6 @@ import (
 	"flag"
 	"fmt"
 	"io"
-	"os"
-	"runtime/pprof"
 	"slices"
 	"time"
 
@@ -55,15 +53,11 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 		return fmt.Errorf("-rounds must be at least 1 and -messages at least %d", callers)
 	}
 	if *profile != "" {
-		file, err := os.Create(*profile)
+		stop, err := command.Profile(*profile)
 		if err != nil {
 			return err
 		}
-		defer file.Close()
-		if err := pprof.StartCPUProfile(file); err != nil {
-			return err
-		}
-		defer pprof.StopCPUProfile()
+		defer stop()
 	}
 	ctx = auth.With(ctx, auth.Anonymous())
 	b, err := open(ctx)

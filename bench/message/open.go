@@ -10,7 +10,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
-	"sync"
 	"syscall"
 	"time"
 
@@ -19,6 +18,7 @@ import (
 	amqp091 "github.com/rabbitmq/amqp091-go"
 	"go.uber.org/zap"
 
+	"plinth/bench/command"
 	"plinth/bench/scratch"
 	"plinth/internal/auth"
 	"plinth/internal/broker"
@@ -35,7 +35,8 @@ type bench struct {
 	rawQueue string
 
 	db       *pg.DB
-	broker   broker.Broker
+	adapter  broker.Broker // by names as they are on RabbitMQ
+	broker   broker.Broker // with those of the database's own, as the server uses it
 	service  *message.Service
 	log      *zap.Logger
 	queue    message.QueueName
@@ -158,8 +159,13 @@ func (b *bench) inProcess(ctx context.Context, amqpURL, databaseURL string) erro
 	if err != nil {
 		return err
 	}
-	b.broker = adapter
+	b.adapter, b.broker = adapter, broker.Named(adapter, func(ctx context.Context) (uuid.UUID, error) { return pg.Identity(ctx, b.db.System()) })
 	b.run(adapter.Run)
+	b.closers = append(b.closers, func() { // Once the server and the service have ended.
+		for _, queue := range []string{b.onBroker, "default.task_queue"} {
+			_ = b.broker.Delete(context.WithoutCancel(ctx), queue)
+		}
+	})
 	notifier, err := pg.NewNotifier(pg.NotifierConfig{System: b.db.System(), URL: databaseURL, Log: logs.Main})
 	if err != nil {
 		return err
@@ -174,28 +180,17 @@ func (b *bench) inProcess(ctx context.Context, amqpURL, databaseURL string) erro
 		return err
 	}
 	b.onBroker = "default." + b.queue.String()
-	if _, err = b.service.CreateQueue(ctx, b.queue, message.Policy{}); err != nil {
-		return err
-	}
-	b.closers = append(b.closers, func() { _ = b.service.DeleteQueue(context.WithoutCancel(ctx), b.queue) })
-	return nil
+	_, err = b.service.CreateQueue(ctx, b.queue, message.Policy{})
+	return err
 }
 
 // run runs a part until the bench is closed.
-func (b *bench) run(part func(context.Context) error) { b.closers = append(b.closers, start(part)) }
+func (b *bench) run(part func(context.Context) error) {
+	b.closers = append(b.closers, command.Start(part))
+}
 
 // work runs a worker until it is stopped.
-func (b *bench) work(w *message.Worker) (stop func()) { return start(w.Run) }
-
-func start(part func(context.Context) error) (stop func()) {
-	ctx, cancel := context.WithCancel(context.Background())
-	var running sync.WaitGroup
-	running.Go(func() { _ = part(ctx) })
-	return func() {
-		cancel()
-		running.Wait()
-	}
-}
+func (b *bench) work(w *message.Worker) (stop func()) { return command.Start(w.Run) }
 
 func (b *bench) purge(ctx context.Context) error {
 	_, err := b.broker.Purge(ctx, b.onBroker)
@@ -209,10 +204,10 @@ func (b *bench) empty(queue string) error {
 	})
 }
 
-// fill puts n messages in a queue of RabbitMQ.
-func (b *bench) fill(ctx context.Context, queue string, n int) error {
+// fill puts n messages in a queue.
+func fill(ctx context.Context, to broker.Broker, queue string, n int) error {
 	return concurrently(window, n, func() error {
-		return b.broker.Publish(ctx, broker.Address{Queue: queue}, broker.Message{ID: uuid.Must(uuid.NewV7()).String(), Body: payload})
+		return to.Publish(ctx, broker.Address{Queue: queue}, broker.Message{ID: uuid.Must(uuid.NewV7()).String(), Body: payload})
 	})
 }
 

@@ -9,6 +9,7 @@ import (
 	"connectrpc.com/connect"
 
 	messagev1 "plinth/api/plinth/message/v1"
+	"plinth/bench/command"
 	"plinth/internal/auth"
 	"plinth/internal/message"
 	"plinth/internal/pg"
@@ -105,7 +106,7 @@ func (b *bench) relay(ctx context.Context, n int) (time.Duration, error) {
 		return 0, err
 	}
 	began := time.Now()
-	stop := start(b.service.Relay)
+	stop := command.Start(b.service.Relay)
 	defer stop()
 	for {
 		var left int
@@ -146,7 +147,7 @@ func alone(context.Context) ([]auth.Tenant, <-chan struct{}, error) {
 
 // handle measures how long a worker takes to handle n messages that were published before.
 func (b *bench) handle(ctx context.Context, n int, handler func(handled func()) message.Handler) (time.Duration, error) {
-	if err := b.fill(ctx, b.onBroker, n); err != nil {
+	if err := fill(ctx, b.broker, b.onBroker, n); err != nil {
 		return 0, err
 	}
 	var handled atomic.Int64

@@ -67,7 +67,7 @@ func (b *bench) rawWindow(ctx context.Context, n, window int) (time.Duration, er
 
 // rawConsume is the baseline of consuming: one channel, the same credit, an ack for each message.
 func (b *bench) rawConsume(ctx context.Context, n int) (time.Duration, error) {
-	if err := b.fill(ctx, b.rawQueue, n); err != nil {
+	if err := fill(ctx, b.adapter, b.rawQueue, n); err != nil {
 		return 0, err
 	}
 	channel, err := b.conn.Channel()

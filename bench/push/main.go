@@ -31,6 +31,7 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	flags := flag.NewFlagSet("push", flag.ContinueOnError)
 	flags.IntVar(&rounds, "rounds", rounds, "rounds, alone and beside hostile endpoints in turn")
 	flags.IntVar(&messages, "messages", messages, "messages of one round, 200 a second")
+	profile := flags.String("profile", "", "`file` for a CPU profile of this process, which has the endpoints, too")
 	check := flags.Bool("check", false, "fail if the promise is broken")
 	short := flags.Bool("short", false, "1 round of 100 messages: shows that it works, judges nothing")
 	if err := flags.Parse(args); err != nil {
@@ -41,6 +42,13 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	}
 	if rounds < 1 || messages < 1 {
 		return errors.New("-rounds and -messages must be at least 1")
+	}
+	if *profile != "" {
+		stop, err := command.Profile(*profile)
+		if err != nil {
+			return err
+		}
+		defer stop()
 	}
 	ctx = auth.With(ctx, auth.Anonymous())
 	b, err := open(ctx)

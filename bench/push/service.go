@@ -9,12 +9,12 @@ import (
 	"net/http/httptest"
 	"net/netip"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"time"
 
 	"go.uber.org/zap"
 
+	"plinth/bench/command"
 	"plinth/bench/scratch"
 	"plinth/internal/auth"
 	"plinth/internal/broker/postgres"
@@ -78,10 +78,7 @@ func open(ctx context.Context) (_ *bench, err error) {
 
 // run runs a part until close.
 func (b *bench) run(part func(context.Context) error) {
-	ctx, cancel := context.WithCancel(context.Background())
-	var running sync.WaitGroup
-	running.Go(func() { _ = part(ctx) })
-	b.closers = append(b.closers, func() { cancel(); running.Wait() })
+	b.closers = append(b.closers, command.Start(part))
 }
 
 // queue creates a queue whose messages are pushed to a URL.
