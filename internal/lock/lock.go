@@ -87,8 +87,8 @@ func (s *Service) Acquire(ctx context.Context, r Request) (Lease, error) {
 	lease, err := s.acquire(ctx, r)
 	if err == nil {
 		s.metrics.acquired(r.Fast, time.Since(began))
-	} else if ours && ctx.Err() != nil {
-		// Nobody knows this lease but us, and the lock may have been taken at the last moment.
+	} else if ours && (ctx.Err() != nil || errs.Is(err, errs.Unavailable)) {
+		// Nobody knows this lease but us, and the lock may have been taken at the last moment, or by a call whose reply was lost.
 		go s.forget(ctx, r.Name, r.LeaseID, r.Fast)
 	}
 	return lease, err
