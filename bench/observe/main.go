@@ -64,6 +64,7 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	flags := flag.NewFlagSet("observe", flag.ContinueOnError)
 	flags.IntVar(&rounds, "rounds", rounds, "rounds for each server and kind of client")
 	check := flags.Bool("check", false, "fail if a promise is broken")
+	profile := flags.String("profile", "", "`folder` for CPU profiles of one more round each")
 	short := flags.Bool("short", false, "3 rounds of 5,000 calls: shows that it works, not what it costs")
 	if err := flags.Parse(args); err != nil {
 		return err
@@ -84,6 +85,7 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 			return fmt.Errorf("start the %s server: %w", name, err)
 		}
 		defer p.Stop()
+		p.Name, _, _ = strings.Cut(name, ":")
 		servers[i] = p
 	}
 	seconds := map[string][][]float64{}
@@ -102,6 +104,18 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 					return fmt.Errorf("%s server, %s: %w", p.Name, k.Name, err)
 				}
 				seconds[k.Name][i] = append(seconds[k.Name][i], took)
+			}
+		}
+	}
+	if *profile != "" {
+		for _, p := range servers {
+			for _, k := range cost.Kinds() {
+				if most[k.Name] == 0 {
+					continue
+				}
+				if err := p.Profile(*profile, k.Name, func() error { _, err := cost.Measure(ctx, p, k, calls); return err }); err != nil {
+					return fmt.Errorf("profile the %s server, %s: %w", p.Name, k.Name, err)
+				}
 			}
 		}
 	}
