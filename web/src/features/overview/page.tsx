@@ -1,7 +1,7 @@
 import { createQueryOptions, useQuery, useTransport } from "@connectrpc/connect-query";
 import { timestampDate } from "@bufbuild/protobuf/wkt";
 import { useQueries } from "@tanstack/react-query";
-import { useEffect, useState } from "react";
+import { useEffect, useRef, useState } from "react";
 import { Link } from "wouter";
 import { MessageService, type Queue } from "../../gen/plinth/message/v1/message_pb.js";
 import { ScheduleService, type Schedule } from "../../gen/plinth/schedule/v1/schedule_pb.js";
@@ -35,8 +35,8 @@ export default function Overview() {
   const upcoming = useQuery(ScheduleService.method.listUpcoming, { pageSize: 100 }, { refetchInterval: seldom });
   // The next run of each schedule: one that fires every second would hide all others.
   const next = [...new Map([...(upcoming.data?.upcoming ?? [])].reverse().map((run) => [run.schedule, run])).values()].reverse().slice(0, 8);
-  const history = useHistory(queues);
   const known = !list.isPending && asked;
+  const history = useHistory(queues, known);
   const sum = (value: (q: Queue) => bigint) => (known ? number(queues.reduce((all, q) => all + value(q), 0n)) : "…");
 
   return (
@@ -193,11 +193,16 @@ function Attention({ queues, schedules, known }: { queues: Queue[]; schedules: S
   );
 }
 
-/** useHistory remembers the rates of all queues since the page was opened. */
-function useHistory(queues: Queue[]) {
+/** useHistory remembers the rates of all queues every 5 s, from when they are known. */
+function useHistory(queues: Queue[], known: boolean) {
   const [history, setHistory] = useState<number[][]>([]);
+  const latest = useRef(queues);
   useEffect(() => {
-    const sum = (value: (q: Queue) => number) => queues.reduce((all, q) => all + value(q), 0);
+    latest.current = queues;
+  }, [queues]);
+  useEffect(() => {
+    if (!known) return;
+    const sum = (value: (q: Queue) => number) => latest.current.reduce((all, q) => all + value(q), 0);
     const take = () =>
       setHistory((before) => [
         ...before.slice(-59),
@@ -206,7 +211,7 @@ function useHistory(queues: Queue[]) {
     const every = setInterval(take, 5000);
     take();
     return () => clearInterval(every);
-  }, [queues]);
+  }, [known]);
   return [t("queue.published"), t("queue.delivered"), t("queue.acknowledged")].map((name, i) => ({
     name,
     values: history.map((at) => at[i] ?? 0),
