@@ -86,8 +86,9 @@ func TestPollsThatGo(t *testing.T) {
 	})
 	returned := map[string]bool{}
 	published := make(chan struct{})
+	var pulling sync.WaitGroup
 	for range 4 {
-		go func() {
+		pulling.Go(func() {
 			for {
 				select {
 				case <-published:
@@ -109,10 +110,11 @@ func TestPollsThatGo(t *testing.T) {
 				}
 				mu.Unlock()
 			}
-		}()
+		})
 	}
 	group.Wait()
 	close(published)
+	pulling.Wait()
 	sub := f.subscribe(t, q, 100, long)
 	for {
 		mu.Lock()
