@@ -94,14 +94,13 @@ func (p *lastPart) end() error {
 		return err
 	}
 	text, whole := strings.CutSuffix(string(line), p.lineBreak)
-	_, more := p.body.Peek(1)
 	switch strings.TrimRight(text, " \t") {
 	case "--":
 		if whole || err != nil {
 			return p.epilogue()
 		}
 	case "":
-		if whole && more == nil {
+		if _, err := p.body.Peek(1); whole && err == nil {
 			return errs.New(errs.InvalidArgument, "file: it must be the last part of the form, and there must be one only")
 		}
 	}

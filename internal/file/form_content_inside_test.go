@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 	"testing/iotest"
+	"time"
 )
 
 // The content of a form is what mime/multipart takes for it, wherever delimiters, or what looks like them, are.
@@ -76,4 +77,29 @@ func byLibrary(form string) ([]byte, error) {
 		return nil, err
 	}
 	return content, nil
+}
+
+// A form has ended with its last boundary: nothing behind it is waited for.
+func TestFormsEndWithTheirBoundary(t *testing.T) {
+	t.Parallel()
+	body, sender := io.Pipe()
+	go func() { _, _ = sender.Write(written(t, []byte("content"))) }()
+	f, err := readForm(formType, body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	go func() {
+		_, err := io.ReadAll(f.content)
+		ended <- err
+	}()
+	select {
+	case err := <-ended:
+		if err != nil {
+			t.Error(err)
+		}
+	case <-time.After(patience):
+		t.Error("it waits for more")
+	}
+	_ = sender.Close()
 }
