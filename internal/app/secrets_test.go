@@ -27,7 +27,7 @@ func secretSettings(c *Config) (names []string) {
 	return names
 }
 
-// TestMalformedSecrets gives each secret setting values that are malformed in many ways. Whatever comes of it, an error or a
+// TestMalformedSecrets sets each secret setting to values that are malformed in many ways. Whatever comes of it, an error or a
 // service, neither that nor the log has the secret in them.
 func TestMalformedSecrets(t *testing.T) {
 	t.Parallel()

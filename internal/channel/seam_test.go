@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"strconv"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -157,4 +158,106 @@ func TestPlaceThatIsAhead(t *testing.T) {
 			l.quiet(ctx, s, "orders")
 		})
 	}
+}
+
+// What is lost between two questions of a stream that is behind is a gap from its place on.
+func TestFlushWhileReading(t *testing.T) {
+	t.Parallel()
+	for kind, sub := range map[string]channel.Subscription{
+		"name":    {Channels: names(t, "orders")},
+		"pattern": {Patterns: patterns(t, "#")},
+	} {
+		t.Run(kind, func(t *testing.T) {
+			t.Parallel()
+			redis := kvtest.New(t, nil)
+			ctx := newTenant(t)
+			other, _ := server{url: redis.URL}.open(t)
+			sub.After = publish(t, ctx, other, "orders", "1")
+			publish(t, ctx, other, "orders", "2")
+			var once sync.Once
+			s := beforeWrites(t, redis, func(p []byte) {
+				if bytes.Contains(p, []byte(":channel:orders")) {
+					once.Do(func() { redis.Do(t, "FLUSHALL") })
+				}
+			})
+			l, _ := subscribe(t, ctx, s, sub)
+			if g := l.gap(channel.RedisLost); g.After.Compare(sub.After) != 0 {
+				t.Errorf("the gap begins after %v, not %v", g.After, sub.After)
+			}
+		})
+	}
+}
+
+// A stream that is behind has a gap for what was published while the question was on its way with which the next epoch begins.
+func TestLostWhileAQuestionIsOnItsWay(t *testing.T) {
+	t.Parallel()
+	redis := kvtest.New(t, nil)
+	ctx := newTenant(t)
+	other, _ := server{url: redis.URL}.open(t)
+	var lost channel.ID
+	var once sync.Once
+	s := beforeWrites(t, redis, func(p []byte) {
+		if bytes.Contains(p, []byte(tenantOf(ctx)+"}:channel-head")) {
+			once.Do(func() {
+				lost = publish(t, ctx, other, "orders", "2")
+				redis.Do(t, "FLUSHALL")
+			})
+		}
+	})
+	sub := channel.Subscription{Channels: names(t, "orders"), Quiet: true}
+	ahead, _ := subscribe(t, ctx, other, sub)
+	subscribed, goOn := make(chan struct{}), make(chan struct{})
+	behind := make(chan channel.Event, 100)
+	go func() {
+		_ = other.Subscribe(ctx, sub, nil, func(e channel.Event) error {
+			if !e.Subscribed.IsZero() {
+				close(subscribed)
+				<-goOn
+			}
+			behind <- e
+			return nil
+		})
+	}()
+	<-subscribed
+	publish(t, ctx, s, "orders", "3")
+	for e := ahead.next(); e.Message == nil || string(e.Message.Payload) != "3"; e = ahead.next() {
+	}
+	close(goOn)
+	for e := range behind {
+		if e.Gap != nil && e.Gap.After.Compare(lost) < 0 && e.Gap.Before.Compare(lost) > 0 {
+			return
+		}
+		if e.Message != nil {
+			t.Fatalf("%s comes, and no gap for %v before it", show(e), lost)
+		}
+	}
+}
+
+// beforeWrites returns a service that is a process of its own, and has a function called before it sends anything to Redis.
+func beforeWrites(t *testing.T, redis *kvtest.Server, before func(p []byte)) *channel.Service {
+	t.Helper()
+	options, err := goredis.ParseURL(redis.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	options.Dialer = func(ctx context.Context, network, addr string) (net.Conn, error) {
+		conn, err := new(net.Dialer).DialContext(ctx, network, addr)
+		return beforeWrite{conn, before}, err
+	}
+	client := goredis.NewClient(options)
+	t.Cleanup(func() { _ = client.Close() })
+	s := channel.New(channel.Config{Redis: client, Limits: limits, Log: zap.NewNop()})
+	run(t, s)
+	return s
+}
+
+// beforeWrite is a connection that has a function called before it is written to.
+type beforeWrite struct {
+	net.Conn
+	before func(p []byte)
+}
+
+func (c beforeWrite) Write(p []byte) (int, error) {
+	c.before(p)
+	return c.Conn.Write(p)
 }

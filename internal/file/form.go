@@ -122,7 +122,7 @@ func (f *form) take(part *multipart.Part) {
 }
 
 // size returns how long the file is if the form has length bytes and ends with it, and how many bytes more it may have. The last
-// line break of a form may be left out (RFC 2046 §5.1.1).
+// line break of a form may be left out (RFC 2046 §5.1.1). The content is an error from then on if it ends before that length.
 func (f *form) size(length int64) (size int64, slack int, ok bool) {
 	size = length - f.gate.given - int64(len("\r\n--")+len(f.boundary)+len("--\r\n"))
 	f.content.least = max(size, 0)

@@ -37,8 +37,8 @@ const (
 )
 
 // replies are the error replies that say something about the server, by their SQLSTATE or by its class, which is the first two
-// characters, or that a text that a client sent cannot be stored, which whoever checks it better tells with its name (IsText). All others
-// are about a statement, and left to whoever sent it.
+// characters, and those that refuse a text. A caller that checks a text by IsText can name its field, which PostgreSQL does not. All
+// other replies are about a statement, and left to whoever sent it.
 var replies = map[string]meaning{
 	"08":    {errs.Unavailable, away, spends},       // connection_exception
 	"22021": {errs.InvalidArgument, notText, keeps}, // character_not_in_repertoire
