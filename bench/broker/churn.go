@@ -14,8 +14,13 @@ import (
 
 // churn has messages come to the small queue and go, beside the large one, and prints how long that takes and what becomes of the table.
 func churn(ctx context.Context, out io.Writer, owner *pgxpool.Pool, b broker.Broker, s sizes) error {
-	fmt.Fprintf(out, "\n%d messages a second come and go for %v\n\n| after | publish p50 ms | p99 ms | deliver p50 ms | p99 ms | table MiB | indexes MiB | dead rows | vacuums |\n%s\n",
-		s.rate, s.churn, "| --- | --- | --- | --- | --- | --- | --- | --- | --- |")
+	var autovacuum string
+	if err := owner.QueryRow(ctx, `SHOW autovacuum`).Scan(&autovacuum); err != nil {
+		return err
+	}
+	fmt.Fprintf(out, "\n%d messages a second come and go for %v; autovacuum is %s\n\n"+
+		"| after | publish p50 ms | p99 ms | deliver p50 ms | p99 ms | table MiB | indexes MiB | dead rows | vacuums |\n"+
+		"| --- | --- | --- | --- | --- | --- | --- | --- | --- |\n", s.rate, s.churn, autovacuum)
 	ctx, cancel := context.WithTimeout(ctx, s.churn+s.report/2)
 	defer cancel()
 	var mu sync.Mutex

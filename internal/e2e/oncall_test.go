@@ -21,7 +21,7 @@ func TestOnCall(t *testing.T) {
 	}
 	file := filepath.Join(t.TempDir(), "log")
 	p := start(t, "server", map[string]string{
-		"HTTP_ADDR": "127.0.0.1:0", "ADMIN_ADDR": "127.0.0.1:0", "AUTH_ADMIN_KEY": adminKey, "SHUTDOWN_TIMEOUT": "5s", "LOG_FILE": file,
+		"HTTP_ADDR": "127.0.0.1:0", "ADMIN_ADDR": "127.0.0.1:0", "AUTH_ADMIN_KEY": adminKey, "SHUTDOWN_TIMEOUT": "20s", "LOG_FILE": file,
 		"DATABASE_URL": "postgres://user@127.0.0.1:1/d", "REDIS_URL": "redis://127.0.0.1:1", "BROKER": "postgres",
 	})
 	has := func(file, text string) bool {

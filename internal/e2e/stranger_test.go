@@ -57,7 +57,7 @@ func (a *aviary) stranger(env map[string]string) {
 	_, _ = rand.Read(keys)
 	a.add("key of the secrets", base64.StdEncoding.EncodeToString(keys))
 	p := start(a, "server", with(env, map[string]string{
-		"HTTP_ADDR": "127.0.0.1:0", "ADMIN_ADDR": "127.0.0.1:0", "AUTH_ADMIN_KEY": adminKey, "LOG_LEVEL": "debug", "WORKER_INLINE": "true", "SHUTDOWN_TIMEOUT": "5s",
+		"HTTP_ADDR": "127.0.0.1:0", "ADMIN_ADDR": "127.0.0.1:0", "AUTH_ADMIN_KEY": adminKey, "LOG_LEVEL": "debug", "WORKER_INLINE": "true", "SHUTDOWN_TIMEOUT": "20s",
 		"BROKER": "rabbitmq", "AWS_SECRET_ACCESS_KEY": a.secret("secret of the bucket"), "SECRET_KEYS": base64.StdEncoding.EncodeToString(keys),
 		"OUTBOUND_PROXY":        "http://user:" + a.secret("password of the proxy") + "@127.0.0.1:1",
 		"OTEL_METRICS_EXPORTER": "otlp", "OTEL_METRIC_EXPORT_INTERVAL": "200", "OTEL_EXPORTER_OTLP_HEADERS": "authorization=" + a.secret("header of exports"),

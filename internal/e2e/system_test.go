@@ -53,7 +53,7 @@ func (s *system) plain() bool {
 func backends(t *testing.T, broker string) map[string]string {
 	t.Helper()
 	env := map[string]string{
-		"AUTH_ADMIN_KEY": adminKey, "ADMIN_ADDR": "", "HTTP_ADDR": "127.0.0.1:0", "SHUTDOWN_TIMEOUT": "5s", "DATABASE_MAX_CONNS": "4",
+		"AUTH_ADMIN_KEY": adminKey, "ADMIN_ADDR": "", "HTTP_ADDR": "127.0.0.1:0", "SHUTDOWN_TIMEOUT": "20s", "DATABASE_MAX_CONNS": "4",
 		"DATABASE_URL": pgtest.New(t), "REDIS_URL": redisURL(t, broker), "BROKER": broker,
 		"CACHE_REPLY_TIMEOUT": patience.String(), "CHANNEL_REPLY_TIMEOUT": patience.String(), // Redis is slow beside the other tests.
 	}

@@ -139,7 +139,7 @@ func name(t *testing.T, s string) message.QueueName {
 // within returns a context that bounds a test: no passing run waits for its end. It acts for the default tenant.
 func within(t *testing.T) context.Context {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	t.Cleanup(cancel)
 	return auth.With(ctx, auth.Anonymous())
 }

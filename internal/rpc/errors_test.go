@@ -84,9 +84,9 @@ func TestOneErrorShape(t *testing.T) {
 // Messages about an invalid request are short, however much of it is wrong, both for the caller and in the log.
 func TestFaultMessagesAreShort(t *testing.T) {
 	t.Parallel()
-	large := strings.Repeat("a", 1<<20)
+	large := strings.Repeat("a", 1<<17)
 	key := `{"queue":"q","message":"","attributes":{"` + large + `":""}}`
-	envelope := "\x00\x00\x10\x00\x02" + `"` + large + `"`
+	envelope := "\x00\x00\x02\x00\x02" + `"` + large + `"`
 	for _, test := range []struct{ name, path, contentType, body, want string }{
 		{"no object", procedure, "application/json", `"` + large + `"`, "invalid_argument"},
 		{"no object, REST", route, "application/json", `"` + large + `"`, "invalid_argument"},

@@ -25,8 +25,8 @@ const (
 	hurriedHeader = 2 * time.Second // ReadHeaderTimeout
 	hurriedIdle   = 2 * time.Second // IdleTimeout
 	hurriedWrite  = time.Second     // WriteByteTimeout
-	patience      = time.Minute     // the longest time that a hostile client may stay connected, on a busy machine
-	ordinaryWait  = time.Second / 4 // nine in ten ordinary calls must be answered within this time meanwhile
+	patience      = 2 * time.Minute // the longest time that a hostile client may stay connected, on a busy machine
+	ordinaryWait  = time.Second     // nine in ten ordinary calls must be answered within this time meanwhile
 )
 
 // besieged is the production stack on the production server, on a port of its own.
