@@ -10,6 +10,7 @@ import (
 	"connectrpc.com/grpcreflect"
 
 	"plinth/api"
+	"plinth/internal/kv"
 	"plinth/internal/rpc"
 )
 
@@ -28,7 +29,7 @@ func public() []string {
 func (a *App) checks() []check {
 	checks := []check{
 		{"postgres", needed, a.askPostgres()},
-		{"redis", useful, func(ctx context.Context) error { return a.redis.Ping(ctx).Err() }},
+		{"redis", useful, func(ctx context.Context) error { return kv.Ping(ctx, a.redis) }},
 	}
 	if a.bucket != nil {
 		checks = append(checks, check{"s3", useful, a.bucket.Ping})

@@ -81,12 +81,14 @@ func (s *Service) join(ctx context.Context, r request) (f *flight, first bool) {
 
 // peek returns the memo that Redis has, fresh or not, or nil if there is none or Redis is away.
 func (s *Service) peek(ctx context.Context, r request) *memo {
-	name := memoKeys(ctx, r.key)[0]
-	reply, err := s.ask(ctx, s.memoLimit, func(ctx context.Context, c redis.UniversalClient) (any, error) { return c.Get(ctx, name).Result() })
+	tenant, text := auth.TenantOf(ctx), ""
+	err := s.redis.Do(ctx, tenant, s.memoLimit, func(ctx context.Context, c redis.UniversalClient) (err error) {
+		text, err = c.Get(ctx, memoName(tenant, r.key)).Result()
+		return err
+	})
 	if err != nil {
 		return nil
 	}
-	text, _ := reply.(string)
 	return decodeMemo(text, r.tag)
 }
 

@@ -15,10 +15,13 @@ import (
 func memoKeys(ctx context.Context, keys ...Key) []string {
 	tenant, names := auth.TenantOf(ctx), make([]string, 0, 3*len(keys))
 	for _, k := range keys {
-		names = append(names, kv.Key(tenant, "cache-memo", k.key), kv.Key(tenant, "cache-lease", k.key), kv.Key(tenant, "cache-marks", k.key))
+		names = append(names, memoName(tenant, k), kv.Key(tenant, "cache-lease", k.key), kv.Key(tenant, "cache-marks", k.key))
 	}
 	return names
 }
+
+// memoName returns the key of a value.
+func memoName(tenant string, k Key) string { return kv.Key(tenant, "cache-memo", k.key) }
 
 const nowLua = `
 local time = redis.call('TIME')

@@ -96,7 +96,7 @@ func (s *Service) look(part []*awaited) (left []*awaited) {
 }
 
 func (s *Service) holders(part []*awaited) ([]string, error) {
-	answer := make(chan []string, 1)
+	holders := make([]string, len(part)) // Empty for a lease that is not there, or whose key has something else.
 	err := s.redis.Do(context.Background(), part[0].tenant, s.memoLimit, func(ctx context.Context, c redis.UniversalClient) error {
 		found := make([]*redis.StringCmd, len(part))
 		_, err := c.Pipelined(ctx, func(p redis.Pipeliner) error {
@@ -105,18 +105,13 @@ func (s *Service) holders(part []*awaited) ([]string, error) {
 			}
 			return nil
 		})
-		holders := make([]string, len(part)) // Empty for a lease that is not there, or whose key has something else.
 		for i := range found {
 			holders[i] = found[i].Val()
 		}
-		answer <- holders
 		if kv.Away(err) {
 			return err
 		}
 		return nil
 	})
-	if err != nil {
-		return nil, err
-	}
-	return <-answer, nil
+	return holders, err
 }

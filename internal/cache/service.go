@@ -111,17 +111,12 @@ func (s *Service) run(ctx context.Context, script *redis.Script, keys []string, 
 }
 
 // ask asks Redis for the tenant of ctx, and waits for at most limit. The error is that of Redis.
-func (s *Service) ask(ctx context.Context, limit time.Duration, f func(context.Context, redis.UniversalClient) (any, error)) (any, error) {
-	answer := make(chan any, 1)
-	err := s.redis.Do(ctx, auth.TenantOf(ctx), limit, func(ctx context.Context, c redis.UniversalClient) error {
-		reply, err := f(ctx, c)
-		answer <- reply
+func (s *Service) ask(ctx context.Context, limit time.Duration, f func(context.Context, redis.UniversalClient) (any, error)) (reply any, err error) {
+	err = s.redis.Do(ctx, auth.TenantOf(ctx), limit, func(ctx context.Context, c redis.UniversalClient) (err error) {
+		reply, err = f(ctx, c)
 		return err
 	})
-	if err != nil {
-		return nil, err
-	}
-	return <-answer, nil
+	return reply, err
 }
 
 // write runs a script of usageLua on keys.

@@ -22,7 +22,6 @@ type Guard struct {
 	client    redis.UniversalClient
 	clustered bool
 	outages   sync.Map // of *outage, by tenant
-	workers   workers
 }
 
 // outage is a time in which Redis is away.
@@ -34,19 +33,19 @@ type outage struct {
 // NewGuard returns a Guard of a client.
 func NewGuard(client redis.UniversalClient) *Guard {
 	_, clustered := client.(*redis.ClusterClient)
-	return &Guard{client: client, clustered: clustered, workers: make(workers)}
+	return &Guard{client: client, clustered: clustered}
 }
 
-// Do runs f, which has commands for keys of one tenant, and does not wait for it for longer than limit, whatever the client is
-// set to. While Redis is away it returns an error at once, for which Away reports true. If ctx ends, it returns the error of ctx.
-// f may go on after Do has returned, so what it writes to must be its own.
+// Do runs f, which has commands for keys of one tenant, and has the client give up when limit is over, whatever it is set to
+// otherwise. While Redis is away it returns an error at once, for which Away reports true. If the deadline of ctx passes, it returns
+// the error of ctx; if ctx is canceled, that may take until a reply comes, or limit is over.
 func (g *Guard) Do(ctx context.Context, tenant string, limit time.Duration, f func(context.Context, redis.UniversalClient) error) error {
 	tenant = g.Part(tenant)
 	if o, away := g.outages.Load(tenant); away {
 		g.probeOnce(tenant, o.(*outage))
 		return fmt.Errorf("known to be away: %w", o.(*outage).cause)
 	}
-	err := g.workers.within(ctx, limit, func(ctx context.Context) error { return f(ctx, g.client) })
+	err := within(ctx, limit, func(ctx context.Context) error { return f(ctx, g.client) })
 	switch {
 	case err != nil && ctx.Err() != nil:
 		return ctx.Err()
@@ -71,7 +70,7 @@ func (g *Guard) probeOnce(tenant string, o *outage) {
 	now := time.Now()
 	if at := o.nextProbe.Load(); now.UnixNano() >= at && o.nextProbe.CompareAndSwap(at, now.Add(probeLimit+probeEvery).UnixNano()) {
 		go func() {
-			err := g.workers.within(context.Background(), probeLimit, func(ctx context.Context) error {
+			err := within(context.Background(), probeLimit, func(ctx context.Context) error {
 				return g.client.Set(ctx, Key(tenant, "probe"), 1, time.Minute).Err() // One that can only be read is of no use.
 			})
 			if !Away(err) {
@@ -82,45 +81,13 @@ func (g *Guard) probeOnce(tenant string, o *outage) {
 	}
 }
 
-// within runs f with a deadline, and does not wait for it any longer.
-func (w workers) within(ctx context.Context, limit time.Duration, f func(context.Context) error) error {
-	ctx, cancel := context.WithTimeout(ctx, limit)
+// within runs f with a deadline, which the client keeps to by itself: no goroutine has to wait for it.
+func within(ctx context.Context, limit time.Duration, f func(context.Context) error) error {
+	bounded, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
-	done := make(chan error, 1)
-	w.run(func() { done <- f(ctx) })
-	select {
-	case err := <-done:
-		return err
-	case <-ctx.Done():
-		return fmt.Errorf("no reply within %v: %w", limit, context.DeadlineExceeded)
+	err := f(bounded)
+	if deadline, ok := ctx.Deadline(); ok && err != nil && !time.Now().Before(deadline) {
+		<-ctx.Done() // A connection may have noticed before ctx: what was cut short is not Redis's doing.
 	}
-}
-
-// workers hands functions to goroutines that have run one lately. Their stacks have grown already: in a new goroutine that takes as
-// long as a quarter of a command.
-type workers chan func()
-
-const workerIdle = time.Second // before a goroutine ends
-
-// run runs f in another goroutine.
-func (w workers) run(f func()) {
-	select {
-	case w <- f:
-	default:
-		go w.work(f)
-	}
-}
-
-func (w workers) work(f func()) {
-	idle := time.NewTimer(workerIdle)
-	defer idle.Stop()
-	for {
-		f()
-		idle.Reset(workerIdle)
-		select {
-		case f = <-w:
-		case <-idle.C:
-			return
-		}
-	}
+	return err
 }

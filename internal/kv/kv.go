@@ -15,7 +15,8 @@ import (
 )
 
 // Open returns a client for a URL that CheckURL accepts. It connects when it is first used, and again after each loss. It never
-// reads from replicas.
+// reads from replicas. A command ends at the deadline of its context, connecting included, and closes its connection if a reply was
+// still to come on it.
 func Open(url string) (redis.UniversalClient, error) {
 	open, err := parse(url)
 	if err != nil {
@@ -24,6 +25,14 @@ func Open(url string) (redis.UniversalClient, error) {
 	client := open()
 	client.AddHook(observed{})
 	return client, nil
+}
+
+// Ping asks Redis whether it is there, in a Cluster each node with slots.
+func Ping(ctx context.Context, client redis.UniversalClient) error {
+	if cluster, ok := client.(*redis.ClusterClient); ok {
+		return cluster.ForEachMaster(ctx, func(ctx context.Context, node *redis.Client) error { return node.Ping(ctx).Err() })
+	}
+	return client.Ping(ctx).Err()
 }
 
 // LogTo has the clients of this process write to a log what they would write to standard error. It writes at debug level, since

@@ -125,6 +125,7 @@ func openSingle(u *url.URL) (func() redis.UniversalClient, error) {
 	if err != nil {
 		return nil, errURL
 	}
+	options.ContextTimeoutEnabled = true
 	return func() redis.UniversalClient { return redis.NewClient(options) }, nil
 }
 
@@ -137,6 +138,8 @@ func openCluster(u *url.URL) (func() redis.UniversalClient, error) {
 		return nil, errURL
 	}
 	options.TLSConfig = everyHost(options.TLSConfig)
+	options.ContextTimeoutEnabled = true
+	options.DisableRoutingPolicies = true // To find them it asks every node in turn, for up to five seconds, and ctx does not end that.
 	return func() redis.UniversalClient { return redis.NewClusterClient(options) }, nil
 }
 
@@ -146,6 +149,7 @@ func openFailover(u *url.URL) (func() redis.UniversalClient, error) {
 		return nil, errURL
 	}
 	options.TLSConfig = everyHost(options.TLSConfig)
+	options.ContextTimeoutEnabled = true
 	return func() redis.UniversalClient { return redis.NewFailoverClient(options) }, nil
 }
 

@@ -54,7 +54,7 @@ func newFast(client redis.UniversalClient) *fast {
 // run runs the script. Errors: Unavailable where Redis is away, at once while that is known, and where it refuses.
 func (f *fast) run(ctx context.Context, what string, name Name, lease string, ttl time.Duration) (done bool, h held, err error) {
 	tenant := auth.TenantOf(ctx)
-	var reply []any // of use only if Do returns no error, since the script has ended then
+	var reply []any
 	err = f.guard.Do(ctx, tenant, replyLimit, func(ctx context.Context, client redis.UniversalClient) (err error) {
 		reply, err = f.script.Run(ctx, client, []string{kv.Key(tenant, "lock", name.name)}, what, lease, ttl.Milliseconds()).Slice()
 		return err
