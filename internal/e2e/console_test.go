@@ -3,9 +3,11 @@ package e2e
 import (
 	"context"
 	"encoding/base64"
+	"encoding/json"
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"path/filepath"
 	"testing"
 	"time"
 
@@ -34,7 +36,7 @@ func TestConsole(t *testing.T) {
 	address := server.address(t)
 	url := "http://" + address
 	ready(t, url)
-	acme, other := newTenant(t, url, "acme"), newTenant(t, url, "other")
+	acme, beta, other := newTenant(t, url, "acme"), newTenant(t, url, "beta"), newTenant(t, url, "other")
 
 	network, front := newProxy(t, url)
 	network.open()
@@ -55,13 +57,20 @@ func TestConsole(t *testing.T) {
 	faults.Handle("POST /issuer/", http.StripPrefix("/issuer", issuer.faults()))
 	control := httptest.NewServer(faults)
 	t.Cleanup(control.Close)
-	driver := nodeWithin(t, 15*time.Minute, "console.mjs", "axe-core",
-		chromium, front, url, descriptorSet(t), acme, other, control.URL, issuer.URL, os.Getenv("E2E_SCREENSHOTS"))
+	steps, err := filepath.Abs("testdata/clients/console")
+	if err != nil {
+		t.Fatal(err)
+	}
+	where, _ := json.Marshal(map[string]string{ // Strings alone, so it cannot fail.
+		"chromium": chromium, "server": front, "direct": url, "protos": descriptorSet(t), "acme": acme, "beta": beta, "other": other,
+		"faults": control.URL, "issuer": issuer.URL, "pictures": os.Getenv("E2E_SCREENSHOTS"),
+	})
+	driver := nodeWithin(t, 15*time.Minute, "console.mjs", "axe-core", steps, string(where))
 	driver.Env = append(driver.Env, "HOME="+t.TempDir()) // The browser writes there.
 	var outcome map[string]string
 	output(t, driver, &outcome)
-	if steps := len(outcome); steps < 5 || ci() && steps < 25 {
-		t.Errorf("only %d steps were taken", steps)
+	if taken := len(outcome); taken < 4 || ci() && taken < 30 {
+		t.Errorf("only %d steps were taken", taken)
 	}
 	for step, fault := range outcome {
 		t.Run(step, func(t *testing.T) {

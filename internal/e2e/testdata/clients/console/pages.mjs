@@ -1,0 +1,185 @@
+// How pages look, in every way of looking at them.
+import { readFileSync, readdirSync } from "node:fs";
+import { brotliCompressSync } from "node:zlib";
+
+// The files of the build that a page loads, by its path.
+const loaded = new Map();
+
+export default ({ server, acme, admin, wide, narrow, pictures, axe, Visit, call, messages, check, look }) => {
+  // All that there is, at addresses of their own.
+  async function addresses() {
+    const { files } = await (await fetch(`${server}/api/v1/files`, { headers: { Authorization: `Bearer ${acme}` } })).json();
+    const { deadLetters: [letter] } = await messages(acme, "ListDeadLetters", { queue: "large" });
+    const { runs: [run] } = await call(acme, "plinth.schedule.v1.ScheduleService", "ListRuns", { schedule: "tick", pageSize: 1 });
+    return [
+      "/", "/queues", "/queues?new=1", "/queues/orders", "/queues/orders/publish", "/queues/way/messages", "/queues/way/tail", "/queues/way/waiting", "/queues/large/dead",
+      `/queues/large/dead?letter=${letter.id}`, "/queues/orders/operations", "/schedules", "/schedules?new=1", "/schedules/tick",
+      `/schedules/tick?run=${run.id}`, "/schedules/tick/plan", "/schedules/hourly/backfill", "/schedules/tick/changes",
+      "/files", `/files/${files[0].id}`, "/channels", "/channels?channel=news.eu", "/cache", "/cache?key=session/1", "/locks", "/tenants", "/tenants/acme", "/settings",
+      "/queues/nowhere",
+    ];
+  }
+
+  // go comes to an address from another one.
+  async function go(page, path) {
+    await page.evaluate((path) => (history.pushState(null, "", path), dispatchEvent(new PopStateEvent("popstate"))), path);
+    await quiet(page);
+  }
+
+  async function quiet(page) {
+    await page.locator("h1").first().waitFor();
+    await page.waitForFunction(() => !document.querySelector(".waiting"));
+  }
+
+  // inAllColours looks at a page that is there: light and dark, in both languages, each time after one change, for what that can change.
+  async function inAllColours(page, where, faults, picture) {
+    for (const turn of ["", "colour", "language", "colour"]) {
+      if (turn === "language") {
+        const before = await page.evaluate(() => document.documentElement.lang);
+        await page.locator("button[lang]").evaluate((button) => button.click()); // A dialog may be over it.
+        await page.waitForFunction((before) => document.documentElement.lang !== before, before);
+      }
+      const dark = await page.evaluate(() => matchMedia("(prefers-color-scheme: dark)").matches);
+      if (turn === "colour") await page.emulateMedia({ colorScheme: dark ? "light" : "dark" });
+      const [width, scheme, lang] = await page.evaluate(() => [innerWidth, matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light", document.documentElement.lang]);
+      const at = `${where} at ${width}, ${scheme}, ${lang}`;
+      const contrast = ["color-contrast"];
+      await look(page, at, faults, turn === "colour" ? { runOnly: contrast } : turn === "language" ? { rules: { [contrast]: { enabled: false } } } : {});
+      faults.push(...(await page.evaluate(misfits)).map((fault) => `${at}: ${fault}`));
+      if (picture) await picture(`${width}-${scheme}`, lang);
+    }
+  }
+
+  return {
+    async keyboard(visit) {
+      const { t } = visit;
+      const page = await visit.signedIn(acme, "/");
+      const faults = [];
+      await page.evaluate(axe);
+      await page.getByRole("heading", { name: t("nav.overview"), level: 1 }).waitFor();
+      await page.keyboard.press("g");
+      await page.keyboard.press("q");
+      await page.getByRole("link", { name: "orders" }).waitFor();
+      await page.keyboard.press("j");
+      await page.keyboard.press("j");
+      await page.keyboard.press("j");
+      await page.keyboard.press("Enter");
+      await page.getByRole("heading", { name: "orders", level: 1 }).waitFor();
+      await page.keyboard.press("Control+k");
+      await page.getByRole("combobox", { name: t("palette.open") }).fill("tick");
+      await page.getByRole("option", { name: /tick/ }).waitFor();
+      await look(page, "the palette", faults);
+      await page.keyboard.press("Enter");
+      await page.getByRole("heading", { name: "tick", level: 1 }).waitFor();
+      await page.keyboard.press("?");
+      await page.getByRole("dialog").getByText(t("keys.select")).waitFor();
+      await look(page, "the keys", faults);
+      await page.keyboard.press("Escape");
+      await page.getByRole("dialog").waitFor({ state: "detached" });
+      check(faults.length === 0, faults.join("\n"));
+    },
+
+    // Every page, wide and narrow, light and dark, in both languages: nothing for axe to find, and nothing that does not fit. The wide ones are
+    // loaded each, and so each has an address; the narrow ones are come to from another.
+    async pages(visit) {
+      const paths = await addresses();
+      const faults = [];
+      const second = new Visit(narrow);
+      await Promise.all([visit, second].map(async (v) => {
+        const page = await v.signedIn(admin, "/settings", { "plinth.tenant": "acme" });
+        let names = new Set();
+        page.on("request", (request) => names.add(/\/assets\/[^/]+\/(.+)$/.exec(request.url())?.[1]));
+        for (const path of paths) {
+          if (v === visit || path === "/") {
+            names = new Set();
+            await page.evaluate(() => localStorage.clear()); // The language that was chosen last would be loaded, too.
+            await page.goto(server + path);
+            await page.evaluate(axe);
+            await quiet(page);
+          } else {
+            await go(page, path);
+          }
+          if (v === visit) loaded.set(path, new Set(names));
+          await inAllColours(page, path, faults, pictures && (async (look, lang) => {
+            if (!["1280-light en", "360-dark zh-CN"].includes(`${look} ${lang}`)) return;
+            const name = path.replace(/[0-9a-f-]{36}/, "one").match(/[a-z]+/gi)?.join("-") ?? "overview";
+            await page.screenshot({ path: `${pictures}/${name}-${look}.png` });
+          }));
+        }
+        const start = await (await v.newContext()).newPage();
+        await start.goto(server);
+        await start.getByLabel(v.t("signIn.key")).waitFor();
+        await start.evaluate(axe);
+        await inAllColours(start, "sign-in", faults);
+      }));
+      await second.over();
+      check(faults.length === 0, faults.join("\n"));
+    },
+
+    // The first page loads at most 150 kB, and every other one at most 35 kB more, compressed with brotli.
+    async budget() {
+      const faults = [];
+      const parts = readdirSync("dist").filter((name) => /\.(js|css|svg)$/.test(name) && !name.startsWith("docs."));
+      const lengths = new Map(parts.map((name) => [name, brotliCompressSync(readFileSync(`dist/${name}`)).length]));
+      const first = loaded.get("/");
+      const sizes = {};
+      for (const [path, names] of loaded) {
+        const most = path === "/" ? 150_000 : 35_000;
+        sizes[path] = [...names].filter((name) => name && (path === "/" || !first.has(name))).reduce((sum, name) => sum + lengths.get(name), 0);
+        if (sizes[path] > most) faults.push(`${path} loads ${sizes[path]} bytes more`);
+      }
+      for (const [name, more] of lengths) { // Some parts are loaded when something is done on a page.
+        if (name.endsWith(".js") && !first.has(name) && more > 35_000) faults.push(`${name} has ${more} bytes`);
+      }
+      console.error(`bytes loaded: ${JSON.stringify(sizes)}`);
+      check(sizes["/"] > 50_000 && sizes["/queues"] > 10_000, "too little was loaded: was everything seen?");
+      check(faults.length === 0, faults.join("\n"));
+    },
+
+    // The page of the document lists what there is, leaves axe nothing to find, and makes a call.
+    async docs(visit) {
+      const page = await (await visit.newContext()).newPage();
+      page.setDefaultTimeout(120_000); // The document is large, and a busy browser takes its time.
+      await page.goto(`${server}/docs`);
+      await page.getByLabel("API key").fill(acme);
+      await page.locator(".opblock").first().waitFor();
+      const faults = [];
+      await page.evaluate(axe);
+      await look(page, "/docs", faults);
+      check(faults.length === 0, faults.join("\n"));
+      const get = page.locator(".opblock-get", { has: page.locator('[data-path="/api/v1/queues/{name}"]') });
+      await get.locator(".opblock-summary-path").click();
+      await get.getByPlaceholder("name").fill("orders");
+      await get.getByRole("button", { name: "Execute" }).click();
+      await get.locator(".live-responses-table").getByText('"orders"').first().waitFor();
+    },
+  };
+};
+
+// misfits finds, in a page, what is wider than the screen, and text that is cut off without a sign of it. What can be scrolled fits.
+function misfits() {
+  const found = [];
+  const over = document.documentElement.scrollWidth - innerWidth;
+  if (over > 0) found.push(`it is ${over} px wider than the screen`);
+  const top = document.querySelector("[role=dialog]") ?? document.body; // What is behind a dialog is looked at without it.
+  const texts = document.createTreeWalker(top, NodeFilter.SHOW_TEXT);
+  const range = document.createRange();
+  for (let text = texts.nextNode(); text; text = texts.nextNode()) {
+    if (!text.data.trim() || found.length > 5) continue;
+    range.selectNodeContents(text);
+    const rect = range.getBoundingClientRect();
+    if (rect.width < 2) continue;
+    for (let e = text.parentElement; e && e !== document.documentElement; e = e.parentElement) {
+      const style = getComputedStyle(e);
+      const box = e.getBoundingClientRect();
+      if (e.matches(".hidden, .skip") || style.textOverflow === "ellipsis" || /auto|scroll/.test(style.overflowX)) break;
+      const holds = e.matches("button, .button, td, th, dd, dt, .panel, .tabs a, .status") || /hidden|clip/.test(style.overflowX) || e === document.body;
+      if (holds && style.display !== "inline" && (rect.left < box.left - 1 || rect.right > box.right + 1)) {
+        found.push(`${JSON.stringify(text.data.slice(0, 60))} does not fit into ${e.tagName.toLowerCase()}.${e.className}`);
+        break;
+      }
+      if (style.position === "fixed" || style.position === "absolute") break;
+    }
+  }
+  return found;
+}
