@@ -48,18 +48,20 @@ func open(ctx context.Context) (_ *bench, err error) {
 		return nil, err
 	}
 	b.closers = append(b.closers, func() { _ = drop() })
-	db, err := pg.Open(ctx, pg.Config{URL: url, MaxConns: 16})
+	var calls, handlers, work, carrier *pg.DB // as many of each as the server has by default
+	for db, conns := range map[**pg.DB]int32{&calls: 8, &handlers: 4, &work: 5, &carrier: 4} {
+		if *db, err = pg.Open(ctx, pg.Config{URL: url, MaxConns: conns}); err != nil {
+			return nil, err
+		}
+		b.closers = append(b.closers, (*db).Close)
+	}
+	notifier, err := pg.NewNotifier(pg.NotifierConfig{System: work.System(), URL: url, Log: zap.NewNop()})
 	if err != nil {
 		return nil, err
 	}
-	b.closers = append(b.closers, db.Close)
-	notifier, err := pg.NewNotifier(pg.NotifierConfig{System: db.System(), URL: url, Log: zap.NewNop()})
-	if err != nil {
-		return nil, err
-	}
-	broker := postgres.New(db.System(), notifier, zap.NewNop())
+	broker := postgres.New(carrier.System(), notifier, zap.NewNop())
 	b.service = message.New(message.Config{
-		DB: db, Handlers: db, System: db.System(), Notifier: notifier, Broker: broker, Log: zap.NewNop(), Limits: message.Limits{Pushes: 64},
+		DB: calls, Handlers: handlers, System: work.System(), Notifier: notifier, Broker: broker, Log: zap.NewNop(), Limits: message.Limits{Pushes: 64},
 		Outbound: outbound.New(outbound.Config{Allowed: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}, Timeout: 5 * time.Second}),
 	})
 	worker := message.NewWorker(message.WorkerConfig{

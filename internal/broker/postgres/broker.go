@@ -37,7 +37,8 @@ type Broker struct {
 	lease    time.Duration
 	notifier *pg.Notifier
 
-	publishes *batcher[publication]
+	publishes *batcher[publication] // of one message each
+	batches   *batcher[publication] // apart, since one of their statements may take long
 	acks      *batcher[*delivery]
 
 	listening chan struct{} // closed when the Notifier listens for the first time
@@ -69,7 +70,7 @@ func New(db *pg.System, notifier *pg.Notifier, logger *zap.Logger) *Broker {
 		lost:      make(chan struct{}, 1),
 		ended:     make(chan struct{}),
 	}
-	b.publishes = newBatcher(b.publish)
+	b.publishes, b.batches = newBatcher(b.publish), newBatcher(b.publish)
 	b.acks = newBatcher(b.ack)
 	notifier.Subscribe(channel, b.hear)
 	return b
@@ -79,6 +80,7 @@ func New(db *pg.System, notifier *pg.Notifier, logger *zap.Logger) *Broker {
 func (b *Broker) Run(ctx context.Context) error {
 	var serving sync.WaitGroup
 	serving.Go(func() { b.publishes.run(ctx) })
+	serving.Go(func() { b.batches.run(ctx) })
 	serving.Go(func() { b.acks.run(ctx) })
 	serving.Go(func() { every(ctx, b.lease/3, b.renewHeld) })
 	serving.Go(func() { every(ctx, b.lease/3, b.returnLapsed) })

@@ -31,7 +31,8 @@
 // Publishing is as durable as the database's commits. Claims, acks, nacks and expiry do not wait for the disk
 // (synchronous_commit = off): a crash of the database within less than a second of one means a redelivery.
 //
-// Many callers' publishes share one statement, in which tenants take turns, and so do their acks. The row of a queue with a
+// Many callers' publishes share one statement, in which tenants take turns, and so do their acks. Batches have statements of their own, so
+// that a message does not wait for a relay's. The row of a queue with a
 // MaxLength has how many more messages there is room for. When that is used up, one of the processes that publish counts the
 // messages, in the background, and no more often than every twenty times as long as that takes. Subscriptions are woken by a notification after a commit, and by a poll every two seconds, which also finds the leases
 // that ran out. In each process one subscription of each queue is woken, in turn (see line). Processes take turns as well

@@ -30,11 +30,15 @@ func (p publication) size() int { return len(p.headers) + len(p.attributes) + le
 // Publish implements broker.Broker. It returns errs.InvalidArgument for an id that is not a UUID in the form of RFC 9562,
 // and for text that is not valid UTF-8.
 func (b *Broker) Publish(ctx context.Context, to broker.Address, m broker.Message) error {
-	return b.PublishBatch(ctx, []broker.Publication{{To: to, Message: m}})[0]
+	return b.submit(ctx, b.publishes, []broker.Publication{{To: to, Message: m}})[0]
 }
 
 // PublishBatch implements broker.Broker.
 func (b *Broker) PublishBatch(ctx context.Context, batch []broker.Publication) []error {
+	return b.submit(ctx, b.batches, batch)
+}
+
+func (b *Broker) submit(ctx context.Context, to *batcher[publication], batch []broker.Publication) []error {
 	ctx, cancel := bounded(ctx)
 	defer cancel()
 	outcomes := make([]error, len(batch))
@@ -48,7 +52,7 @@ func (b *Broker) PublishBatch(ctx context.Context, batch []broker.Publication) [
 		}
 		valid, places = append(valid, v), append(places, i)
 	}
-	for i, err := range b.publishes.do(ctx, b.ended, valid...) {
+	for i, err := range to.do(ctx, b.ended, valid...) {
 		outcomes[places[i]] = err
 	}
 	return outcomes
