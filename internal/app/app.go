@@ -83,6 +83,9 @@ func Run(ctx context.Context, cfg Config) error {
 		return &ConfigError{[]string{err.Error()}}
 	}
 	defer logs.Close()
+	if cfg.Role != Dev { // There the first signal that ends it is not the last one that is handled.
+		defer logs.FlushBeforeSignals(ctx)()
+	}
 	a, err := build(ctx, cfg, logs)
 	if err != nil {
 		return err
@@ -230,6 +233,7 @@ func wrong(setting string, err error) error {
 func (a *App) close() {
 	closed := make(chan struct{})
 	go func() {
+		defer observe.LogPanic(a.log)
 		defer close(closed)
 		a.drain()
 		if a.limiter != nil {

@@ -77,6 +77,7 @@ func (h *health) run(ctx context.Context) error {
 	var asking sync.WaitGroup
 	for _, s := range h.states {
 		asking.Go(func() {
+			defer observe.LogPanic(h.log)
 			for again := time.Duration(0); loop.Sleep(ctx, again); {
 				again = h.every
 				if h.ask(ctx, s) != nil {

@@ -45,27 +45,29 @@ func (a *App) run(ctx context.Context) error {
 		}
 		defer server.Close()
 		a.log.Info("listening", zap.Stringer("address", listener.Addr()), zap.Bool("tls", server.TLSConfig != nil))
-		group.Go(func() error { return serve(server, listener) })
+		group.Go(func() error { defer observe.LogPanic(a.log); return serve(server, listener) })
 		if a.certificate != nil {
-			group.Go(func() error { return a.certificate.watch(base) })
+			group.Go(func() error { defer observe.LogPanic(a.log); return a.certificate.watch(base) })
 		}
 	}
 	notified := make(chan struct{})
 	go func() {
 		defer close(notified)
+		defer observe.LogPanic(a.log)
 		a.notifier.Run(notifying)
 	}()
-	group.Go(func() error { return a.broker.Run(base) })
-	group.Go(func() error { return a.health.run(base) })
-	group.Go(func() error { return a.serveAdmin(base) })
+	group.Go(func() error { defer observe.LogPanic(a.log); return a.broker.Run(base) })
+	group.Go(func() error { defer observe.LogPanic(a.log); return a.health.run(base) })
+	group.Go(func() error { defer observe.LogPanic(a.log); return a.serveAdmin(base) })
 	if a.cfg.Role != Dev { // There it is the end of a terminal.
-		group.Go(func() error { a.reopenLogs(base); return nil })
+		group.Go(func() error { defer observe.LogPanic(a.log); a.reopenLogs(base); return nil })
 	}
 	for _, d := range a.domains {
-		start(group, base, d.run)
+		a.start(group, base, d.run)
 	}
 	work := make(chan struct{})
 	group.Go(func() error {
+		defer observe.LogPanic(a.log)
 		defer close(work)
 		return a.work(working)
 	})
@@ -89,9 +91,9 @@ func (a *App) run(ctx context.Context) error {
 }
 
 // start runs a part of a domain, which may be nil, in a group.
-func start(group *errgroup.Group, ctx context.Context, part func(context.Context) error) {
+func (a *App) start(group *errgroup.Group, ctx context.Context, part func(context.Context) error) {
 	if part != nil {
-		group.Go(func() error { return part(ctx) })
+		group.Go(func() error { defer observe.LogPanic(a.log); return part(ctx) })
 	}
 }
 
@@ -107,14 +109,14 @@ func (a *App) work(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
 	works := a.cfg.Role == Worker || a.cfg.Process.WorkerInline
 	for _, d := range a.domains {
-		start(group, ctx, d.serve)
+		a.start(group, ctx, d.serve)
 		if !works {
 			continue
 		}
-		start(group, ctx, d.work)
+		a.start(group, ctx, d.work)
 	}
 	if works {
-		start(group, ctx, a.worker.Run)
+		a.start(group, ctx, a.worker.Run)
 	}
 	return group.Wait()
 }

@@ -15,6 +15,7 @@ import (
 	"plinth/internal/auth"
 	"plinth/internal/errs"
 	"plinth/internal/kv"
+	"plinth/internal/observe"
 	"plinth/internal/pg"
 	"plinth/internal/tenant"
 )
@@ -131,7 +132,7 @@ func (s *Service) start(f func(ctx context.Context)) bool {
 	if ctx == nil || ctx.Err() != nil {
 		return false
 	}
-	s.running.all.Go(func() { f(ctx) })
+	s.running.all.Go(func() { defer observe.LogPanic(s.log); f(ctx) })
 	return true
 }
 

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"plinth/internal/blob"
+	"plinth/internal/observe"
 )
 
 // Copy is what a copy is to have of its own; what is empty is that of the source.
@@ -50,6 +51,7 @@ func (s *Service) CopyFile(ctx context.Context, id string, c Copy) (File, error)
 	done := make(chan error, 1)
 	pending := f
 	go func() {
+		defer observe.LogPanic(s.log)
 		copied, err := s.copy(context.WithoutCancel(ctx), source, pending)
 		f = copied
 		done <- err

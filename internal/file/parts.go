@@ -11,6 +11,7 @@ import (
 	"plinth/internal/auth"
 	"plinth/internal/blob"
 	"plinth/internal/errs"
+	"plinth/internal/observe"
 	"plinth/internal/pg"
 )
 
@@ -80,6 +81,7 @@ func (s *Service) sendParts(ctx context.Context, f File, upload blob.Upload, pla
 	for number, more := int32(1), true; next != nil; number++ {
 		part := next
 		sending.Go(func() error {
+			defer observe.LogPanic(s.log)
 			defer part.free()
 			p, err := upload.Part(ctx, number, part.reader(), part.size)
 			mu.Lock()

@@ -12,6 +12,7 @@ import (
 	"plinth/internal/blob"
 	"plinth/internal/errs"
 	"plinth/internal/loop"
+	"plinth/internal/observe"
 	"plinth/internal/pg"
 )
 
@@ -240,6 +241,7 @@ func (s *Service) leasedResumable(ctx context.Context, r *Resumable, stop func(w
 	ended := make(chan struct{})
 	defer func() { cancel(nil); <-ended }() // It must not renew what was released.
 	go func() {
+		defer observe.LogPanic(s.log)
 		defer close(ended)
 		for sure := time.Now(); loop.Sleep(keep, uploadBeat); {
 			held, wanted, err := renewUpload(keep, s.db, r.File.ID, r.token, uploadLease)

@@ -122,9 +122,9 @@ func (s *Service) Work(ctx context.Context) error {
 		return nil
 	}
 	work, ctx := errgroup.WithContext(ctx)
-	work.Go(func() error { return s.due.Run(ctx) })
-	work.Go(func() error { return s.unproven.Run(ctx) })
-	work.Go(func() error { return s.previews.Run(ctx) })
+	work.Go(func() error { defer observe.LogPanic(s.log); return s.due.Run(ctx) })
+	work.Go(func() error { defer observe.LogPanic(s.log); return s.unproven.Run(ctx) })
+	work.Go(func() error { defer observe.LogPanic(s.log); return s.previews.Run(ctx) })
 	return work.Wait()
 }
 

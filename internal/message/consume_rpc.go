@@ -11,6 +11,7 @@ import (
 
 	messagev1 "plinth/api/plinth/message/v1"
 	"plinth/internal/errs"
+	"plinth/internal/observe"
 	"plinth/internal/rpc"
 )
 
@@ -34,7 +35,7 @@ func (r *RPC) Consume(ctx context.Context, stream *connect.BidiStream[messagev1.
 	}
 	ctx, end := context.WithCancelCause(ctx)
 	defer end(nil)
-	go func() { end(settle(ctx, stream, sub)) }()
+	go func() { defer observe.LogPanic(sub.log); end(settle(ctx, stream, sub)) }()
 
 	taking, stop := context.WithCancel(ctx)
 	defer stop()

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"plinth/internal/loop"
+	"plinth/internal/observe"
 )
 
 // sweepInterval is how often one of the workers removes what has expired.
@@ -21,9 +22,9 @@ const sealInterval = 24 * time.Hour
 func (s *Service) Work(ctx context.Context) error {
 	var measuring sync.WaitGroup
 	defer measuring.Wait()
-	measuring.Go(func() { s.system.Periodically(ctx, s.measuring()) })
+	measuring.Go(func() { defer observe.LogPanic(s.log); s.system.Periodically(ctx, s.measuring()) })
 	if s.countsDepths {
-		measuring.Go(func() { s.system.Periodically(ctx, s.countingDepths()) })
+		measuring.Go(func() { defer observe.LogPanic(s.log); s.system.Periodically(ctx, s.countingDepths()) })
 	}
 	return s.operations.Run(ctx)
 }

@@ -12,6 +12,7 @@ import (
 	"plinth/internal/broker"
 	"plinth/internal/errs"
 	"plinth/internal/loop"
+	"plinth/internal/observe"
 )
 
 const (
@@ -150,6 +151,7 @@ func (p *puller) nextCredit() int {
 
 // run receives for as long as polls wait.
 func (p *puller) run() {
+	defer observe.LogPanic(p.of.service.log)
 	backoff := loop.Backoff{Min: minReconnect / 10, Max: minReconnect}
 	for {
 		credit, ended := p.begin()
@@ -287,6 +289,7 @@ func (p *puller) setTrouble(err error) {
 
 // finish gives back what nobody waited for, and ends the subscription once everything is settled.
 func (p *puller) finish(f *flow) {
+	defer observe.LogPanic(p.of.service.log)
 	p.of.mu.Lock()
 	spare := f.spare
 	f.spare = nil
@@ -356,6 +359,7 @@ func (p *puller) settle(batch []taken, how func(taken, context.Context) error) {
 	var all sync.WaitGroup
 	for _, t := range batch {
 		all.Go(func() {
+			defer observe.LogPanic(p.of.service.log)
 			if err := how(t, ctx); err != nil {
 				p.of.service.log.Warn("settling failed, the message will come again", zap.Inline(p.tenantQueue), zap.String("id", t.ID), zap.Error(err))
 			}

@@ -13,6 +13,7 @@ import (
 	"plinth/internal/auth"
 	"plinth/internal/errs"
 	"plinth/internal/loop"
+	"plinth/internal/observe"
 )
 
 // pushMargin is how much longer a call may take than its timeout, before it is cut off.
@@ -53,7 +54,7 @@ func (p *pushes) run(ctx context.Context) {
 	loop.Signal(p.worker.service.heardPolicies)
 	var running sync.WaitGroup
 	defer running.Wait()
-	running.Go(func() { p.tell(ctx) })
+	running.Go(func() { defer observe.LogPanic(p.worker.service.log); p.tell(ctx) })
 	for {
 		versions, until := p.set.all()
 		changed := p.worker.roster.changed()
@@ -109,7 +110,7 @@ func (p *pushes) start(ctx context.Context, running *sync.WaitGroup, q tenantQue
 	one.wanted.Store(&version)
 	ctx, one.stop = context.WithCancel(auth.AsService(ctx, q.tenant))
 	p.live[q] = one
-	running.Go(func() { one.run(ctx) })
+	running.Go(func() { defer observe.LogPanic(p.worker.service.log); one.run(ctx) })
 }
 
 // each returns the pushers.
@@ -233,6 +234,7 @@ func (p *pusher) consume(ctx context.Context, src *source) error {
 		c := p.endpoint.begin()
 		h := p.handler(c)
 		calling.Go(func() {
+			defer observe.LogPanic(p.worker.service.log)
 			defer p.pushes.places.leave(p.tenantQueue)
 			defer c.end()
 			if p.worker.handle(auth.With(work, p.principal.Load()), h, src, d) {

@@ -13,6 +13,7 @@ import (
 	"plinth/internal/auth"
 	"plinth/internal/broker"
 	"plinth/internal/errs"
+	"plinth/internal/observe"
 	"plinth/internal/pg"
 )
 
@@ -60,8 +61,8 @@ func (s *Service) newRelay() *pg.Due {
 // processes could not finish. When ctx ends, it finishes what it has begun within seconds and returns.
 func (s *Service) Relay(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
-	group.Go(func() error { return s.relay.Run(ctx) })
-	group.Go(func() error { return s.intents.Run(ctx) })
+	group.Go(func() error { defer observe.LogPanic(s.log); return s.relay.Run(ctx) })
+	group.Go(func() error { defer observe.LogPanic(s.log); return s.intents.Run(ctx) })
 	return group.Wait()
 }
 
@@ -193,6 +194,7 @@ func (r *relay) resolve(m *envelope) {
 	timeout := time.NewTimer(doubtLimit)
 	defer timeout.Stop()
 	select {
+	defer observe.LogPanic(r.log)
 	case outcome := <-m.doubt.Outcome:
 		ctx, cancel := context.WithTimeout(context.Background(), settleTimeout)
 		defer cancel()

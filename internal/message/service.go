@@ -136,8 +136,8 @@ func New(c Config) *Service {
 // Run does the background work that every process with the service needs, until ctx ends.
 func (s *Service) Run(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
-	group.Go(func() error { s.watchQueues(ctx); return nil })
-	group.Go(func() error { return s.rates.run(ctx, s.system, s.metrics, s.log) })
+	group.Go(func() error { defer observe.LogPanic(s.log); s.watchQueues(ctx); return nil })
+	group.Go(func() error { defer observe.LogPanic(s.log); return s.rates.run(ctx, s.system, s.metrics, s.log) })
 	return group.Wait()
 }
 

@@ -16,6 +16,7 @@ import (
 	"plinth/internal/auth"
 	"plinth/internal/broker"
 	"plinth/internal/loop"
+	"plinth/internal/observe"
 )
 
 // pauseRead bounds how long a subscription waits for what it reads in Postgres: whether its queue is paused, and its queue.
@@ -188,6 +189,7 @@ func (s *source) refuse(d broker.Delivery, named string) {
 }
 
 func (s *source) settle(how func(context.Context) error, fields []zap.Field) {
+	defer observe.LogPanic(s.service.log)
 	ctx, cancel := context.WithTimeout(context.Background(), settleTimeout)
 	defer cancel()
 	if err := how(ctx); err != nil {

@@ -11,6 +11,7 @@ import (
 	"plinth/internal/auth"
 	"plinth/internal/broker"
 	"plinth/internal/loop"
+	"plinth/internal/observe"
 )
 
 // Limits of a subscription's batches, so that clients accept a batch as one message of a stream.
@@ -75,6 +76,7 @@ func (s *Service) Consume(ctx context.Context, queue QueueName, maxOutstanding i
 
 // receive leases what the broker sends, up to the credit, whether the consumer asks for it or not.
 func (s *Subscription) receive() {
+	defer observe.LogPanic(s.log)
 	defer close(s.done)
 	for {
 		d, err := s.source.Receive()
@@ -218,6 +220,7 @@ func (s *Subscription) ack(taken []*lease) int64 {
 	var acked atomic.Int64
 	for _, l := range taken {
 		settling.Go(func() {
+			defer observe.LogPanic(s.log)
 			if s.settle(l.delivery.Ack, l.message.ID) {
 				acked.Add(1)
 			}
@@ -329,6 +332,7 @@ func (s *Subscription) Close() {
 }
 
 func (s *Subscription) settle(how func(context.Context) error, id string) bool {
+	defer observe.LogPanic(s.log)
 	ctx, cancel := context.WithTimeout(context.Background(), settleTimeout)
 	defer cancel()
 	err := how(ctx)

@@ -5,6 +5,7 @@ import (
 	"sync/atomic"
 
 	"plinth/internal/auth"
+	"plinth/internal/observe"
 )
 
 // Tenants returns the active tenants, and a channel that is closed once they have changed.
@@ -87,6 +88,7 @@ func (w *Worker) startTenant(ctx context.Context, tenant auth.Tenant, before *te
 	t.loops.Store(int64(len(w.handlers)))
 	for _, h := range w.handlers {
 		go func() {
+			defer observe.LogPanic(w.service.log)
 			defer t.endLoop()
 			if before != nil {
 				<-before.ended

@@ -7,6 +7,7 @@ import (
 
 	"plinth/internal/auth"
 	"plinth/internal/errs"
+	"plinth/internal/observe"
 )
 
 const (
@@ -102,6 +103,7 @@ func (ws *watches) read(w *watch) (n int, last Status, changed <-chan struct{}, 
 
 // run reads a queue for as long as somebody watches it.
 func (ws *watches) run(ctx context.Context, w *watch) {
+	defer observe.LogPanic(ws.service.log)
 	for {
 		_, until := ws.service.pauses.of(w.tenantQueue)
 		start := time.Now()

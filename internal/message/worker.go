@@ -95,8 +95,8 @@ func (w *Worker) Run(ctx context.Context) error {
 	}
 	var pushing sync.WaitGroup
 	defer pushing.Wait()
-	pushing.Go(func() { w.pushes.run(ctx) })
-	pushing.Go(func() { w.roster.run(ctx) })
+	pushing.Go(func() { defer observe.LogPanic(w.service.log); w.pushes.run(ctx) })
+	pushing.Go(func() { defer observe.LogPanic(w.service.log); w.roster.run(ctx) })
 	w.serveTenants(ctx)
 	return nil
 }
@@ -176,6 +176,7 @@ func (w *Worker) consume(ctx context.Context, h Handler, t *tenantWorker, src *s
 		}
 		count.delivered.Add(1)
 		handling.Go(func() {
+			defer observe.LogPanic(w.service.log)
 			defer func() { <-places }()
 			if !w.enter(work) {
 				src.giveBack(d)

@@ -31,8 +31,9 @@ type Logs struct {
 	// Level is the level of both.
 	Level *Level
 
-	file  *logFile // nil for standard output
-	close []func() error
+	file     *logFile // nil for standard output
+	buffered *zapcore.BufferedWriteSyncer
+	close    []func() error
 }
 
 const (
@@ -56,6 +57,7 @@ func NewLogs(cfg LogConfig) (*Logs, error) {
 	}
 	sink = zapcore.Lock(&enduring{to: sink, complain: os.Stderr})
 	buffered := &zapcore.BufferedWriteSyncer{WS: sink, Size: accessBuffer, FlushInterval: accessFlush}
+	l.buffered = buffered
 	l.close = append([]func() error{buffered.Stop}, l.close...)
 
 	at := zap.NewAtomicLevelAt(level)

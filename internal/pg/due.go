@@ -8,6 +8,7 @@ import (
 	"go.uber.org/zap"
 
 	"plinth/internal/loop"
+	"plinth/internal/observe"
 )
 
 const (
@@ -75,9 +76,9 @@ func (d *Due) Run(ctx context.Context) error {
 	defer d.timer.Stop()
 	defer d.notifier.take(d.duty)()
 	var running sync.WaitGroup
-	running.Go(func() { d.watch(ctx) })
+	running.Go(func() { defer observe.LogPanic(d.Log); d.watch(ctx) })
 	for range d.Lanes {
-		running.Go(func() { d.lane(ctx) })
+		running.Go(func() { defer observe.LogPanic(d.Log); d.lane(ctx) })
 	}
 	running.Wait()
 	return nil

@@ -9,6 +9,7 @@ import (
 	"go.uber.org/zap"
 
 	"plinth/internal/loop"
+	"plinth/internal/observe"
 )
 
 const notifyLimit = 5 * time.Second
@@ -81,8 +82,8 @@ func (n *Notifier) Notify(channel, payload string) {
 // Run listens and sends until ctx ends. It then sends what is pending, so that every commit before that is announced.
 func (n *Notifier) Run(ctx context.Context) {
 	var listening sync.WaitGroup
-	listening.Go(func() { n.listen(ctx) })
-	listening.Go(func() { n.watchLate(ctx) })
+	listening.Go(func() { defer observe.LogPanic(n.log); n.listen(ctx) })
+	listening.Go(func() { defer observe.LogPanic(n.log); n.watchLate(ctx) })
 	defer listening.Wait()
 	for {
 		select {

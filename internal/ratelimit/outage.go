@@ -8,6 +8,7 @@ import (
 	"go.uber.org/zap"
 
 	"plinth/internal/kv"
+	"plinth/internal/observe"
 )
 
 const probeEvery = time.Second
@@ -33,6 +34,7 @@ func (l *Limiter) usable(now int64) bool {
 
 // probe ends an outage if Redis takes writes again: one that can only be read is of no use. It takes no tokens.
 func (l *Limiter) probe(o *outage) {
+	defer observe.LogPanic(l.log)
 	bucket := &bucket{tenant: o.tenant, key: kv.Key(o.tenant, "rate-probe")}
 	_, err := l.ask(context.Background(), 0, []query{{bucket: bucket, rate: rate{Count: 1, Per: time.Millisecond}}})
 	if err != nil {

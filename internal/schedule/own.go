@@ -14,6 +14,7 @@ import (
 	"plinth/internal/auth"
 	"plinth/internal/errs"
 	"plinth/internal/loop"
+	"plinth/internal/observe"
 )
 
 // The service's own jobs (package loop) are schedules that are built in. gocron calls them in each worker, and a lock in Redis, that is
@@ -148,6 +149,7 @@ func (s *Service) runOwn(ctx context.Context) error {
 	failed := make([]error, len(s.own))
 	for i, j := range s.own {
 		adding.Go(func() { // The locker asks whether Redis is there.
+			defer observe.LogPanic(s.log)
 			_, failed[i] = scheduler.NewJob(gocron.DurationJob(j.Interval), gocron.NewTask(func() { s.runOwnJob(ctx, ids[j.Name], j) }),
 				gocron.WithName(ids[j.Name]), gocron.WithDistributedJobLocker(newOwnLocker(s.redis, j.Interval)),
 				gocron.WithSingletonMode(gocron.LimitModeReschedule), gocron.WithStartAt(gocron.WithStartImmediately()))

@@ -123,11 +123,11 @@ func (s *Service) Quotas() []*tenant.Quota { return []*tenant.Quota{s.quotas.sch
 // again elsewhere if they are not done.
 func (s *Service) Work(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
-	group.Go(func() error { return s.ticks.Run(ctx) })
-	group.Go(func() error { return s.runs.Run(ctx) })
-	group.Go(func() error { s.keep(ctx); return nil })
-	group.Go(func() error { s.followZonesNow(ctx); return nil })
-	group.Go(func() error { return s.runOwn(ctx) })
+	group.Go(func() error { defer observe.LogPanic(s.log); return s.ticks.Run(ctx) })
+	group.Go(func() error { defer observe.LogPanic(s.log); return s.runs.Run(ctx) })
+	group.Go(func() error { defer observe.LogPanic(s.log); s.keep(ctx); return nil })
+	group.Go(func() error { defer observe.LogPanic(s.log); s.followZonesNow(ctx); return nil })
+	group.Go(func() error { defer observe.LogPanic(s.log); return s.runOwn(ctx) })
 	return group.Wait()
 }
 

@@ -14,6 +14,7 @@ import (
 	"plinth/internal/auth"
 	"plinth/internal/errs"
 	"plinth/internal/loop"
+	"plinth/internal/observe"
 	"plinth/internal/pg"
 )
 
@@ -180,6 +181,7 @@ func (s *Service) start(ctx context.Context, r *Run) {
 	ctx, a.end = context.WithCancelCause(ctx)
 	s.at.add(a)
 	s.at.done.Go(func() {
+		defer observe.LogPanic(s.log)
 		defer a.end(nil)
 		timed, cancel := context.WithTimeout(ctx, r.schedule.AttemptTimeout)
 		defer cancel()

@@ -16,6 +16,7 @@ import (
 	"plinth/internal/auth"
 	"plinth/internal/errs"
 	"plinth/internal/loop"
+	"plinth/internal/observe"
 	"plinth/internal/pg"
 	"plinth/internal/resource"
 )
@@ -84,8 +85,8 @@ func (s *Service) Register(quotas ...*Quota) { s.quotas = append(s.quotas, quota
 // Run keeps the cached keys and tenants up to date, and records when keys were used, until ctx ends.
 func (s *Service) Run(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
-	group.Go(func() error { return s.follow(ctx) })
-	group.Go(func() error { s.writeUsed(ctx, usedEvery); return nil })
+	group.Go(func() error { defer observe.LogPanic(s.log); return s.follow(ctx) })
+	group.Go(func() error { defer observe.LogPanic(s.log); s.writeUsed(ctx, usedEvery); return nil })
 	return group.Wait()
 }
 

@@ -24,6 +24,7 @@ import (
 
 	"plinth/internal/errs"
 	"plinth/internal/loop"
+	"plinth/internal/observe"
 )
 
 const (
@@ -149,6 +150,7 @@ func (i *issuer) start(now time.Time) *fetch {
 
 // fetch fetches the keys for f. It takes at most twice requestTimeout.
 func (i *issuer) fetch(f *fetch, began time.Time) {
+	defer observe.LogPanic(i.log)
 	keys, fresh, err := i.load()
 
 	i.mu.Lock()

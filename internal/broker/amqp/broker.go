@@ -12,6 +12,7 @@ import (
 
 	"plinth/internal/broker"
 	"plinth/internal/errs"
+	"plinth/internal/observe"
 )
 
 // callLimit bounds every call, because RabbitMQ may be unreachable for longer than a caller should wait.
@@ -85,7 +86,7 @@ func (b *Broker) Run(ctx context.Context) error {
 }
 
 func (b *Broker) start(l *link, serve func(*amqp091.Connection) error) {
-	b.links.Go(func() { l.run(b.life, serve) })
+	b.links.Go(func() { defer observe.LogPanic(b.logger); l.run(b.life, serve) })
 }
 
 // Ping implements broker.Broker. It sends nothing to the server: a silent server is noticed by the heartbeat, which ends the

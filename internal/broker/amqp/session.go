@@ -10,6 +10,7 @@ import (
 	"go.uber.org/zap"
 
 	"plinth/internal/broker"
+	"plinth/internal/observe"
 )
 
 // session is one channel in confirm mode.
@@ -88,6 +89,7 @@ func (s *session) retire() {
 
 // watchBlocking records whether RabbitMQ blocks publishers, until the connection is closed.
 func (s *session) watchBlocking(blockings <-chan amqp091.Blocking, logger *zap.Logger) {
+	defer observe.LogPanic(logger)
 	for b := range blockings {
 		s.blocked.Store(b.Active)
 		if b.Active {

@@ -14,6 +14,7 @@ import (
 	"plinth/internal/broker"
 	"plinth/internal/errs"
 	"plinth/internal/loop"
+	"plinth/internal/observe"
 )
 
 // cancelTimeout bounds how long Close waits for a subscription to be cancelled. A busy RabbitMQ takes its time.
@@ -134,6 +135,7 @@ func (s *subscription) Stop() []broker.Delivery {
 
 // run consumes until the subscription ends.
 func (s *subscription) run() {
+	defer observe.LogPanic(s.logger)
 	defer close(s.stopped)
 	defer func() { s.broker.leave(s.link) }()
 	backoff := loop.Backoff{Min: minBackoff, Max: maxBackoff}

@@ -13,6 +13,7 @@ import (
 	"plinth/internal/broker"
 	"plinth/internal/errs"
 	"plinth/internal/loop"
+	"plinth/internal/observe"
 	"plinth/internal/pg"
 )
 
@@ -79,13 +80,14 @@ func New(db *pg.System, notifier *pg.Notifier, logger *zap.Logger) *Broker {
 // Run implements broker.Broker. It may be called once, and the Notifier must run for as long.
 func (b *Broker) Run(ctx context.Context) error {
 	var serving sync.WaitGroup
-	serving.Go(func() { b.publishes.run(ctx) })
-	serving.Go(func() { b.batches.run(ctx) })
-	serving.Go(func() { b.acks.run(ctx) })
-	serving.Go(func() { every(ctx, b.lease/3, b.renewHeld) })
-	serving.Go(func() { every(ctx, b.lease/3, b.returnLapsed) })
-	serving.Go(func() { every(ctx, pollInterval, b.poll) })
+	serving.Go(func() { defer observe.LogPanic(b.logger); b.publishes.run(ctx) })
+	serving.Go(func() { defer observe.LogPanic(b.logger); b.batches.run(ctx) })
+	serving.Go(func() { defer observe.LogPanic(b.logger); b.acks.run(ctx) })
+	serving.Go(func() { defer observe.LogPanic(b.logger); every(ctx, b.lease/3, b.renewHeld) })
+	serving.Go(func() { defer observe.LogPanic(b.logger); every(ctx, b.lease/3, b.returnLapsed) })
+	serving.Go(func() { defer observe.LogPanic(b.logger); every(ctx, pollInterval, b.poll) })
 	serving.Go(func() {
+		defer observe.LogPanic(b.logger)
 		b.db.Periodically(ctx, pg.Periodic{Name: "broker expiry", Interval: expireInterval, Work: b.expire, Log: b.logger})
 	})
 	for {

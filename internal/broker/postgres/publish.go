@@ -10,6 +10,7 @@ import (
 
 	"plinth/internal/broker"
 	"plinth/internal/errs"
+	"plinth/internal/observe"
 	"plinth/internal/pg"
 )
 
@@ -166,6 +167,7 @@ func (b *Broker) mayCount(queue int64, counting map[int64][]call[publication]) b
 // count finds out how much room a full queue has by now, and then has the refused messages published again, once. Meanwhile
 // the publisher goes on.
 func (b *Broker) count(queue int64, calls []call[publication]) {
+	defer observe.LogPanic(b.logger)
 	began := time.Now()
 	ctx, cancel := bounded(context.Background())
 	defer cancel()

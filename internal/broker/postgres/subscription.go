@@ -13,6 +13,7 @@ import (
 	"plinth/internal/broker"
 	"plinth/internal/errs"
 	"plinth/internal/loop"
+	"plinth/internal/observe"
 )
 
 const (
@@ -212,6 +213,7 @@ func (s *subscription) end(err error) {
 
 // run claims until the subscription ends. A claim is never cut short, since its messages would stay leased to nobody.
 func (s *subscription) run() {
+	defer observe.LogPanic(s.b.logger)
 	defer close(s.stopped)
 	defer s.b.forget(s)
 	backoff := newBackoff()
