@@ -5,11 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 	"time"
 
 	"connectrpc.com/connect"
+	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 
 	messagev1 "plinth/api/plinth/message/v1"
@@ -108,4 +110,56 @@ func TestPartError(t *testing.T) {
 			t.Errorf("%v: the log says %v", test.cause, line["error"])
 		}
 	}
+}
+
+// TestCollectorHangs has a collector that never answers. Calls never wait for it: they end, many more than spans that may wait for it.
+func TestCollectorHangs(t *testing.T) {
+	t.Parallel()
+	hanging, asked := make(chan struct{}), make(chan struct{}, 100)
+	collector := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
+		asked <- struct{}{}
+		<-hanging
+	}))
+	tracing, err := observe.NewTracing(t.Context(), observe.TracingConfig{
+		Endpoint: collector.URL, Protocol: "http/protobuf", Timeout: time.Hour, Sampler: "always_on", Service: "test", Log: zap.NewNop(),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	handler := mounted(t, rpc.New(rpc.Config{Log: zap.NewNop(), Timeout: time.Minute, Tracing: tracing}), stub{
+		publish: func(ctx context.Context, _ *messagev1.PublishRequest) (*messagev1.PublishResponse, error) {
+			_, step := observe.Begin(ctx, observe.Postgres, "SELECT")
+			step.End("")
+			return &messagev1.PublishResponse{Id: "1"}, nil
+		},
+	})
+	const calls = 5_000 // of two spans each: twice as many as wait
+	ended := make(chan int, 1)
+	go func() {
+		n := 0
+		for range calls {
+			reply := httptest.NewRecorder()
+			request := httptest.NewRequest(http.MethodPost, procedure, strings.NewReader(`{"queue":"q","message":"m"}`))
+			request.Header.Set("Content-Type", "application/json")
+			handler.ServeHTTP(reply, request)
+			if reply.Code == http.StatusOK {
+				n++
+			}
+		}
+		ended <- n
+	}()
+	select {
+	case n := <-ended:
+		if n != calls {
+			t.Errorf("%d of %d calls succeed", n, calls)
+		}
+	case <-time.After(2 * time.Minute):
+		t.Error("calls wait for the collector")
+	}
+	if <-asked; len(asked) != 0 {
+		t.Error("it was asked again, before it answered")
+	}
+	close(hanging)
+	collector.Close()
+	tracing.Close(t.Context())
 }
