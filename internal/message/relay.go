@@ -88,6 +88,9 @@ func (r *relay) batch(ctx context.Context, more func()) (next time.Duration, err
 		default:
 			next = relayBusy
 		}
+		if len(batch) > 0 {
+			defer r.service.lanes.add(batch)()
+		}
 		if batch, err = r.buryLapsed(ctx, tx, batch); err != nil {
 			return err
 		}
@@ -191,10 +194,10 @@ func (r *relay) settleAll(ctx context.Context, tx *pg.Tx, batch []*envelope, out
 
 // resolve waits for the outcome of a message in doubt. Until then no relay sends it again, unless this one dies.
 func (r *relay) resolve(m *envelope) {
+	defer observe.LogPanic(r.log)
 	timeout := time.NewTimer(doubtLimit)
 	defer timeout.Stop()
 	select {
-	defer observe.LogPanic(r.log)
 	case outcome := <-m.doubt.Outcome:
 		ctx, cancel := context.WithTimeout(context.Background(), settleTimeout)
 		defer cancel()

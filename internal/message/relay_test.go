@@ -86,6 +86,42 @@ func TestRelaysDoNotWaitForEachOther(t *testing.T) {
 	}
 }
 
+// What is in the lanes of a process is told for as long as it is.
+func TestStateOfLanes(t *testing.T) {
+	t.Parallel()
+	f := newTroubled(t)
+	orders, bills := f.queue(t, "orders"), f.queue(t, "bills")
+	leave := make(chan struct{})
+	f.trouble.publishes(func(ctx context.Context, batch []broker.Publication) []error {
+		<-leave
+		return f.trouble.Broker.PublishBatch(ctx, batch)
+	})
+	lanes := func() []message.LaneState { return f.ProcessState().(message.ProcessState).Relaying }
+	if all := lanes(); all == nil || len(all) != 0 {
+		t.Errorf("before: %+v", all)
+	}
+	began := time.Now().Add(-time.Second)
+	f.publishTx(t, to(orders, "1"), to(bills, "2"), to(orders, "3"))
+	f.relay(t)
+	var all []message.LaneState
+	eventually(t, "a batch is in a lane", func() bool { all = lanes(); return len(all) > 0 })
+	if len(all) != 1 || all[0].Messages != 3 || all[0].StartTime.Before(began) || all[0].Others != 0 || len(all[0].Destinations) != 2 {
+		t.Fatalf("%+v", all)
+	}
+	for i, want := range []struct {
+		queue    string
+		messages int
+	}{{"orders", 2}, {"bills", 1}} {
+		d := all[0].Destinations[i]
+		if d.Queue != want.queue || d.Messages != want.messages || d.Tenant == "" || d.PublishTime.Before(began) {
+			t.Errorf("%+v", d)
+		}
+	}
+	close(leave)
+	eventually(t, "the lanes are empty", func() bool { return len(lanes()) == 0 })
+	f.drained(t)
+}
+
 func TestRelayIsWokenByACommit(t *testing.T) {
 	t.Parallel()
 	f := newTroubled(t)

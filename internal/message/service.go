@@ -49,6 +49,7 @@ type Service struct {
 	pauses   *queueSet
 	pullers  *pullers
 	watches  *watches
+	lanes    lanes
 	present  atomic.Pointer[queueSet]         // the existing queues of a worker's handlers
 	pushed   atomic.Pointer[queueMap[string]] // likewise the versions of the pushes that a worker makes
 	outbound *outbound.Client
@@ -119,6 +120,7 @@ func New(c Config) *Service {
 		limits: c.Limits, quotas: newQuotas(c.Limits), rates: &rates{}, metrics: newMetrics(), topology: &topology{}, own: map[string]func(context.Context, []byte) error{}, pauses: newQueueSet(selectPaused),
 		heardPolicies: make(chan struct{}, 1), heardWorkers: make(chan struct{}, 1),
 	}
+	s.lanes.batches = map[*LaneState]bool{}
 	s.letters, s.queued = tenant.NewLevels(s.system, s.quotas.letters), tenant.NewLevels(s.system, s.quotas.queued, s.quotas.bytes)
 	s.pullers, s.watches = s.newPullers(), &watches{service: s, queues: map[tenantQueue]*watch{}}
 	s.relay, s.operations, s.intents = s.newRelay(), s.newOperations(), s.newIntents()

@@ -9,6 +9,7 @@ import (
 type ProcessState struct {
 	Relays        bool                `json:"relays"` // it leads the relays
 	Lanes         int                 `json:"relay_lanes"`
+	Relaying      []LaneState         `json:"relaying"` // what is in the lanes
 	Subscriptions []SubscriptionState `json:"subscriptions"`
 	Polls         []PollState         `json:"polls"`
 }
@@ -31,7 +32,7 @@ type PollState struct {
 
 // ProcessState returns what this process holds.
 func (s *Service) ProcessState() any {
-	state := ProcessState{Relays: s.relay.Leads(), Lanes: s.relay.Lanes, Subscriptions: []SubscriptionState{}, Polls: s.pullers.state()}
+	state := ProcessState{Relays: s.relay.Leads(), Lanes: s.relay.Lanes, Relaying: s.lanes.all(), Subscriptions: []SubscriptionState{}, Polls: s.pullers.state()}
 	s.rates.eachSource(func(src *source) {
 		state.Subscriptions = append(state.Subscriptions, SubscriptionState{src.tenant, src.queue.name, int(src.credit.Load()), src.outstanding.Load()})
 	})
