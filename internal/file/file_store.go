@@ -183,9 +183,11 @@ func markFailed(ctx context.Context, db *pg.Tx, id, why string) error {
 }
 
 func markDeleting(ctx context.Context, db *pg.Tx, id string) error {
+	by := traceOf(ctx)
 	_, err := db.Exec(ctx, `UPDATE files SET state = 'deleting', idempotency_key = NULL, due_at = now(),
+			trace_parent = nullif($4, ''), trace_state = nullif($5, ''),
 			writable_until = CASE state WHEN 'ready' THEN writable_until ELSE greatest(writable_until, now() + $3::interval) END
-		WHERE tenant = $1 AND id = $2::uuid`, auth.TenantOf(ctx), id, lateWrites)
+		WHERE tenant = $1 AND id = $2::uuid`, auth.TenantOf(ctx), id, lateWrites, by.parent, by.state)
 	return err
 }
 

@@ -139,11 +139,9 @@ func (s *Service) newPreviews() *pg.Due {
 
 // workOffPreview makes a preview. What fails comes again, unless it fails too often.
 func (s *Service) workOffPreview(ctx context.Context, id string, p preview) {
-	making, cancel := context.WithTimeout(ctx, previewLimit)
-	defer cancel()
 	err := errPreviewKills
 	if p.attempts <= previewAttempts {
-		err = s.makePreview(making, id, p.width)
+		err = s.makePreview(ctx, id, p.width)
 	}
 	ctx, stop := context.WithTimeout(ctx, failLimit)
 	defer stop()
@@ -170,7 +168,17 @@ func (s *Service) workOffPreview(ctx context.Context, id string, p preview) {
 var errPreviewKills = errors.New("as many processes ended while they made it")
 
 // makePreview makes and stores a preview.
-func (s *Service) makePreview(ctx context.Context, id string, width int) error {
+func (s *Service) makePreview(ctx context.Context, id string, width int) (err error) {
+	ctx, cancel := context.WithTimeout(ctx, previewLimit)
+	defer cancel()
+	ctx, end := s.startWork(ctx, "preview", id, traced{})
+	defer func() {
+		if bad := (*pictureError)(nil); errors.As(err, &bad) {
+			end(nil) // That it is no picture is an outcome.
+			return
+		}
+		end(err)
+	}()
 	f, err := s.GetFile(ctx, id)
 	if err != nil {
 		return err

@@ -6,6 +6,7 @@ import (
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/trace"
 
+	"plinth/internal/auth"
 	"plinth/internal/observe"
 )
 
@@ -24,6 +25,17 @@ func (s *Service) startVerifying(ctx context.Context, d Direct) (context.Context
 	return ctx, func(err error) {
 		if span.Records(err != nil) {
 			span.End("verify", observe.Problem(err), attribute.String("plinth.tenant", d.tenant), attribute.String("plinth.file", d.ID))
+		}
+	}
+}
+
+// startWork begins the span of work on a file that no call waits for, such as removing it. It has a trace of its own, since that may be
+// much later, linked to the one that left it to do, if that is known.
+func (s *Service) startWork(ctx context.Context, name, id string, left traced) (context.Context, func(error)) {
+	ctx, span := s.tracing.Start(ctx, name, trace.SpanKindInternal, observe.LinkTo(left.parent, left.state)...)
+	return ctx, func(err error) {
+		if span.Records(err != nil) {
+			span.End(name, observe.Problem(err), attribute.String("plinth.tenant", auth.TenantOf(ctx)), attribute.String("plinth.file", id))
 		}
 	}
 }

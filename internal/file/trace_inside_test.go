@@ -77,3 +77,78 @@ func TestTraceOfVerifying(t *testing.T) {
 		t.Errorf("the event has %q and %q, and %d rows keep a trace", of, with, kept)
 	}
 }
+
+// What workers do of files that no call waits for has traces of its own. That of a removal is linked to the call that deleted the file,
+// each time that it is tried.
+func TestTraceOfWork(t *testing.T) {
+	t.Parallel()
+	collector := observetest.New(t)
+	tracing, err := observe.NewTracing(t.Context(), observe.TracingConfig{
+		Endpoint: collector.URL, Protocol: "http/protobuf", Timeout: 10 * time.Second, Sampler: "always_on", Service: "test", Log: zap.NewNop(),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := newFixture(t, Limits{})
+	f.tracing = tracing
+	uploaded := func(name string, content []byte) File {
+		return f.upload(t, "acme", Upload{Filename: name, Size: int64(len(content))}, content)
+	}
+	picture, broken := uploaded("a.png", pngOf(t, painted(300, 300))), uploaded("b.png", bomb(1<<20, 1<<20))
+	expiring := uploaded("c", random(10))
+	for _, of := range []File{picture, broken} {
+		f.workOffPreview(as(t, "acme"), of.ID, preview{width: 64})
+	}
+	work := func() {
+		t.Helper()
+		claimed, err := claimDue(t.Context(), f.system, 10, time.Minute)
+		if err != nil || len(claimed) != 1 {
+			t.Fatal(claimed, err)
+		}
+		f.workOff(t.Context(), claimed[0])
+	}
+	f.exec(t, `UPDATE files SET due_at = now(), expires_at = now() WHERE id = $1::uuid`, expiring.ID)
+	work() // expires
+	f.exec(t, `UPDATE files SET due_at = 'infinity' WHERE id = $1::uuid`, expiring.ID)
+	ctx, call := tracing.Start(as(t, "acme"), "delete", trace.SpanKindServer)
+	if err := f.DeleteFile(ctx, picture.ID); err != nil {
+		t.Fatal(err)
+	}
+	call.End("delete", "")
+	f.proxy.Set(func(*http.Request) blobtest.Fault { return blobtest.Fault{Status: 503, Body: slowDown} })
+	work()
+	f.proxy.Set(nil)
+	f.exec(t, `UPDATE files SET due_at = now() WHERE id = $1::uuid`, picture.ID)
+	work()
+	tracing.Close(t.Context())
+	spans := collector.Await(t, "all spans", func(all []observetest.Span) bool { return len(observetest.Named(all, "remove")) == 2 })
+	deleting := observetest.Named(spans, "delete")[0]
+	for name, want := range map[string][]struct {
+		file   string
+		failed bool
+		link   string // its trace
+		step   string // below it
+	}{
+		"preview": {{picture.ID, false, "", "PutObject"}, {broken.ID, false, "", "GetObject"}},
+		"expire":  {{expiring.ID, false, "", "UPDATE"}},
+		"remove":  {{picture.ID, true, deleting.Trace, "HeadObject"}, {picture.ID, false, deleting.Trace, "DeleteObject"}},
+	} {
+		got := observetest.Named(spans, name)
+		if len(got) != len(want) {
+			t.Errorf("%s: %+v", name, got)
+			continue
+		}
+		for i, s := range got {
+			w := want[i]
+			if s.Attributes["plinth.file"] != w.file || s.Attributes["plinth.tenant"] != "acme" || s.Failed != w.failed || s.Parent != "" || s.Trace == deleting.Trace {
+				t.Errorf("%s: %+v", name, s)
+			}
+			if w.link == "" && len(s.Links) != 0 || w.link != "" && !slices.Equal(s.Links, []string{w.link}) {
+				t.Errorf("%s is linked to %v, the call is %s", name, s.Links, deleting.Trace)
+			}
+			if !slices.ContainsFunc(observetest.Named(spans, w.step), func(step observetest.Span) bool { return step.Trace == s.Trace }) {
+				t.Errorf("%s: there is no %s below it", name, w.step)
+			}
+		}
+	}
+}

@@ -47,21 +47,26 @@ func (s *Service) newDue() *pg.Due {
 func (s *Service) workOff(ctx context.Context, d dueFile) {
 	ctx, cancel := context.WithTimeout(auth.AsService(ctx, d.tenant), dueLease/2)
 	defer cancel()
-	var err error
-	switch d.State {
-	case Pending:
-		err = s.abandon(ctx, d.File)
-	case Ready:
-		err = s.db.InTx(ctx, func(tx *pg.Tx) error { return s.expireTx(ctx, tx, d.ID) })
-	case Deleting, Failed:
-		err = s.remove(ctx, d)
-	case Verifying:
-		err = postpone(ctx, s.db, d.ID, time.Time{}) // Whoever inspects it decides.
-	}
-	if err != nil {
+	if err := s.workOffOnce(ctx, d); err != nil {
 		s.log.Warn("a file cannot be worked on, trying again", zap.String("tenant", d.tenant), zap.String("id", d.ID),
 			zap.String("state", string(d.State)), zap.Duration("retry_in_ms", dueAgain), zap.Error(err))
 		_ = postpone(ctx, s.db, d.ID, time.Now().Add(dueAgain))
+	}
+}
+
+func (s *Service) workOffOnce(ctx context.Context, d dueFile) (err error) {
+	name := map[State]string{Pending: "abandon", Ready: "expire", Deleting: "remove", Failed: "remove", Verifying: "postpone"}[d.State]
+	ctx, end := s.startWork(ctx, name, d.ID, d.trace)
+	defer func() { end(err) }()
+	switch d.State {
+	case Pending:
+		return s.abandon(ctx, d.File)
+	case Ready:
+		return s.db.InTx(ctx, func(tx *pg.Tx) error { return s.expireTx(ctx, tx, d.ID) })
+	case Deleting, Failed:
+		return s.remove(ctx, d)
+	default:
+		return postpone(ctx, s.db, d.ID, time.Time{}) // Whoever inspects it decides.
 	}
 }
 
@@ -133,6 +138,8 @@ func (s *Service) RemoveTenant(ctx context.Context) (done bool, err error) {
 	if s.bucket == nil {
 		return true, nil
 	}
+	ctx, end := s.startWork(ctx, "remove", "", traced{})
+	defer func() { end(err) }()
 	prefix := auth.TenantOf(ctx) + "/"
 	uploads, moreUploads, err := s.bucket.Uploads(ctx, prefix, noUpload)
 	if err != nil {

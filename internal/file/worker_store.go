@@ -14,6 +14,7 @@ import (
 type dueFile struct {
 	File
 	writableUntil time.Time // bytes may arrive at its object until then; zero if none can
+	trace         traced    // of what left it to do, where that is known
 }
 
 // claimDue takes over files that are due, of all tenants, for the duration of a lease.
@@ -21,13 +22,14 @@ func claimDue(ctx context.Context, db *pg.System, limit int, lease time.Duration
 	rows, err := db.Query(ctx, `
 		UPDATE files SET due_at = clock_timestamp() + $2::interval
 		WHERE (tenant, id) IN (SELECT tenant, id FROM files WHERE due_at <= now() ORDER BY due_at LIMIT $1 FOR UPDATE SKIP LOCKED)
-		RETURNING `+fileColumns+`, CASE WHEN writable_until > now() THEN writable_until END`, limit, lease)
+		RETURNING `+fileColumns+`, CASE WHEN writable_until > now() THEN writable_until END,
+			coalesce(trace_parent, ''), coalesce(trace_state, '')`, limit, lease)
 	if err != nil {
 		return nil, err
 	}
 	return pgx.CollectRows(rows, func(row pgx.CollectableRow) (d dueFile, err error) {
 		var until *time.Time
-		d.File, err = scanFile(withMore{row, []any{&until}})
+		d.File, err = scanFile(withMore{row, []any{&until, &d.trace.parent, &d.trace.state}})
 		if until != nil {
 			d.writableUntil = *until
 		}

@@ -28,3 +28,11 @@ func Trace(ctx context.Context) (parent, state string) {
 	t, _ := ctx.Value(traceKey{}).(carried)
 	return t.parent, t.state
 }
+
+// LinkTo returns a link to the trace that the values of traceparent and tracestate name, or none if they name none.
+func LinkTo(parent, state string) []trace.Link {
+	if to := parseTrace(parent, state); to.IsValid() {
+		return []trace.Link{{SpanContext: to}}
+	}
+	return nil
+}

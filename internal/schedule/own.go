@@ -176,7 +176,7 @@ func (s *Service) runOwnJob(ctx context.Context, id string, j loop.Job) {
 	}
 	run := ownRun{schedule: id, id: newID(time.Now()), job: j, worker: s.worker, began: time.Now(), state: Running}
 	done := make(chan error, 1)
-	go func() { done <- callOwn(ctx, j) }()
+	go func() { done <- s.callOwn(ctx, j) }()
 	var err error
 	select {
 	case err = <-done:
@@ -204,7 +204,9 @@ func (s *Service) recordOwn(ctx context.Context, run ownRun) {
 }
 
 // callOwn calls a job. A panic is an error.
-func callOwn(ctx context.Context, j loop.Job) (err error) {
+func (s *Service) callOwn(ctx context.Context, j loop.Job) (err error) {
+	ctx, end := s.traceOwn(ctx, j.Name)
+	defer func() { end(err) }()
 	defer func() {
 		if p := recover(); p != nil {
 			err = fmt.Errorf("panic: %v", p)

@@ -30,3 +30,13 @@ func (s *Service) traceRun(ctx context.Context, r *Run) (context.Context, func(e
 		}
 	}
 }
+
+// traceOwn begins the span of one of the service's own jobs.
+func (s *Service) traceOwn(ctx context.Context, job string) (context.Context, func(error)) {
+	ctx, span := s.tracing.Start(ctx, "job", trace.SpanKindInternal)
+	return ctx, func(err error) {
+		if span.Records(err != nil) {
+			span.End("job", observe.Problem(err), attribute.String("plinth.job", job))
+		}
+	}
+}
