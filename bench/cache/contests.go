@@ -86,6 +86,7 @@ func open(ctx context.Context) (*bench, error) {
 	var running sync.WaitGroup
 	running.Go(func() { notifier.Run(parts) })
 	running.Go(func() { _ = messages.Relay(parts) })
+	running.Go(func() { _ = b.cache.Run(parts) })
 	b.ends = append(b.ends, func() { stop(); running.Wait() })
 	if err := b.serve(); err != nil {
 		return b, err

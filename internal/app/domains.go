@@ -130,6 +130,7 @@ func (a *App) buildDomains() []domain {
 			quotas:  values.Quotas(),
 			remove:  values.RemoveTenant,
 			metrics: values.Metrics(),
+			run:     values.Run,
 		},
 		{
 			name: "channel",

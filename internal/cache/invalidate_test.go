@@ -29,6 +29,7 @@ type node struct {
 	db    *pg.DB
 	redis redis.UniversalClient
 	leave func() // stops the relay
+	end   func() // ends the rest of the process but its connections, and waits for it
 }
 
 func newNode(t *testing.T, databaseURL, redisURL string) node {
@@ -61,10 +62,14 @@ func openNode(databaseURL, redisURL string) (n node, end func(), err error) {
 	n.Service = cache.New(cache.Config{Redis: n.redis, Messages: messages, Limits: cache.Limits{MaxValueSize: 1 << 20}})
 	ctx, cancel := context.WithCancel(context.Background())
 	n.leave = cancel
+	running, stop := context.WithCancel(context.Background())
 	var parts sync.WaitGroup
 	parts.Go(func() { notifier.Run(ctx) })
 	parts.Go(func() { _ = messages.Relay(ctx) })
-	return n, func() { cancel(); parts.Wait(); _ = n.redis.Close(); db.Close() }, nil
+	run := n.Run
+	parts.Go(func() { _ = run(running) })
+	n.end = func() { cancel(); stop(); parts.Wait() }
+	return n, func() { n.end(); _ = n.redis.Close(); db.Close() }, nil
 }
 
 func waiting(t *testing.T, ctx context.Context, db *pg.DB) (n int) {
@@ -173,6 +178,12 @@ func TestRowsAreCanceled(t *testing.T) {
 		}
 	}
 	eventually(t, "no row is left", func() bool { return waiting(t, ctx, n.db) == 0 })
+	if err := n.db.InTx(ctx, func(tx *pg.Tx) error { return n.InvalidateTx(ctx, tx, "k") }); err != nil {
+		t.Fatal(err)
+	}
+	if n.end(); waiting(t, ctx, n.db) > 0 {
+		t.Error("a row is left when the process ends")
+	}
 }
 
 // TestRace has readers and writers in two processes, with delays at every seam and transactions that are rolled back. A reader that

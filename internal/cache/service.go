@@ -18,7 +18,7 @@ import (
 // slowest is how many bytes a second reach Redis: more time is allowed for what is large.
 const slowest = 10 << 20
 
-// Service implements the rules of the cache.
+// Service implements the rules of the cache. Its Run must be running.
 type Service struct {
 	redis            *kv.Guard
 	client           redis.UniversalClient
@@ -34,7 +34,7 @@ type Service struct {
 	lease            time.Duration // leaseFor
 	messages         *message.Service
 	own              message.Destination
-	cancels          cancels
+	cancels          *cancels
 	metrics          *metrics
 }
 
@@ -65,14 +65,21 @@ func (l *Limits) Check(want func(ok bool, setting, format string, args ...any)) 
 // New returns a Service. It asks nothing of Redis before the first call.
 func New(c Config) *Service {
 	s := &Service{
-		redis: kv.NewGuard(c.Redis), client: c.Redis, scripts: newScripts(), memo: newMemoScripts(), near: newNear(nearBytes, nearEntries), limits: c.Limits, limit: c.Limits.ReplyTimeout, memoLimit: memoReply, lease: leaseFor, messages: c.Messages, cancels: cancels{messages: c.Messages},
-		metrics: newMetrics(),
-		bytes:   tenant.NewQuota(tenant.QuotaConfig{Name: "cache_bytes", What: "bytes in the cache", Most: c.Limits.MaxBytes, Uncounted: true}),
+		redis: kv.NewGuard(c.Redis), client: c.Redis, scripts: newScripts(), memo: newMemoScripts(), near: newNear(nearBytes, nearEntries),
+		limits: c.Limits, limit: c.Limits.ReplyTimeout, memoLimit: memoReply, lease: leaseFor, messages: c.Messages,
+		cancels: newCancels(c.Messages), metrics: newMetrics(),
+		bytes: tenant.NewQuota(tenant.QuotaConfig{Name: "cache_bytes", What: "bytes in the cache", Most: c.Limits.MaxBytes, Uncounted: true}),
 	}
 	if c.Messages != nil {
 		s.own = c.Messages.Own("cache", s.invalidateLate)
 	}
 	return s
+}
+
+// Run cancels the rows of transactions whose keys are invalidated, until ctx ends.
+func (s *Service) Run(ctx context.Context) error {
+	s.cancels.run(ctx)
+	return nil
 }
 
 // Quotas returns the quotas of this domain, for tenant.Service.Register.
