@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+	"github.com/prometheus/client_golang/prometheus"
 
 	"plinth/internal/auth"
 	"plinth/internal/errs"
@@ -306,4 +307,39 @@ func TestSweep(t *testing.T) {
 		}
 	}
 	n.release(t, ctx, l)
+}
+
+// The locks that somebody has are counted, of all tenants, by who sweeps.
+func TestHeldAreCounted(t *testing.T) {
+	t.Parallel()
+	n := newNode(t, pgtest.New(t))
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(n.Metrics()...)
+	held := func() (values []float64) {
+		families, err := registry.Gather()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, f := range families {
+			if f.GetName() == "plinth_locks_held" {
+				values = append(values, f.GetMetric()[0].GetGauge().GetValue())
+			}
+		}
+		return values
+	}
+	take := func(tenant, lockName string) lock.Lease {
+		return n.acquire(t, as(t, tenant), lock.Request{Name: name(t, lockName), TTL: time.Hour, LeaseID: uuid.New(), Owner: "one"})
+	}
+	n.release(t, as(t, "acme"), take("acme", "a"))
+	take("acme", "b")
+	take("other", "b")
+	if values := held(); len(values) > 0 {
+		t.Errorf("%v before a sweep", values)
+	}
+	if err := n.Sweep(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if values := held(); !slices.Equal(values, []float64{2}) {
+		t.Errorf("%v are held", values)
+	}
 }

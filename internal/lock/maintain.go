@@ -5,7 +5,10 @@ import (
 	"errors"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"plinth/internal/loop"
+	"plinth/internal/observe"
 	"plinth/internal/pg"
 )
 
@@ -16,14 +19,16 @@ const (
 	// that was not set back by more gives a greater one to whoever takes the lock meanwhile, without having seen the floor.
 	idleFor   = time.Minute
 	forcedFor = 90 * 24 * time.Hour
+	// maxCounted is among how many rows the locks that somebody has are counted, so that it takes some 20 ms at most.
+	maxCounted = 100_000
 )
 
 // Jobs are this domain's own.
 func (s *Service) Jobs() []loop.Job {
-	return []loop.Job{{Name: "lock-sweep", About: "removes locks and waiters that nobody has any more", Interval: sweepEvery, Run: s.sweep}}
+	return []loop.Job{{Name: "lock-sweep", About: "removes locks and waiters that nobody has any more, and counts the others", Interval: sweepEvery, Run: s.sweep}}
 }
 
-// sweep removes everything that is over, in small transactions.
+// sweep removes everything that is over, in small transactions, and counts the locks that are left.
 func (s *Service) sweep(ctx context.Context) error {
 	var failed error
 	for _, remove := range []func(context.Context, *pg.System, int) (int, error){
@@ -36,5 +41,9 @@ func (s *Service) sweep(ctx context.Context) error {
 			}
 		}
 	}
-	return failed
+	held, err := countHeld(ctx, s.system, maxCounted)
+	if err == nil {
+		s.metrics.held.Set([]prometheus.Metric{observe.Gauge(s.metrics.heldNow, float64(held))})
+	}
+	return errors.Join(failed, err)
 }

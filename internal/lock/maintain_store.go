@@ -43,3 +43,9 @@ func deleteOldForced(ctx context.Context, db *pg.System, limit int) (int, error)
 		SELECT ctid FROM lock_forced_releases WHERE released_at < clock_timestamp() - $1::interval LIMIT $2))`, forcedFor, limit)
 	return int(tag.RowsAffected()), err
 }
+
+// countHeld returns how many locks somebody has, among as many as limit.
+func countHeld(ctx context.Context, db *pg.System, limit int) (n int, err error) {
+	err = db.QueryRow(ctx, `SELECT count(*) FROM (SELECT lease_id, expires_at FROM locks LIMIT $1) AS l WHERE `+isHeld, limit).Scan(&n)
+	return n, err
+}

@@ -4,6 +4,8 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"plinth/internal/observe"
 )
 
 // metrics are those of this domain.
@@ -12,10 +14,14 @@ type metrics struct {
 	waited  prometheus.Histogram
 	lost    prometheus.Counter
 	waiting prometheus.GaugeFunc
+
+	held    *observe.Reading // by sweep
+	heldNow *prometheus.Desc
 }
 
 func newMetrics(w *waiters) *metrics {
-	return &metrics{
+	m := &metrics{
+		heldNow: prometheus.NewDesc("plinth_locks_held", "Correct locks that somebody has, among the first 100,000; counted once a minute by one process.", nil, nil),
 		taken: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "plinth_locks_acquired_total", Help: "Leases of locks that were given.",
 		}, []string{"kind"}),
@@ -30,6 +36,8 @@ func newMetrics(w *waiters) *metrics {
 			Name: "plinth_lock_waiters", Help: "Clients of this process that wait for a lock.",
 		}, func() float64 { return float64(w.count()) }),
 	}
+	m.held = observe.NewReading(sweepEvery, m.heldNow)
+	return m
 }
 
 func (m *metrics) acquired(fast bool, after time.Duration) {
@@ -42,5 +50,5 @@ func (m *metrics) acquired(fast bool, after time.Duration) {
 }
 
 func (m *metrics) all() []prometheus.Collector {
-	return []prometheus.Collector{m.taken, m.waited, m.lost, m.waiting}
+	return []prometheus.Collector{m.taken, m.waited, m.lost, m.waiting, m.held}
 }
