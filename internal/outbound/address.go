@@ -6,6 +6,9 @@ import (
 	"net/netip"
 	"strings"
 	"syscall"
+	"unicode"
+
+	"golang.org/x/net/idna"
 )
 
 // refusal is why an address must not be connected to.
@@ -92,7 +95,15 @@ func (g guard) control(_, address string, _ syscall.RawConn) error {
 }
 
 // checkHost checks a host of a URL that is an address, or a name of this machine; others are checked when they are connected to.
+// One that is not ASCII is checked as net/http makes it ASCII, where 127。0。0。１ becomes an address: through a proxy nobody else sees it.
 func (g guard) checkHost(host string) error {
+	if strings.ContainsFunc(host, func(r rune) bool { return r > unicode.MaxASCII }) {
+		ascii, err := idna.Lookup.ToASCII(host)
+		if err != nil {
+			return errNoName
+		}
+		host = ascii
+	}
 	name := strings.ToLower(strings.TrimSuffix(host, "."))
 	if name == "localhost" || strings.HasSuffix(name, ".localhost") {
 		name = "127.0.0.1"

@@ -23,7 +23,7 @@ func TestParseURL(t *testing.T) {
 	client := newClient(t, "10.1.0.0/16")
 	for _, good := range []string{
 		"https://example.com", "http://example.com:8080/a?b=c%20d", "https://[2606:4700::1111]/", "https://8.8.8.8/", "http://10.1.2.3/",
-		"https://xn--bcher-kva.example/", "https://EXAMPLE.com./x",
+		"https://xn--bcher-kva.example/", "https://EXAMPLE.com./x", "https://bücher.example/",
 	} {
 		if _, err := client.ParseURL("url", good); err != nil {
 			t.Errorf("%s: %v", good, err)
@@ -50,6 +50,11 @@ func TestParseURL(t *testing.T) {
 		"http://LOCALHOST./":                      "loopback",
 		"http://a.localhost:80/":                  "loopback",
 		"http://127.0.0.1/":                       "loopback",
+		"http://１２７.0.0.１/":                       "loopback",
+		"http://ⓛocalhost/":                       "loopback",
+		"http://169。254。169。254/":                 "link-local",
+		"http://127.0.0.１x。２/":                    "neither a name nor an address",
+		"http://a\u00ad\u2024b\ufffd.example/":    "neither a name nor an address",
 		"http://127.1/":                           "neither a name nor an address",
 		"http://2130706433/":                      "neither a name nor an address",
 		"http://0x7f000001/":                      "neither a name nor an address",
@@ -236,8 +241,10 @@ func TestProxy(t *testing.T) {
 	if _, err := client.Do(context.Background(), get(t, "https://name.example/path")); !errs.Is(err, errs.Unavailable) || strings.Contains(err.Error(), "password") {
 		t.Errorf("%v, want unavailable", err)
 	}
-	_, err = client.Do(context.Background(), get(t, "http://169.254.169.254/latest"))
-	wantRefused(t, err)
+	for _, host := range []string{"169.254.169.254", "169。254。169。254", "ⓛocalhost"} {
+		_, err = client.Do(context.Background(), get(t, "http://"+host+"/latest"))
+		wantRefused(t, err)
+	}
 	want := []string{"GET name.example Basic dXNlcjpwYXNzd29yZA==", "CONNECT name.example:443 Basic dXNlcjpwYXNzd29yZA=="}
 	if fmt.Sprint(asked) != fmt.Sprint(want) {
 		t.Errorf("the proxy was asked %q, want %q", asked, want)

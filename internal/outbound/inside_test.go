@@ -63,3 +63,20 @@ func TestUnknownOutcomeOfATry(t *testing.T) {
 		t.Error("a call that tells nothing opens it")
 	}
 }
+
+func TestRetryAfter(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string]time.Duration{
+		"0": 0, "7": 7 * time.Second, "86400": time.Hour, "99999999999999999999999": time.Hour,
+		"Thu, 01 Jan 1970 00:00:00 GMT": 0, "Fri, 31 Dec 9999 23:59:59 GMT": time.Hour,
+		"": -1, "-1": -1, "+1": -1, "1.5": -1, "soon": -1,
+	} {
+		after, says := (&Reply{Header: http.Header{"Retry-After": {text}}}).RetryAfter(time.Hour)
+		if !says {
+			after = -1
+		}
+		if after != want {
+			t.Errorf("%q: %v, want %v", text, after, want)
+		}
+	}
+}

@@ -2,6 +2,7 @@ package outbound
 
 import (
 	"context"
+	"errors"
 	"net/http"
 	"strconv"
 	"time"
@@ -66,7 +67,7 @@ func retryAfter(reply *Reply, longest time.Duration) time.Duration {
 // RetryAfter returns how long the reply asks to wait, at most longest. says is false if it does not say.
 func (r *Reply) RetryAfter(longest time.Duration) (after time.Duration, says bool) {
 	text := r.Header.Get("Retry-After")
-	if seconds, err := strconv.ParseUint(text, 10, 31); err == nil {
+	if seconds, err := strconv.ParseUint(text, 10, 31); err == nil || errors.Is(err, strconv.ErrRange) { // Then it is the largest.
 		return min(time.Duration(seconds)*time.Second, longest), true
 	}
 	if at, err := http.ParseTime(text); err == nil {
