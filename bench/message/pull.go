@@ -34,7 +34,7 @@ func (b *bench) onPostgres(ctx context.Context) (c carrier, err error) {
 	}
 	adapter := postgres.New(db.System(), notifier, zap.NewNop())
 	c.broker = adapter
-	c.service = message.New(message.Config{DB: db, Handlers: db, System: db.System(), Notifier: notifier, Broker: adapter, Log: zap.NewNop()})
+	c.service = message.New(message.Config{DB: db, Handlers: db, System: db.System(), Notifier: notifier, Broker: adapter, OneLog: true, Log: zap.NewNop()})
 	b.run(func(ctx context.Context) error { notifier.Run(ctx); return nil })
 	b.run(adapter.Run)
 	b.run(c.service.Run)

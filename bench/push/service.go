@@ -61,7 +61,7 @@ func open(ctx context.Context) (_ *bench, err error) {
 	}
 	broker := postgres.New(carrier.System(), notifier, zap.NewNop())
 	b.service = message.New(message.Config{
-		DB: calls, Handlers: handlers, System: work.System(), Notifier: notifier, Broker: broker, Log: zap.NewNop(), Limits: message.Limits{Pushes: 64},
+		DB: calls, Handlers: handlers, System: work.System(), Notifier: notifier, Broker: broker, OneLog: true, Log: zap.NewNop(), Limits: message.Limits{Pushes: 64},
 		Outbound: outbound.New(outbound.Config{Allowed: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}, Timeout: 5 * time.Second}),
 	})
 	worker := message.NewWorker(message.WorkerConfig{

@@ -55,7 +55,8 @@ func (a *App) buildDomains() []domain {
 	})
 	a.messages = message.New(message.Config{
 		DB: a.db.calls, Handlers: a.db.handlers, System: a.db.work.System(), Notifier: a.notifier, Broker: a.broker, Limiter: a.limiter,
-		Outbound: a.outbound, Secrets: a.secrets, Tracing: a.tracing, Limits: a.cfg.Message, CountsDepths: a.cfg.Broker.Kind == rabbitMQ, Log: a.log,
+		Outbound: a.outbound, Secrets: a.secrets, Tracing: a.tracing, Limits: a.cfg.Message, CountsDepths: a.cfg.Broker.Kind == rabbitMQ,
+		OneLog: a.cfg.Broker.Kind == postgresBroker, Log: a.log,
 	})
 	locks := lock.New(lock.Config{
 		DB: a.db.calls, System: a.db.work.System(), Notifier: a.notifier, Redis: a.redis, Limits: a.cfg.Lock, Log: a.log,

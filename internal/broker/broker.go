@@ -46,6 +46,9 @@ type Address struct {
 type Publication struct {
 	To Address
 	Message
+	// Stored says that the message is a row of the service's database, which is removed by a later commit than the one that stores it here,
+	// if the broker is in that database. Such a broker need not have it on disk: what loses the one loses the other, too.
+	Stored bool
 }
 
 // Message is what a broker carries. Its body may be empty.

@@ -46,7 +46,7 @@ func (e *envelope) publication() broker.Publication {
 			headers[firstFailedAtHeader] = e.firstFailedAt.UTC().Format(time.RFC3339Nano)
 		}
 	}
-	return broker.Publication{To: e.to.onBroker(e.tenant), Message: broker.Message{
+	return broker.Publication{To: e.to.onBroker(e.tenant), Stored: e.place != "", Message: broker.Message{
 		ID: e.id, Body: e.body, Attributes: e.attributes, Headers: headers,
 	}}
 }

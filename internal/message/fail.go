@@ -42,7 +42,7 @@ func (s *Service) fail(ctx context.Context, queue QueueName, failures ...*failur
 
 // failTx is fail in a transaction of the caller's.
 func (s *Service) failTx(ctx context.Context, tx *pg.Tx, queue QueueName, failures ...*failure) error {
-	policy, now, err := lockPolicy(ctx, tx, queue)
+	policy, now, err := lockPolicy(ctx, tx, queue, s.oneLog)
 	if errs.Is(err, errs.NotFound) {
 		return nil
 	}

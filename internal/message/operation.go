@@ -113,7 +113,7 @@ func (s *Service) operate(ctx context.Context, op Operation, which Choice) (_ Op
 	op.Principal, op.ID = auth.From(ctx).ID, which.Token
 	defer s.stats.forget(tenantQueue{auth.TenantOf(ctx), op.Queue})
 	err = s.db.InTx(ctx, func(tx *pg.Tx) error {
-		if _, _, err := lockPolicy(ctx, tx, op.Queue); err != nil {
+		if _, _, err := lockPolicy(ctx, tx, op.Queue, false); err != nil {
 			return err
 		}
 		if which.Token == "" {
@@ -175,7 +175,7 @@ func (s *Service) plan(ctx context.Context, tx *pg.Tx, op Operation, which Choic
 // back to the queue. If the queue is gone, its dead letters are being removed too, and are skipped.
 func (s *Service) step(ctx context.Context, tx *pg.Tx, op Operation) (Operation, error) {
 	letters := chunkLetters
-	if _, _, err := lockPolicy(ctx, tx, op.Queue); errs.Is(err, errs.NotFound) {
+	if _, _, err := lockPolicy(ctx, tx, op.Queue, false); errs.Is(err, errs.NotFound) {
 		return skipChunk(ctx, tx, op, letters)
 	} else if err != nil {
 		return op, err

@@ -146,7 +146,7 @@ func (s *Service) leaseAll(ctx context.Context, p *puller, r PullRequest, batch 
 // delivered too often without being settled becomes a dead letter. Errors: NotFound.
 func (s *Service) storePulled(ctx context.Context, queue QueueName, lease uuid.UUID, due time.Duration, batch []taken) (stored []Message, err error) {
 	err = s.db.InTx(ctx, func(tx *pg.Tx) error {
-		policy, now, err := lockPolicy(ctx, tx, queue)
+		policy, now, err := lockPolicy(ctx, tx, queue, s.oneLog)
 		if err != nil {
 			return err
 		}

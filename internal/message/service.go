@@ -55,7 +55,7 @@ type Service struct {
 	outbound *outbound.Client
 	secrets  seal.Keys
 
-	countsDepths bool
+	countsDepths, oneLog bool
 
 	relay, operations, intents *pg.Due
 	heardPolicies              chan struct{} // has a token after a newPolicies notification
@@ -76,7 +76,10 @@ type Config struct {
 	Limits   Limits
 	// CountsDepths has a worker count the messages in queues, for a broker that does not keep them in the database.
 	CountsDepths bool
-	Log          *zap.Logger
+	// OneLog says that the broker keeps its messages in this database. Then what moves to a table of the service need not be on disk before
+	// the ack that removes it from the broker: a crash of the server that loses the one loses the other, too.
+	OneLog bool
+	Log    *zap.Logger
 }
 
 // Limits apply to tenants without quotas of their own; 0 means no limit. Package app reads them from the environment.
@@ -116,7 +119,7 @@ func (l *Limits) Check(want func(ok bool, setting, format string, args ...any)) 
 func New(c Config) *Service {
 	s := &Service{
 		db: c.DB, handlers: c.Handlers, system: c.System, notifier: c.Notifier, broker: c.Broker, limiter: c.Limiter, log: c.Log, tracing: c.Tracing,
-		outbound: c.Outbound, secrets: c.Secrets, countsDepths: c.CountsDepths,
+		outbound: c.Outbound, secrets: c.Secrets, countsDepths: c.CountsDepths, oneLog: c.OneLog,
 		limits: c.Limits, quotas: newQuotas(c.Limits), rates: &rates{}, metrics: newMetrics(), topology: &topology{}, own: map[string]func(context.Context, []byte) error{}, pauses: newQueueSet(selectPaused),
 		heardPolicies: make(chan struct{}, 1), heardWorkers: make(chan struct{}, 1),
 	}

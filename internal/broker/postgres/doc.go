@@ -29,7 +29,8 @@
 // process together 256 MiB, or one message each.
 //
 // Publishing is as durable as the database's commits. Claims, acks, nacks and expiry do not wait for the disk
-// (synchronous_commit = off): a crash of the database within less than a second of one means a redelivery.
+// (synchronous_commit = off): a crash of the database within less than a second of one means a redelivery. Neither does a relay's
+// batch, whose rows are removed by a commit behind it in the same log.
 //
 // Many callers' publishes share one statement, in which tenants take turns, and so do their acks. Batches have statements of their own, so
 // that a message does not wait for a relay's. The row of a queue with a

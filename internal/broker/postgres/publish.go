@@ -21,6 +21,7 @@ type publication struct {
 	headers            string // JSON
 	attributes         string // JSON
 	body               []byte
+	stored             bool
 	counted            bool // its queue was full, and was counted for it
 }
 
@@ -82,6 +83,7 @@ func newPublication(p broker.Publication) (publication, error) {
 		id:         p.ID,
 		headers:    headers,
 		attributes: attributes,
+		stored:     p.Stored,
 		body:       append([]byte{}, p.Body...), // never nil, which is NULL; the caller may give up and reuse it
 	}, err
 }

@@ -51,3 +51,42 @@ func TestBatchesDoNotHoldUpSingleMessages(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// How a message is committed is seen by a trigger at the commit.
+func TestStoredMessagesDoNotWaitForTheDisk(t *testing.T) {
+	t.Parallel()
+	databaseURL := pgtest.New(t)
+	owner := pgtest.Owner(t, databaseURL)
+	if _, err := owner.Exec(t.Context(), `
+		CREATE TABLE commits (setting text);
+		CREATE FUNCTION note_commit() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS
+			$$ BEGIN INSERT INTO commits VALUES (current_setting('synchronous_commit')); RETURN NULL; END $$;
+		CREATE CONSTRAINT TRIGGER note AFTER INSERT ON broker_messages DEFERRABLE INITIALLY DEFERRED
+			FOR EACH ROW EXECUTE FUNCTION note_commit()`); err != nil {
+		t.Fatal(err)
+	}
+	b, _ := start(t, databaseURL, lease)
+	queue := declare(t, b)
+	commits := func(messages ...broker.Publication) (settings string) {
+		t.Helper()
+		for _, err := range b.PublishBatch(patient(t), messages) {
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := owner.QueryRow(patient(t), `WITH gone AS (DELETE FROM commits RETURNING setting)
+			SELECT string_agg(DISTINCT setting, ' ') FROM gone`).Scan(&settings); err != nil {
+			t.Fatal(err)
+		}
+		return settings
+	}
+	one := func(stored bool) broker.Publication {
+		return broker.Publication{To: broker.Address{Queue: queue}, Message: message("one"), Stored: stored}
+	}
+	if got := commits(one(true), one(true)); got != "off" {
+		t.Errorf("stored elsewhere: %q, want off", got)
+	}
+	if got := commits(one(true), one(false)); got != "on" {
+		t.Errorf("one of them is not stored elsewhere: %q, want on", got)
+	}
+}

@@ -2,6 +2,7 @@ package postgres
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -29,9 +30,10 @@ type placed struct {
 //
 // Bindings are the outer loop, which OFFSET 0 enforces: the database caches only a few compiled regular expressions. The
 // arrays come through subqueries so that the database does not plan for their length: it would plan anew each time, which
-// takes longer than everything else.
+// takes longer than everything else. The commit waits for the disk unless each message is stored elsewhere until a later one.
 func insertMessages(ctx context.Context, db pg.Querier, batch []call[publication]) ([]placed, error) {
 	c := columnsOf(batch)
+	stored := !slices.ContainsFunc(batch, func(b call[publication]) bool { return !b.value.stored })
 	rows, err := db.Query(ctx, `
 		WITH target AS (
 			SELECT a.n, q.id AS queue_id
@@ -72,8 +74,8 @@ func insertMessages(ctx context.Context, db pg.Querier, batch []call[publication
 			FROM (SELECT queue_id, count(*) AS n FROM placed WHERE kept AND queue_id IN (SELECT id FROM limited) GROUP BY queue_id) AS p
 			WHERE b.id = p.queue_id
 		)
-		SELECT n - 1, queue_id, kept FROM placed`,
-		c.queues, c.topics, c.paths, c.ids, c.headers, c.attributes, c.bodies)
+		SELECT n - 1, queue_id, kept FROM placed, (SELECT CASE WHEN $8 THEN set_config('synchronous_commit', 'off', true) END) AS relaxed`,
+		c.queues, c.topics, c.paths, c.ids, c.headers, c.attributes, c.bodies, stored)
 	if err != nil {
 		return nil, err
 	}
