@@ -36,7 +36,7 @@ func TestConsole(t *testing.T) {
 	address := server.address(t)
 	url := "http://" + address
 	ready(t, url)
-	acme, beta, other := newTenant(t, url, "acme"), newTenant(t, url, "beta"), newTenant(t, url, "other")
+	acme, beta, other, many := newTenant(t, url, "acme"), newTenant(t, url, "beta"), newTenant(t, url, "other"), newTenant(t, url, "many")
 
 	network, front := newProxy(t, url)
 	network.open()
@@ -49,11 +49,13 @@ func TestConsole(t *testing.T) {
 		faults.HandleFunc("POST /"+name+"/back", func(http.ResponseWriter, *http.Request) { p.open() })
 	}
 	faults.HandleFunc("POST /hook", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusInternalServerError) })
-	faults.HandleFunc("POST /letters", func(w http.ResponseWriter, r *http.Request) {
-		if err := insertLetters(r.Context(), env["DATABASE_URL"]); err != nil {
-			http.Error(w, err.Error(), http.StatusInternalServerError)
-		}
-	})
+	for name, rows := range map[string]string{"letters": tenThousandLetters, "queues": tenThousandQueues} {
+		faults.HandleFunc("POST /"+name, func(w http.ResponseWriter, r *http.Request) {
+			if err := insert(r.Context(), env["DATABASE_URL"], rows); err != nil {
+				http.Error(w, err.Error(), http.StatusInternalServerError)
+			}
+		})
+	}
 	faults.Handle("POST /issuer/", http.StripPrefix("/issuer", issuer.faults()))
 	control := httptest.NewServer(faults)
 	t.Cleanup(control.Close)
@@ -62,14 +64,14 @@ func TestConsole(t *testing.T) {
 		t.Fatal(err)
 	}
 	where, _ := json.Marshal(map[string]string{ // Strings alone, so it cannot fail.
-		"chromium": chromium, "server": front, "direct": url, "protos": descriptorSet(t), "acme": acme, "beta": beta, "other": other,
+		"chromium": chromium, "server": front, "direct": url, "protos": descriptorSet(t), "acme": acme, "beta": beta, "other": other, "many": many,
 		"faults": control.URL, "issuer": issuer.URL, "pictures": os.Getenv("E2E_SCREENSHOTS"),
 	})
 	driver := nodeWithin(t, 15*time.Minute, "console.mjs", "axe-core", steps, string(where))
-	driver.Env = append(driver.Env, "HOME="+t.TempDir()) // The browser writes there.
+	driver.Env = append(driver.Env, "HOME="+t.TempDir(), "PATH="+pathWithGrpcurl(t)) // The browser writes there.
 	var outcome map[string]string
 	output(t, driver, &outcome)
-	if taken := len(outcome); taken < 4 || ci() && taken < 30 {
+	if taken := len(outcome); taken < 4 || ci() && taken < 38 {
 		t.Errorf("only %d steps were taken", taken)
 	}
 	for step, fault := range outcome {
@@ -81,17 +83,26 @@ func TestConsole(t *testing.T) {
 	}
 }
 
-// insertLetters writes 10,000 dead letters of acme's queue ten-thousand, which failed a second after one another.
-func insertLetters(ctx context.Context, database string) error {
+// tenThousandLetters are dead letters of acme's queue ten-thousand, which failed a second after one another.
+const tenThousandLetters = `
+	INSERT INTO dead_letters (tenant, id, queue, message_id, reason, attempts, first_failed_at, last_failed_at, headers, attributes, body, folded_reason)
+	SELECT 'acme', gen_random_uuid(), 'ten-thousand', gen_random_uuid(), 'reason ' || n, 3, now(), now() - n * interval '1s', '{}', '{}',
+		convert_to('{"n": ' || n || '}', 'UTF8'), 'reason ' || n
+	FROM generate_series(1, 10000) AS n`
+
+// tenThousandQueues are those of the tenant many, q-00001 and so on. It also has a thousand schedules like acme's hourly.
+const tenThousandQueues = `
+	INSERT INTO queues (tenant, name) SELECT 'many', 'q-' || lpad(n::text, 5, '0') FROM generate_series(1, 10000) AS n;
+	INSERT INTO schedules
+	SELECT (jsonb_populate_record(s, jsonb_build_object('tenant', 'many', 'name', 's-' || lpad(n::text, 4, '0'), 'id', gen_random_uuid()))).*
+	FROM schedules AS s, generate_series(1, 1000) AS n WHERE s.tenant = 'acme' AND s.name = 'hourly'`
+
+func insert(ctx context.Context, database, rows string) error {
 	db, err := pgx.Connect(ctx, database)
 	if err != nil {
 		return err
 	}
 	defer db.Close(context.WithoutCancel(ctx))
-	_, err = db.Exec(ctx, `
-		INSERT INTO dead_letters (tenant, id, queue, message_id, reason, attempts, first_failed_at, last_failed_at, headers, attributes, body, folded_reason)
-		SELECT 'acme', gen_random_uuid(), 'ten-thousand', gen_random_uuid(), 'reason ' || n, 3, now(), now() - n * interval '1s', '{}', '{}',
-			convert_to('{"n": ' || n || '}', 'UTF8'), 'reason ' || n
-		FROM generate_series(1, 10000) AS n`)
+	_, err = db.Exec(ctx, rows)
 	return err
 }

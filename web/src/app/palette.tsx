@@ -1,11 +1,8 @@
 import { Dialog } from "@base-ui/react/dialog";
-import { useQuery } from "@connectrpc/connect-query";
 import { useEffect, useId, useRef, useState } from "react";
 import { useLocation } from "wouter";
-import { MessageService } from "../gen/plinth/message/v1/message_pb.js";
-import { ScheduleService } from "../gen/plinth/schedule/v1/schedule_pb.js";
-import { TenantService } from "../gen/plinth/tenant/v1/tenant_pb.js";
 import { speak, t, useLanguage } from "../i18n";
+import { useQueues, useSchedules, useTenants } from "../rpc/every";
 import { actFor, signOut, useSession } from "../rpc/session";
 import { places } from "./places";
 import { setTheme } from "./preferences";
@@ -25,10 +22,9 @@ export default function Palette({ close }: { close: () => void }) {
   const [at, setAt] = useState(0);
   const id = useId();
   const list = useRef<HTMLDivElement>(null);
-  const stale = { staleTime: 60_000, retry: false };
-  const queues = useQuery(MessageService.method.listQueues, { pageSize: 1000 }, stale);
-  const schedules = useQuery(ScheduleService.method.list, { pageSize: 1000 }, stale);
-  const tenants = useQuery(TenantService.method.listTenants, { pageSize: 1000 }, { ...stale, enabled: session.admin });
+  const queues = useQueues(true);
+  const schedules = useSchedules(true);
+  const tenants = useTenants(session.admin);
 
   const to = (path: string) => () => go(path);
   const commands: Command[] = [
@@ -42,13 +38,13 @@ export default function Palette({ close }: { close: () => void }) {
     { name: t("theme.light"), kind: t("palette.action"), run: () => setTheme("light") },
     { name: t("theme.dark"), kind: t("palette.action"), run: () => setTheme("dark") },
     ...(session.open ? [] : [{ name: t("session.out"), kind: t("palette.action"), run: signOut }]),
-    ...(queues.data?.queues ?? []).map((q) => ({ name: q.name, kind: t("queue"), run: to(`/queues/${encodeURIComponent(q.name)}`) })),
-    ...(schedules.data?.schedules ?? []).map((s) => ({
+    ...(queues.data ?? []).map((q) => ({ name: q.name, kind: t("queue"), run: to(`/queues/${encodeURIComponent(q.name)}`) })),
+    ...(schedules.data ?? []).map((s) => ({
       name: s.name,
       kind: t("schedule"),
       run: to(`/schedules/${encodeURIComponent(s.name)}`),
     })),
-    ...(tenants.data?.tenants ?? []).map((one) => ({
+    ...(tenants.data ?? []).map((one) => ({
       name: one.name,
       kind: t("palette.act"),
       run: () => actFor(one.name === "default" ? "" : one.name),

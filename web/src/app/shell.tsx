@@ -1,10 +1,8 @@
-import { useQuery } from "@connectrpc/connect-query";
 import { lazy, Suspense, useEffect, useRef, useState, type ReactNode } from "react";
 import { Link, useLocation } from "wouter";
-import { TenantService } from "../gen/plinth/tenant/v1/tenant_pb.js";
 import { speak, t, useLanguage } from "../i18n";
 import { actFor, signOut, useSession } from "../rpc/session";
-import { seldom } from "../rpc/client";
+import { useTenants } from "../rpc/every";
 import { useKeys } from "../ui/keys";
 import { isHere, Mark, places } from "./places";
 import { setTheme, useTheme, type Theme } from "./preferences";
@@ -103,8 +101,8 @@ function decode(part: string): string {
 /** Acting shows at all times for which tenant an administrator acts. */
 function Acting() {
   const { tenant } = useSession();
-  const { data } = useQuery(TenantService.method.listTenants, { pageSize: 1000 }, { staleTime: seldom });
-  const names = new Set(["default", ...(data?.tenants.map((one) => one.name) ?? []), ...(tenant ? [tenant] : [])]);
+  const { data } = useTenants();
+  const names = new Set(["default", ...(data?.map((one) => one.name) ?? []), ...(tenant ? [tenant] : [])]);
   return (
     <label className={tenant && tenant !== "default" ? "acting other" : "acting"}>
       <span>{t("session.acting")}</span>

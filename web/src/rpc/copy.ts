@@ -27,6 +27,11 @@ export function asCurl<I extends DescMessage>(who: Caller, method: DescMethod & 
   );
 }
 
+/** asGet returns the command that gets a path of the REST API, for what curl cannot do over Connect: streams. */
+export function asGet(who: Caller, path: string): string {
+  return `curl -N${authorization(who.tenant, who.open)} ${quote(location.origin + path)}`;
+}
+
 /** asGrpcurl returns the command that makes the same call over gRPC. */
 export function asGrpcurl<I extends DescMessage>(who: Caller, method: DescMethod & { input: I }, input: MessageInitShape<I>): string {
   const plain = location.protocol === "http:" ? " -plaintext" : "";

@@ -3,6 +3,7 @@ import { createGrpcWebTransport } from "@connectrpc/connect-web";
 import { useSyncExternalStore } from "react";
 import { TenantService } from "../gen/plinth/tenant/v1/tenant_pb.js";
 import { queryClient } from "./client";
+import { noteTime } from "./clock";
 import { arriving, issuer, Refusal, type Login } from "./issuer";
 
 /**
@@ -154,7 +155,9 @@ const authenticate: Interceptor = (next) => async (req) => {
     if (!req.header.has(name)) req.header.set(name, value);
   }
   try {
-    return await next(req);
+    const res = await next(req);
+    noteTime(res.header.get("date"));
+    return res;
   } catch (error) {
     if (ConnectError.from(error).code === Code.Unauthenticated) noteRefusal(key);
     throw error;

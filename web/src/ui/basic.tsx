@@ -2,6 +2,7 @@ import type { Timestamp } from "@bufbuild/protobuf/wkt";
 import { timestampDate } from "@bufbuild/protobuf/wkt";
 import { useId, useSyncExternalStore, type ReactElement, type ReactNode, cloneElement } from "react";
 import { exact, relative } from "../i18n";
+import { serverNow } from "../rpc/clock";
 
 export type Tone = "good" | "warn" | "bad" | "busy" | "calm";
 
@@ -84,11 +85,11 @@ export function Check({ label, checked, onChange, disabled }: { label: string; c
 }
 
 /** One clock for all times of the page. */
-let now = Date.now();
+let now = serverNow();
 const ticking = new Set<() => void>();
 setInterval(() => {
   if (document.hidden) return;
-  now = Date.now();
+  now = serverNow();
   for (const tick of ticking) tick();
 }, 1000);
 

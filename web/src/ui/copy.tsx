@@ -1,6 +1,6 @@
 import type { DescMessage, DescMethod, MessageInitShape } from "@bufbuild/protobuf";
 import { t } from "../i18n";
-import { asCurl, asGrpcurl } from "../rpc/copy";
+import { asCurl, asGet, asGrpcurl } from "../rpc/copy";
 import { useSession } from "../rpc/session";
 import { tell } from "./toast";
 
@@ -21,13 +21,21 @@ export function CopyButton({ text, label }: { text: string; label?: string }) {
   );
 }
 
-/** CopyAs copies an action as the command that does the same. */
-export function CopyAs<I extends DescMessage>({ method, input }: { method: DescMethod & { input: I }; input: () => MessageInitShape<I> }) {
+/** CopyAs copies an action as the command that does the same. A stream needs its path of the REST API, too. */
+export function CopyAs<I extends DescMessage>({
+  method,
+  input,
+  path,
+}: {
+  method: DescMethod & { input: I };
+  input: () => MessageInitShape<I>;
+  path?: () => string;
+}) {
   const who = useSession();
   return (
     <span className="copy-as">
       <span>{t("action.copyAs")}</span>
-      <button type="button" className="quiet" onClick={() => void copy(asCurl(who, method, input()))}>
+      <button type="button" className="quiet" onClick={() => void copy(path ? asGet(who, path()) : asCurl(who, method, input()))}>
         curl
       </button>
       <button type="button" className="quiet" onClick={() => void copy(asGrpcurl(who, method, input()))}>

@@ -1,11 +1,15 @@
 import { Dialog as Base } from "@base-ui/react/dialog";
-import { useRef, useState, type FormEvent, type ReactNode } from "react";
+import { useEffect, useRef, useState, type FormEvent, type ReactNode } from "react";
 import { t } from "../i18n";
 import { Failure } from "./state";
 
 /** Dialog is a window over the page. It is there as long as it is rendered. */
 export function Dialog({ title, wide, close, children }: { title: string; wide?: boolean; close: () => void; children: ReactNode }) {
   const popup = useRef<HTMLDivElement>(null);
+  // Whatever had the focus may be gone with what the dialog showed before.
+  useEffect(() => {
+    if (document.activeElement === document.body) popup.current?.focus();
+  });
   return (
     <Base.Root open onOpenChange={(open) => !open && close()}>
       <Base.Portal>

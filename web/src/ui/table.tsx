@@ -116,6 +116,32 @@ function toggle(selection: Selection, id: string) {
   selection.set(ids);
 }
 
+/** How many rows of a list that is here as a whole are shown at a time. */
+const shown = 50;
+
+/** pageOf is a page of a list that is here as a whole, from 1. */
+export function pageOf<R>(rows: R[], page: string): R[] {
+  const n = Math.max(1, Number(page) || 1);
+  return rows.slice((n - 1) * shown, n * shown);
+}
+
+/** Turns goes through a list that is here as a whole. */
+export function Turns({ count, page, go }: { count: number; page: string; go: (page: string) => void }) {
+  const n = Math.max(1, Number(page) || 1);
+  if (count <= shown && n === 1) return null;
+  return (
+    <div className="row">
+      <button disabled={n === 1} onClick={() => go(n === 2 ? "" : String(n - 1))}>
+        {t("page.before")}
+      </button>
+      <span className="soft">{t("page.of", { n, all: Math.max(1, Math.ceil(count / shown)) })}</span>
+      <button disabled={n * shown >= count} onClick={() => go(String(n + 1))}>
+        {t("page.next")}
+      </button>
+    </div>
+  );
+}
+
 /** Pager goes through a list page by page. Tokens of the pages that were seen lead back. */
 export function Pager({ token, next, go }: { token: string[]; next: string; go: (tokens: string[]) => void }) {
   if (token.length === 0 && !next) return null;

@@ -11,7 +11,7 @@ import protoLoader from "@grpc/proto-loader";
 import { runnerImport } from "vite";
 
 const [folder, where] = process.argv.slice(2);
-const { chromium: executablePath, server, direct, protos, acme, beta, other, faults, issuer, pictures } = JSON.parse(where);
+const { chromium: executablePath, server, direct, protos, acme, beta, many, other, faults, issuer, pictures } = JSON.parse(where);
 const admin = process.env.PLINTH_API_KEY;
 const full = process.env.CI === "true";
 const axe = readFileSync("node_modules/axe-core/axe.min.js", "utf8");
@@ -148,12 +148,12 @@ async function look(page, at, faults, options = {}) {
 }
 
 const kit = {
-  server, issuer, faults, pictures, admin, acme, beta, other, wide, narrow, axe, full,
-  Visit, remember, call, messages, nack, inject, check, look,
+  server, issuer, faults, pictures, admin, acme, beta, many, other, wide, narrow, axe,
+  Visit, call, messages, nack, inject, check, look,
   hostile: `<img src=x onerror="alert(1)"><script>alert(2)</script>\u202Egnp.exe`,
 };
 const steps = {};
-for (const file of ["sign-in", "messages", "schedules", "stores", "tenants", "faults", "pages"]) {
+for (const file of ["sign-in", "messages", "schedules", "stores", "tenants", "faults", "awkward", "pages"]) {
   Object.assign(steps, (await import(new URL(`${file}.mjs`, pathToFileURL(`${folder}/`)))).default(kit));
 }
 

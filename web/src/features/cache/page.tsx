@@ -1,7 +1,7 @@
 import { skipToken, useMutation, useQuery } from "@connectrpc/connect-query";
 import { Code } from "@connectrpc/connect";
 import { useQueryClient } from "@tanstack/react-query";
-import { useState, type FormEvent } from "react";
+import { useEffect, useState, type FormEvent } from "react";
 import { CacheService } from "../../gen/plinth/cache/v1/cache_pb.js";
 import { t } from "../../i18n";
 import { Exact, Field, Head, Panel, Time } from "../../ui/basic";
@@ -17,6 +17,7 @@ export default function Cache() {
   const client = useQueryClient();
   const [filter, setFilter] = useFilter(["key"]);
   const [text, setText] = useState(filter.key);
+  useEffect(() => setText(filter.key), [filter.key]); // One may have gone back.
   const [asked, setAsked] = useState(false);
   const key = filter.key;
   const query = useQuery(CacheService.method.get, key ? { key } : skipToken, { retry: false, staleTime: 0 });

@@ -43,6 +43,7 @@ const states: Record<State, [Parameters<typeof t>[0], Tone]> = {
 export default function Channels() {
   const [filter, setFilter] = useFilter(["channel"]);
   const [text, setText] = useState(filter.channel);
+  useEffect(() => setText(filter.channel), [filter.channel]); // One may have gone back.
   function submit(event: FormEvent) {
     event.preventDefault();
     setFilter({ channel: text.trim() });
@@ -180,7 +181,11 @@ function Live({ request }: { request: MessageInitShape<typeof SubscribeRequestSc
             )}
           </div>
         )}
-        <CopyAs method={ChannelService.method.subscribe} input={() => ({ ...wanted, afterId: after.current })} />
+        <CopyAs
+          method={ChannelService.method.subscribe}
+          input={() => ({ ...wanted, afterId: after.current })}
+          path={() => `/api/v1/channels:subscribe?${restQuery(wanted, after.current)}`}
+        />
       </div>
       {open && (
         <Dialog wide title={open.channel} close={() => setOpen(null)}>
@@ -201,6 +206,16 @@ function gapText(gap: Gap): string {
 function dataOf(message: Message): Uint8Array {
   if (message.payload.case === "data") return message.payload.value;
   return new TextEncoder().encode(message.payload.value ?? "");
+}
+
+/** restQuery has the names of the REST API for what to listen to. */
+function restQuery(wanted: MessageInitShape<typeof SubscribeRequestSchema>, after: string): URLSearchParams {
+  const { channels = [], patterns = [] } = wanted as { channels?: string[]; patterns?: string[] };
+  return new URLSearchParams([
+    ...channels.map((name) => ["channel", name]),
+    ...patterns.map((name) => ["pattern", name]),
+    ...(after ? [["after_id", after]] : []),
+  ]);
 }
 
 function Publish({ channel: first }: { channel: string }) {

@@ -1,7 +1,7 @@
 import { useMutation, useQuery } from "@connectrpc/connect-query";
 import { useQueryClient } from "@tanstack/react-query";
 import { useState } from "react";
-import { useLocation, useSearch } from "wouter";
+import { useLocation } from "wouter";
 import { FileService, FileState } from "../../gen/plinth/file/v1/file_pb.js";
 import { bytes, t } from "../../i18n";
 import { often } from "../../rpc/client";
@@ -17,7 +17,6 @@ import { Uploads } from "./uploads";
 /** Files is the list of files, the latest first, with what it takes to upload more. */
 export default function Files({ id }: { id: string }) {
   const [, go] = useLocation();
-  const search = useSearch();
   const client = useQueryClient();
   const [filter, setFilter] = useFilter(["name", "folder", "type", "state"]);
   const [tokens, setTokens] = useState<string[]>([]);
@@ -37,7 +36,7 @@ export default function Files({ id }: { id: string }) {
     { refetchInterval: often, placeholderData: (before) => before },
   );
   const filtered = Object.values(filter).some(Boolean);
-  const open = (file: string) => go(`/files${file && `/${file}`}${search && `?${search}`}`);
+  const open = (file: string) => go(`/files${file && `/${file}`}${location.search}`);
   function refine(change: Partial<typeof filter>) {
     setTokens([]);
     setChosen(new Set());

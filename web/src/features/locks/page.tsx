@@ -3,39 +3,38 @@ import { useQueryClient } from "@tanstack/react-query";
 import { useState } from "react";
 import { LockService, type Lock } from "../../gen/plinth/lock/v1/lock_pb.js";
 import { number, t } from "../../i18n";
-import { often } from "../../rpc/client";
+import { useLocks } from "../../rpc/every";
 import { useSession } from "../../rpc/session";
 import { Field, Head, Panel, Status, Time } from "../../ui/basic";
 import { CopyAs } from "../../ui/copy";
 import { FormDialog } from "../../ui/dialog";
 import { useFilter } from "../../ui/query";
 import { Empty, Loaded } from "../../ui/state";
-import { Pager, Table } from "../../ui/table";
+import { Pager, pageOf, Table, Turns } from "../../ui/table";
 import { tell } from "../../ui/toast";
 
 /** Locks are who has which lock, since when, and how many wait for it. */
 export default function Locks() {
   const { admin } = useSession();
-  const [filter, setFilter] = useFilter(["q"]);
-  const [tokens, setTokens] = useState<string[]>([]);
+  const [filter, setFilter] = useFilter(["q", "page"]);
   const [taken, setTaken] = useState<Lock | null>(null);
-  const query = useQuery(LockService.method.list, { pageSize: 200, pageToken: tokens.at(-1) ?? "" }, { refetchInterval: often });
+  const query = useLocks();
   return (
     <div className="page">
       <Head title={t("nav.locks")} />
       <div className="filters">
         <Field label={t("filter.name")}>
-          <input type="search" value={filter.q} onChange={(e) => setFilter({ q: e.target.value })} />
+          <input type="search" value={filter.q} onChange={(e) => setFilter({ q: e.target.value, page: "" })} />
         </Field>
       </div>
       <Panel title={t("locks.held")}>
         <Loaded query={query}>
           {(data) => {
-            const rows = data.locks.filter((lock) => lock.name.toLowerCase().includes(filter.q.toLowerCase()));
+            const rows = data.filter((lock) => lock.name.toLowerCase().includes(filter.q.toLowerCase()));
             if (rows.length === 0) {
               return (
-                <Empty title={data.locks.length > 0 ? t("filter.none") : t("locks.none")}>
-                  {data.locks.length === 0 && <p>{t("locks.none.hint")}</p>}
+                <Empty title={data.length > 0 ? t("filter.none") : t("locks.none")}>
+                  {data.length === 0 && <p>{t("locks.none.hint")}</p>}
                 </Empty>
               );
             }
@@ -43,7 +42,7 @@ export default function Locks() {
               <>
                 <Table
                   label={t("locks.held")}
-                  rows={rows}
+                  rows={pageOf(rows, filter.page)}
                   id={(lock) => lock.name}
                   columns={[
                     { name: t("col.name"), cell: (lock) => <span className="clip mono">{lock.name}</span> },
@@ -72,7 +71,7 @@ export default function Locks() {
                   ]}
                 />
                 <div className="body">
-                  <Pager token={tokens} next={data.nextPageToken} go={setTokens} />
+                  <Turns count={rows.length} page={filter.page} go={(page) => setFilter({ page })} />
                 </div>
               </>
             );

@@ -99,6 +99,11 @@ function Actions({ queue }: { queue: QueueMessage }) {
 
   return (
     <div className="row">
+      {queue.paused ? (
+        <CopyAs method={MessageService.method.resumeQueue} input={() => ({ name })} />
+      ) : (
+        <CopyAs method={MessageService.method.pauseQueue} input={() => ({ name })} />
+      )}
       <button onClick={() => void toggle()}>{queue.paused ? t("queue.resume") : t("queue.pause")}</button>
       <button onClick={() => setAsked("edit")}>{t("queue.policy.edit")}</button>
       <button className="danger" onClick={() => setAsked("purge")}>

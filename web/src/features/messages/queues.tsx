@@ -3,21 +3,18 @@ import { useState } from "react";
 import { Link, useLocation } from "wouter";
 import { MessageService, type Queue } from "../../gen/plinth/message/v1/message_pb.js";
 import { number, rate, t } from "../../i18n";
-import { seldom } from "../../rpc/client";
+import { useQueues } from "../../rpc/every";
 import { Field, Head, Panel, Status } from "../../ui/basic";
 import { useFilter } from "../../ui/query";
 import { Empty, Loaded } from "../../ui/state";
-import { Table } from "../../ui/table";
+import { pageOf, Table, Turns } from "../../ui/table";
 import { PolicyEditor } from "./policy";
-
-const shown = 50;
 
 /** Queues is the list of queues. What is in each is asked for the rows that are shown. */
 export default function Queues() {
   const [, go] = useLocation();
   const [filter, setFilter] = useFilter(["q", "new", "page"]);
-  const query = useQuery(MessageService.method.listQueues, { pageSize: 1000 }, { refetchInterval: seldom });
-  const page = Math.max(1, Number(filter.page) || 1);
+  const query = useQueues();
   return (
     <div className="page">
       <Head title={t("nav.queues")}>
@@ -33,9 +30,9 @@ export default function Queues() {
       <Panel>
         <Loaded query={query}>
           {(data) => {
-            const all = data.queues.filter((q) => q.name.toLowerCase().includes(filter.q.toLowerCase()));
-            const rows = all.slice((page - 1) * shown, page * shown);
-            if (data.queues.length === 0) {
+            const all = data.filter((q) => q.name.toLowerCase().includes(filter.q.toLowerCase()));
+            const rows = pageOf(all, filter.page);
+            if (data.length === 0) {
               return (
                 <Empty title={t("queues.none")}>
                   <p>{t("queues.none.hint")}</p>
@@ -61,17 +58,7 @@ export default function Queues() {
                     { name: t("queue.acknowledged"), num: true, cell: (q) => <Now name={q.name} show={(now) => rate(now.rates?.acknowledged ?? 0)} /> },
                   ]}
                 />
-                {all.length > shown && (
-                  <div className="row">
-                    <button disabled={page === 1} onClick={() => setFilter({ page: String(page - 1) })}>
-                      {t("page.before")}
-                    </button>
-                    <span className="soft">{t("page.of", { n: page, all: Math.ceil(all.length / shown) })}</span>
-                    <button disabled={page * shown >= all.length} onClick={() => setFilter({ page: String(page + 1) })}>
-                      {t("page.next")}
-                    </button>
-                  </div>
-                )}
+                <Turns count={all.length} page={filter.page} go={(page) => setFilter({ page })} />
               </>
             );
           }}

@@ -1,7 +1,7 @@
 import { useMutation, useQuery, skipToken } from "@connectrpc/connect-query";
 import { Code, ConnectError } from "@connectrpc/connect";
 import { useQueryClient } from "@tanstack/react-query";
-import { useState, type FormEvent } from "react";
+import { useEffect, useState, type FormEvent } from "react";
 import { MessageService, MessageView, type Queue, type WaitingMessage } from "../../gen/plinth/message/v1/message_pb.js";
 import { number, t } from "../../i18n";
 import { often } from "../../rpc/client";
@@ -18,6 +18,7 @@ import { tell } from "../../ui/toast";
 export function Waiting({ queue }: { queue: Queue }) {
   const [filter, setFilter] = useFilter(["id"]);
   const [text, setText] = useState(filter.id);
+  useEffect(() => setText(filter.id), [filter.id]); // One may have gone back.
   const query = useQuery(MessageService.method.getMessage, filter.id ? { id: filter.id } : skipToken, { retry: false });
   function submit(event: FormEvent) {
     event.preventDefault();

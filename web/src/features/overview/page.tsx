@@ -8,6 +8,7 @@ import { ScheduleService, type Schedule } from "../../gen/plinth/schedule/v1/sch
 import { TenantService } from "../../gen/plinth/tenant/v1/tenant_pb.js";
 import { number, t } from "../../i18n";
 import { seldom } from "../../rpc/client";
+import { serverNow } from "../../rpc/clock";
 import { useHealth } from "../../rpc/health";
 import { useSession } from "../../rpc/session";
 import { Fact, Head, Panel, Status, Time, type Tone } from "../../ui/basic";
@@ -149,7 +150,7 @@ function Attention({ queues, schedules, known }: { queues: Queue[]; schedules: S
       matters.push({ id: `error ${s.name}`, tone: "bad", what: s.error, name: s.name, link, mend: t("matter.schedule.mend") });
     } else if (s.pause?.by === "service") {
       matters.push({ id: `stopped ${s.name}`, tone: "bad", what: t("matter.stopped"), name: s.name, link, mend: t("matter.schedule.mend") });
-    } else if (next && Date.now() - timestampDate(next).getTime() > 30_000) {
+    } else if (next && serverNow() - timestampDate(next).getTime() > 30_000) {
       matters.push({ id: `late ${s.name}`, tone: "warn", what: t("matter.late"), name: s.name, link, mend: t("matter.schedule.mend") });
     }
   }

@@ -11,6 +11,7 @@ import {
   type Schedule,
 } from "../../gen/plinth/schedule/v1/schedule_pb.js";
 import { number, t } from "../../i18n";
+import { serverNow } from "../../rpc/clock";
 import { Exact, Field, Panel, Time } from "../../ui/basic";
 import { CopyAs } from "../../ui/copy";
 import { localText, moment } from "../../ui/duration";
@@ -35,8 +36,8 @@ function Plan({ schedule, done }: { schedule: Schedule; done: (id: string) => vo
   const name = schedule.name;
   const client = useQueryClient();
   const backfill = useMutation(ScheduleService.method.backfill);
-  const [from, setFrom] = useState(() => localText(new Date(Date.now() - 86_400_000)));
-  const [to, setTo] = useState(() => localText(new Date()));
+  const [from, setFrom] = useState(() => localText(new Date(serverNow() - 86_400_000)));
+  const [to, setTo] = useState(() => localText(new Date(serverNow())));
   const [overlap, setOverlap] = useState(OverlapPolicy.UNSPECIFIED);
   const [most, setMost] = useState("");
   const [planned, setPlanned] = useState<BackfillResponse | null>(null);

@@ -12,8 +12,10 @@ import {
   ScheduleService,
   type CreateRequestSchema,
   type Schedule,
+  type UpdateRequestSchema,
 } from "../../gen/plinth/schedule/v1/schedule_pb.js";
 import { t } from "../../i18n";
+import { serverNow } from "../../rpc/clock";
 import { Field } from "../../ui/basic";
 import { CopyAs } from "../../ui/copy";
 import { FormDialog } from "../../ui/dialog";
@@ -62,7 +64,7 @@ function draftOf(s: Schedule | undefined): Draft {
     timing: timing?.case ?? "cron",
     cron: timing?.case === "cron" ? timing.value : "0 9 * * 1-5",
     interval: timing?.case === "interval" ? writeSpan(timing.value) : "15 min",
-    at: localText(timing?.case === "at" ? timestampDate(timing.value) : new Date(Date.now() + 3_600_000)),
+    at: localText(timing?.case === "at" ? timestampDate(timing.value) : new Date(serverNow() + 3_600_000)),
     zone: s ? s.timeZone : Intl.DateTimeFormat().resolvedOptions().timeZone,
     gap: s?.dstPolicy?.gap ?? DstGap.UNSPECIFIED,
     repeat: s?.dstPolicy?.overlap ?? DstOverlap.UNSPECIFIED,
@@ -174,19 +176,20 @@ export function Editor({ schedule, close }: { schedule?: Schedule; close: () => 
       action: wrongJson ? undefined : actionOf(draft, schedule),
     } as MessageInitShape<typeof CreateRequestSchema>;
   };
-  const change = () => ({
-    ...request(),
-    version: schedule?.version ?? 0n,
-    updateMask: {
-      paths: [
-        "description", draft.timing, "time_zone", "dst_policy", "jitter", "overlap_policy", "catch_up", "retry", "attempt_timeout",
-        "pause_after_failures", draft.action,
-      ],
-    },
-  });
+  const change = () =>
+    ({
+      ...request(),
+      version: schedule?.version ?? 0n,
+      updateMask: {
+        paths: [
+          "description", draft.timing, "time_zone", "dst_policy", "jitter", "overlap_policy", "catch_up", "retry", "attempt_timeout",
+          "pause_after_failures", draft.action,
+        ],
+      },
+    }) as MessageInitShape<typeof UpdateRequestSchema>;
 
   async function submit() {
-    if (schedule) await update.mutateAsync(change() as Parameters<typeof update.mutateAsync>[0]);
+    if (schedule) await update.mutateAsync(change());
     else await create.mutateAsync(request());
     await client.invalidateQueries();
     tell(t(schedule ? "schedule.changed" : "schedule.created", { name: draft.name }));
@@ -201,7 +204,7 @@ export function Editor({ schedule, close }: { schedule?: Schedule; close: () => 
       close={close}
       submit={submit}
       done={schedule ? close : () => go(path(draft.name))}
-      extra={schedule ? undefined : <CopyAs method={ScheduleService.method.create} input={request} />}
+      extra={schedule ? <CopyAs method={ScheduleService.method.update} input={change} /> : <CopyAs method={ScheduleService.method.create} input={request} />}
     >
       <div className="form">
         {!schedule && (

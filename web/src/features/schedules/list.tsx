@@ -1,22 +1,19 @@
-import { useQuery } from "@connectrpc/connect-query";
-import { useState } from "react";
 import { Link, useLocation } from "wouter";
-import { ScheduleService, type Schedule } from "../../gen/plinth/schedule/v1/schedule_pb.js";
+import type { Schedule } from "../../gen/plinth/schedule/v1/schedule_pb.js";
 import { t } from "../../i18n";
-import { often } from "../../rpc/client";
+import { useSchedules } from "../../rpc/every";
 import { Field, Head, Panel, Status, Time } from "../../ui/basic";
 import { useFilter } from "../../ui/query";
 import { Empty, Loaded } from "../../ui/state";
-import { Pager, Table } from "../../ui/table";
+import { pageOf, Table, Turns } from "../../ui/table";
 import { Editor } from "./editor";
 import { action, path, timing } from "./words";
 
 /** Schedules is the list of schedules, with when each fires next. */
 export default function Schedules() {
   const [, go] = useLocation();
-  const [filter, setFilter] = useFilter(["q", "state", "new"]);
-  const [tokens, setTokens] = useState<string[]>([]);
-  const query = useQuery(ScheduleService.method.list, { pageSize: 200, pageToken: tokens.at(-1) ?? "" }, { refetchInterval: often });
+  const [filter, setFilter] = useFilter(["q", "state", "new", "page"]);
+  const query = useSchedules();
   const matches = (s: Schedule) =>
     s.name.toLowerCase().includes(filter.q.toLowerCase()) && (!filter.state || (filter.state === "paused") === (s.pause !== undefined));
   return (
@@ -28,10 +25,10 @@ export default function Schedules() {
       </Head>
       <div className="filters">
         <Field label={t("filter.name")}>
-          <input type="search" value={filter.q} onChange={(e) => setFilter({ q: e.target.value })} />
+          <input type="search" value={filter.q} onChange={(e) => setFilter({ q: e.target.value, page: "" })} />
         </Field>
         <Field label={t("col.state")}>
-          <select value={filter.state} onChange={(e) => setFilter({ state: e.target.value })}>
+          <select value={filter.state} onChange={(e) => setFilter({ state: e.target.value, page: "" })}>
             <option value="">{t("any")}</option>
             <option value="active">{t("schedule.fires")}</option>
             <option value="paused">{t("schedule.paused")}</option>
@@ -41,8 +38,8 @@ export default function Schedules() {
       <Panel>
         <Loaded query={query}>
           {(data) => {
-            const rows = data.schedules.filter(matches);
-            if (data.schedules.length === 0) {
+            const rows = data.filter(matches);
+            if (data.length === 0) {
               return (
                 <Empty title={t("schedules.none")}>
                   <p>{t("schedules.none.hint")}</p>
@@ -56,7 +53,7 @@ export default function Schedules() {
                 ) : (
                   <Table
                     label={t("nav.schedules")}
-                    rows={rows}
+                    rows={pageOf(rows, filter.page)}
                     id={(s) => s.name}
                     open={(s) => go(path(s.name))}
                     columns={[
@@ -84,7 +81,7 @@ export default function Schedules() {
                   />
                 )}
                 <div className="body">
-                  <Pager token={tokens} next={data.nextPageToken} go={setTokens} />
+                  <Turns count={rows.length} page={filter.page} go={(page) => setFilter({ page })} />
                 </div>
               </>
             );

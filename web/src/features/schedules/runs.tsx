@@ -5,6 +5,7 @@ import { useState } from "react";
 import { Link } from "wouter";
 import { RunState, ScheduleService, type Run } from "../../gen/plinth/schedule/v1/schedule_pb.js";
 import { exact, number, span, t } from "../../i18n";
+import { serverNow } from "../../rpc/clock";
 import { Exact, Field, Panel, Status, Time } from "../../ui/basic";
 import { CopyAs } from "../../ui/copy";
 import { Dialog } from "../../ui/dialog";
@@ -99,7 +100,7 @@ export function State({ run }: { run: Run }) {
 
 function length(run: Run): number {
   if (!run.startTime) return 0;
-  const end = run.endTime ? timestampDate(run.endTime).getTime() : Date.now();
+  const end = run.endTime ? timestampDate(run.endTime).getTime() : serverNow();
   return Math.max(0, (end - timestampDate(run.startTime).getTime()) / 1000);
 }
 

@@ -5,6 +5,7 @@ import { useQueryClient } from "@tanstack/react-query";
 import { useState, type FormEvent } from "react";
 import { TenantService, type ApiKey, type CreateApiKeyRequestSchema } from "../../gen/plinth/tenant/v1/tenant_pb.js";
 import { t } from "../../i18n";
+import { serverNow } from "../../rpc/clock";
 import { Check, Field, Panel, Status, Time } from "../../ui/basic";
 import { CopyAs, CopyButton } from "../../ui/copy";
 import { Destroy, Dialog } from "../../ui/dialog";
@@ -101,7 +102,7 @@ export function Keys({ tenant }: { tenant: string }) {
 
 function State({ of: key }: { of: ApiKey }) {
   if (key.revokeTime) return <Status tone="bad">{t("key.state.revoked")}</Status>;
-  if (key.expireTime && timestampDate(key.expireTime).getTime() < Date.now()) return <Status tone="warn">{t("key.state.expired")}</Status>;
+  if (key.expireTime && timestampDate(key.expireTime).getTime() < serverNow()) return <Status tone="warn">{t("key.state.expired")}</Status>;
   return <Status tone="good">{t("key.state.valid")}</Status>;
 }
 

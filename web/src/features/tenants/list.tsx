@@ -1,16 +1,16 @@
-import { useMutation, useQuery } from "@connectrpc/connect-query";
+import { useMutation } from "@connectrpc/connect-query";
 import { useQueryClient } from "@tanstack/react-query";
 import { useState } from "react";
 import { Link, useLocation } from "wouter";
 import { TenantService, type Tenant } from "../../gen/plinth/tenant/v1/tenant_pb.js";
 import { t } from "../../i18n";
-import { seldom } from "../../rpc/client";
+import { useTenants } from "../../rpc/every";
 import { Field, Head, Panel, Status, Time } from "../../ui/basic";
 import { CopyAs } from "../../ui/copy";
 import { FormDialog } from "../../ui/dialog";
 import { useFilter } from "../../ui/query";
 import { Empty, Loaded } from "../../ui/state";
-import { Pager, Table } from "../../ui/table";
+import { pageOf, Table, Turns } from "../../ui/table";
 import { tell } from "../../ui/toast";
 
 export function path(tenant: string): string {
@@ -20,9 +20,8 @@ export function path(tenant: string): string {
 /** Tenants is the list of tenants. It is for administrators. */
 export default function Tenants() {
   const [, go] = useLocation();
-  const [filter, setFilter] = useFilter(["q", "new"]);
-  const [tokens, setTokens] = useState<string[]>([]);
-  const query = useQuery(TenantService.method.listTenants, { pageSize: 200, pageToken: tokens.at(-1) ?? "" }, { refetchInterval: seldom });
+  const [filter, setFilter] = useFilter(["q", "new", "page"]);
+  const query = useTenants();
   return (
     <div className="page">
       <Head title={t("nav.tenants")}>
@@ -32,19 +31,19 @@ export default function Tenants() {
       </Head>
       <div className="filters">
         <Field label={t("filter.name")}>
-          <input type="search" value={filter.q} onChange={(e) => setFilter({ q: e.target.value })} />
+          <input type="search" value={filter.q} onChange={(e) => setFilter({ q: e.target.value, page: "" })} />
         </Field>
       </div>
       <Panel>
         <Loaded query={query}>
           {(data) => {
-            const rows = data.tenants.filter((one) => `${one.name} ${one.displayName}`.toLowerCase().includes(filter.q.toLowerCase()));
+            const rows = data.filter((one) => `${one.name} ${one.displayName}`.toLowerCase().includes(filter.q.toLowerCase()));
             if (rows.length === 0) return <Empty title={t("filter.none")} />;
             return (
               <>
                 <Table
                   label={t("nav.tenants")}
-                  rows={rows}
+                  rows={pageOf(rows, filter.page)}
                   id={(one) => one.name}
                   open={(one) => go(path(one.name))}
                   columns={[
@@ -56,7 +55,7 @@ export default function Tenants() {
                   ]}
                 />
                 <div className="body">
-                  <Pager token={tokens} next={data.nextPageToken} go={setTokens} />
+                  <Turns count={rows.length} page={filter.page} go={(page) => setFilter({ page })} />
                 </div>
               </>
             );

@@ -1,11 +1,12 @@
 // How pages look, in every way of looking at them.
+import { execFile } from "node:child_process";
 import { readFileSync, readdirSync } from "node:fs";
 import { brotliCompressSync } from "node:zlib";
 
 // The files of the build that a page loads, by its path.
 const loaded = new Map();
 
-export default ({ server, acme, admin, wide, narrow, pictures, axe, Visit, call, messages, check, look }) => {
+export default ({ server, acme, admin, other, narrow, pictures, axe, Visit, call, messages, check, look }) => {
   // All that there is, at addresses of their own.
   async function addresses() {
     const { files } = await (await fetch(`${server}/api/v1/files`, { headers: { Authorization: `Bearer ${acme}` } })).json();
@@ -36,7 +37,7 @@ export default ({ server, acme, admin, wide, narrow, pictures, axe, Visit, call,
     for (const turn of ["", "colour", "language", "colour"]) {
       if (turn === "language") {
         const before = await page.evaluate(() => document.documentElement.lang);
-        await page.locator("button[lang]").evaluate((button) => button.click()); // A dialog may be over it.
+        await page.locator("button[lang]").first().evaluate((button) => button.click()); // A dialog may be over it.
         await page.waitForFunction((before) => document.documentElement.lang !== before, before);
       }
       const dark = await page.evaluate(() => matchMedia("(prefers-color-scheme: dark)").matches);
@@ -48,6 +49,123 @@ export default ({ server, acme, admin, wide, narrow, pictures, axe, Visit, call,
       faults.push(...(await page.evaluate(misfits)).map((fault) => `${at}: ${fault}`));
       if (picture) await picture(`${width}-${scheme}`, lang);
     }
+  }
+
+  // copies clicks whatever copies a command.
+  function copies(page) {
+    return page.evaluate(() => {
+      const top = document.querySelector("[role=dialog]") ?? document.querySelector("main");
+      for (const button of top.querySelectorAll(".copy-as button")) button.click();
+    });
+  }
+
+  // tried runs commands that were copied, for a tenant that has nothing, by a key that may do nothing to others. It returns those that the
+  // server, or the program itself, does not understand; what they name is missing, and so they do nothing.
+  async function tried(commands) {
+    const wrong = [];
+    await Promise.all([0, 1, 2, 3].map(async (lane) => {
+      for (let i = lane; i < commands.length; i += 4) {
+        const command = commands[i].replace("X-Tenant: acme", "X-Tenant: other");
+        const answer = await new Promise((resolve) =>
+          execFile("sh", ["-c", `timeout 20 ${command}`], { env: { ...process.env, PLINTH_API_KEY: other } }, (_, stdout, stderr) => resolve(stdout + stderr)));
+        const known = /not.?found|permission.?denied|invalid.?argument|failed.?precondition/i.test(answer) || /^\{/.test(answer) || answer === "";
+        if (!known || /unmarshal|unknown field|unimplemented|unsupported|parse|curl:|request data|usage/i.test(answer)) wrong.push(`${command}: ${answer}`);
+      }
+    }));
+    return wrong;
+  }
+
+  // Every dialog, those that have no address among them: nothing for axe to find, the focus is in it and stays there, Escape closes it, and the
+  // focus is back at what opened it.
+  async function dialogs(visit) {
+    const { t } = visit;
+    const page = await visit.signedIn(admin, "/settings", { "plinth.tenant": "acme" });
+    await page.evaluate(axe);
+    await page.evaluate(() => {
+      window.copied = [];
+      navigator.clipboard.writeText = async (text) => void window.copied.push(text);
+    });
+    const button = (key, values) => page.locator("main").getByRole("button", { name: typeof key === "string" && key.includes(".") ? t(key, values) : key }).first();
+    const inside = (key, values) => page.getByRole("dialog").getByRole("button", { name: t(key, values) });
+    const row = page.locator("tbody button.link").first();
+    const select = async (key) => {
+      const boxes = page.locator("tbody input[type=checkbox]");
+      await (visit.width === narrow.width ? boxes.last() : boxes.first()).check(); // One of them redrives it.
+      return button(key);
+    };
+    const all = [
+      ["/queues", "queue.new"], ["/queues/orders", "queue.policy.edit"], ["/queues/orders", "queue.purge"], ["/queues/orders", "action.delete"],
+      ["/queues/way/messages", row], ["/queues/way/waiting", () => select("waiting.cancel.chosen")],
+      ["/queues/large/dead", row], ["/queues/large/dead", "dead.redrive.all"], ["/queues/large/dead", "dead.purge.all"],
+      ["/queues/large/dead", () => select("dead.redrive.chosen")],
+      ["/queues/large/dead", row, async () => {
+        await inside("dead.edit").click();
+        await page.getByRole("dialog").getByRole("textbox").nth(1).fill("a=b");
+        await page.getByText("+ a=b").waitFor();
+      }],
+      ["/queues/large/dead", row, () => inside("dead.purge").click()],
+      ["/queues/ten-thousand/dead", () => select("dead.redrive.chosen"), () => inside("bulk.redrive.go", { n: 1 }).click()],
+      ["/schedules", "schedule.new"], ["/schedules/hourly", "schedule.trigger"], ["/schedules/hourly", "queue.pause"],
+      ["/schedules/hourly", "action.edit"], ["/schedules/hourly", "action.delete"], ["/schedules/hourly", row],
+      ["/files", row], ["/files", row, () => inside("file.share").click()], ["/files", row, () => inside("action.delete").click()],
+      ["/files", () => select("files.delete")],
+      ["/cache?key=session/1", "action.delete"], ["/locks", "lock.force"],
+      ["/tenants", "tenant.new"], ["/tenants/acme", "action.edit"], ["/tenants/acme", "action.delete"],
+      ["/tenants/acme", button("key.revoke.of", { name: "plinth_" })],
+      ["/tenants/acme", "key.new"], ["/tenants/acme", "key.new", () => inside("action.create").click()],
+    ];
+    const faults = [];
+    for (const [path, opener, more] of all) {
+      await go(page, path);
+      const by = typeof opener === "function" ? await opener() : typeof opener === "string" ? button(opener) : opener;
+      await by.focus();
+      await page.keyboard.press("Enter");
+      const dialog = page.getByRole("dialog");
+      await dialog.waitFor();
+      await page.waitForFunction(() => !document.querySelector("[role=dialog] .waiting"));
+      await more?.();
+      const title = await dialog.getByRole("heading").first().textContent();
+      const at = `${path}, ${title}`;
+      await copies(page);
+      await look(page, at, faults);
+      faults.push(...(await page.evaluate(misfits)).map((fault) => `${at}: ${fault}`));
+      const controls = await dialog.evaluate((e) => e.querySelectorAll("a, button, input, select, textarea, summary, [tabindex='0']").length);
+      for (let i = 0; i < controls + 3; i++) {
+        const held = () => document.querySelector("[role=dialog]").contains(document.activeElement);
+        if (!(await page.waitForFunction(held, null, { timeout: 5_000 }).catch(() => false))) {
+          faults.push(`${at}: after ${i} times Tab the focus is at ${await page.evaluate(() => document.activeElement.outerHTML.slice(0, 200))}`);
+          break;
+        }
+        await page.keyboard.press("Tab");
+      }
+      for (let i = 0; i < 3 && (await dialog.count()) > 0; i++) {
+        const title = await dialog.getByRole("heading").first().textContent();
+        await page.keyboard.press("Escape");
+        await page.waitForFunction((title) => document.querySelector("[role=dialog] h2")?.textContent !== title, title);
+      }
+      if ((await dialog.count()) > 0) faults.push(`${at}: Escape does not close it`);
+      else if (typeof opener !== "function" && !(await by.evaluate((e) => e === document.activeElement))) { // Others go with what was selected.
+        faults.push(`${at}: the focus comes back to ${await page.evaluate(() => document.activeElement.outerHTML.slice(0, 200))}`);
+      }
+    }
+    if (visit.width === narrow.width) return faults; // It copies the same.
+    for (const path of ["/queues/orders", "/queues/orders/publish", "/queues/way/messages", "/queues/way/tail", "/schedules/hourly/backfill", "/channels?channel=news.eu", "/channels?channel=news.*", "/cache?key=session/1"]) {
+      await go(page, path);
+      await page.locator("main .copy-as").first().waitFor();
+      await copies(page);
+    }
+    const commands = [...new Set(await page.evaluate(() => window.copied))];
+    if (commands.length < 50) faults.push(`only ${commands.length} commands were copied`);
+    return [...faults, ...(await tried(commands))];
+  }
+
+  // reach goes to something by the keyboard alone.
+  async function reach(page, what) {
+    for (let i = 0; i < 100; i++) {
+      if (await what.evaluate((e) => e === document.activeElement)) return;
+      await page.keyboard.press("Tab");
+    }
+    throw new Error(`the keyboard does not reach ${what}`);
   }
 
   return {
@@ -65,6 +183,15 @@ export default ({ server, acme, admin, wide, narrow, pictures, axe, Visit, call,
       await page.keyboard.press("j");
       await page.keyboard.press("Enter");
       await page.getByRole("heading", { name: "orders", level: 1 }).waitFor();
+      await reach(page, page.locator(".tabs").getByRole("link", { name: t("queue.tab.publish") }));
+      await page.keyboard.press("Enter");
+      const payload = page.getByLabel(t("publish.payload"), { exact: true });
+      await payload.waitFor();
+      await reach(page, payload);
+      await page.keyboard.type("by hand");
+      await reach(page, page.getByRole("button", { name: t("publish"), exact: true }));
+      await page.keyboard.press("Enter");
+      await page.getByText(t("publish.done")).waitFor();
       await page.keyboard.press("Control+k");
       await page.getByRole("combobox", { name: t("palette.open") }).fill("tick");
       await page.getByRole("option", { name: /tick/ }).waitFor();
@@ -76,6 +203,14 @@ export default ({ server, acme, admin, wide, narrow, pictures, axe, Visit, call,
       await look(page, "the keys", faults);
       await page.keyboard.press("Escape");
       await page.getByRole("dialog").waitFor({ state: "detached" });
+      check(faults.length === 0, faults.join("\n"));
+    },
+
+    async dialogs(visit) {
+      await call(acme, "plinth.lock.v1.LockService", "Acquire", { name: `held/${process.pid}`, owner: "a worker", ttl: "600s" });
+      const second = new Visit(narrow);
+      const faults = (await Promise.all([visit, second].map(dialogs))).flat();
+      await second.over();
       check(faults.length === 0, faults.join("\n"));
     },
 
@@ -105,6 +240,13 @@ export default ({ server, acme, admin, wide, narrow, pictures, axe, Visit, call,
             const name = path.replace(/[0-9a-f-]{36}/, "one").match(/[a-z]+/gi)?.join("-") ?? "overview";
             await page.screenshot({ path: `${pictures}/${name}-${look}.png` });
           }));
+        }
+        if (v === visit) { // As far as the browser goes, 200 % of 1280 px is a page of 640.
+          await page.setViewportSize({ width: 640, height: 450 });
+          for (const path of paths) {
+            await go(page, path);
+            faults.push(...(await page.evaluate(misfits)).map((fault) => `${path} at 200 %: ${fault}`));
+          }
         }
         const start = await (await v.newContext()).newPage();
         await start.goto(server);

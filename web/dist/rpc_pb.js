@@ -1,1 +1,0 @@
-import{Q as e,X as t}from"./session.js";var n=t(`ChdwbGludGgvcnBjL3YxL3JwYy5wcm90bxINcGxpbnRoLnJwYy52MTpKChBtYXhfd2FpdF9zZWNvbmRzEh4uZ29vZ2xlLnByb3RvYnVmLk1ldGhvZE9wdGlvbnMY45QDIAEoBVIObWF4V2FpdFNlY29uZHNCIFoecGxpbnRoL2FwaS9wbGludGgvcnBjL3YxO3JwY3YxYgZwcm90bzM`,[e]);export{n as t};
