@@ -22,6 +22,13 @@ func (s *Service) NearEntries() int {
 	return kept.EstimatedSize()
 }
 
+// NearSize returns how much what is near weighs, and how much it may.
+func (s *Service) NearSize() (used, most uint64) {
+	kept := s.near.open()
+	kept.CleanUp()
+	return kept.WeightedSize(), kept.GetMaximum()
+}
+
 // FillNear keeps entries near that weigh so much each.
 func (s *Service) FillNear(entries int, weight uint32) {
 	for i := range entries {

@@ -247,14 +247,13 @@ func TestNearIsBounded(t *testing.T) {
 func TestNearBounds(t *testing.T) {
 	t.Parallel()
 	client := opener("redis://" + miniredis.RunT(t).Addr())(t)
-	for _, test := range []struct {
-		weight        uint32
-		entries, most int
-	}{{1, 300_000, 100_000}, {1 << 20, 300, 64}} {
+	const entries = 100
+	for weight, most := range map[uint32]uint64{1: 100_000, 1 << 17: 512} {
 		s := newService(client)
-		s.FillNear(test.entries, test.weight)
-		if n := s.NearEntries(); n < test.most/2 || n > test.most {
-			t.Errorf("%d entries of %d bytes, want %d", n, test.weight, test.most)
+		s.FillNear(entries, weight)
+		used, room := s.NearSize()
+		if n := room * entries / max(used, 1); room != 64<<20 || n < most*99/100 || n > most {
+			t.Errorf("there is room for %d entries of %d bytes, want %d", n, weight, most)
 		}
 	}
 }
