@@ -72,6 +72,25 @@ func tracesFiles(t *testing.T, broker string) {
 	if call := observetest.Named(ofTrace(all, direct), completing)[0]; verified.Parent != call.ID || event.Parent != verified.ID {
 		t.Errorf("the event %+v is not below %+v, or that not below %+v", event, verified, call)
 	}
+	// The line of a call has the time that it spent in each backend.
+	if _, err := client.Publish(t.Context(), &messagev1.PublishRequest{Queue: "uploaded", Payload: &messagev1.PublishRequest_Message{Message: "{}"}}); err != nil {
+		t.Fatal(err)
+	}
+	req, err := http.NewRequestWithContext(t.Context(), "PUT", s.url+"/api/v1/cache/a", strings.NewReader(`{"value": "YQ=="}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header.Set("Content-Type", "application/json")
+	req.Header.Set("Authorization", "Bearer "+adminKey)
+	res, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = res.Body.Close()
+	const some = `[\d.]*[1-9][\d.]*`
+	s.server.says(t, `"path":"/api/v1/upload",.*"postgres_ms":`+some+`,.*"s3_ms":`+some)
+	s.server.says(t, `"path":"/plinth.message.v1.MessageService/Publish",.*"broker_ms":`+some)
+	s.server.says(t, `"path":"/api/v1/cache/a",.*"redis_ms":`+some)
 }
 
 const completing = "plinth.file.v1.FileService/CompleteUpload"
