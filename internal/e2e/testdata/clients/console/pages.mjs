@@ -67,8 +67,8 @@ export default ({ server, acme, admin, other, narrow, pictures, axe, Visit, call
       for (let i = lane; i < commands.length; i += 4) {
         const command = commands[i].replace("X-Tenant: acme", "X-Tenant: other");
         const answer = await new Promise((resolve) =>
-          execFile("sh", ["-c", `timeout 20 ${command}`], { env: { ...process.env, PLINTH_API_KEY: other } }, (_, stdout, stderr) => resolve(stdout + stderr)));
-        const known = /not.?found|permission.?denied|invalid.?argument|failed.?precondition/i.test(answer) || /^\{/.test(answer) || answer === "";
+          execFile("sh", ["-c", `timeout 10 ${command}`], { env: { ...process.env, PLINTH_API_KEY: other } }, (_, stdout, stderr) => resolve(stdout + stderr)));
+        const known = /not.?found|permission.?denied|invalid.?argument|failed.?precondition/i.test(answer) || /^\s*\{|^(event|id|data):/.test(answer); // What is listened to ends with the time.
         if (!known || /unmarshal|unknown field|unimplemented|unsupported|parse|curl:|request data|usage/i.test(answer)) wrong.push(`${command}: ${answer}`);
       }
     }));
@@ -154,7 +154,8 @@ export default ({ server, acme, admin, other, narrow, pictures, axe, Visit, call
       await page.locator("main .copy-as").first().waitFor();
       await copies(page);
     }
-    const commands = [...new Set(await page.evaluate(() => window.copied))];
+    // Linux takes no argument of more than 128 KiB, which the message of a megabyte is.
+    const commands = [...new Set(await page.evaluate(() => window.copied))].filter((command) => command.length < 100_000);
     if (commands.length < 50) faults.push(`only ${commands.length} commands were copied`);
     return [...faults, ...(await tried(commands))];
   }
