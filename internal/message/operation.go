@@ -94,8 +94,11 @@ func (c Choice) check() error {
 // none of them; larger redrives are carried out by the workers. A dead letter is never redriven twice, even by concurrent
 // calls.
 //
+// What is redriven counts in the quota of waiting messages: a large redrive goes on once there is room.
+//
 // Errors: InvalidArgument unless the choice is valid; NotFound for an unknown queue, and for a token that is unknown, is
-// older than an hour or was made for another queue or a purge; FailedPrecondition for a token that was used.
+// older than an hour or was made for another queue or a purge; FailedPrecondition for a token that was used; ResourceExhausted if there
+// is no room for all of up to 1,000.
 func (s *Service) RedriveDeadLetters(ctx context.Context, queue QueueName, which Choice, maxPerSecond int) (Operation, Skipped, error) {
 	return s.operate(ctx, Operation{Kind: Redrive, Queue: queue, MaxPerSecond: maxPerSecond}, which)
 }
@@ -186,8 +189,13 @@ func (s *Service) step(ctx context.Context, tx *pg.Tx, op Operation) (Operation,
 	if op.Kind == Purge {
 		return purgeChunk(ctx, tx, op, letters)
 	}
+	// What is redriven waits, and counts in that quota.
+	room, err := s.quotas.waiting.TakeUpTo(ctx, tx, min(int64(letters), op.Total-op.Done-op.Skipped))
+	if room == 0 && err != nil {
+		return op, err
+	}
 	s.wakeRelay(tx)
-	return redriveChunk(ctx, tx, op, letters)
+	return redriveChunk(ctx, tx, op, int(room))
 }
 
 // newOperations returns the loop that carries out running operations. Several workers share them: each chunk is done by
@@ -218,8 +226,11 @@ func (s *Service) stepAll(ctx context.Context) (progress bool, err error) {
 			if err != nil || !claimed {
 				return err
 			}
-			progress = true
 			_, err = s.step(ctx, tx, op)
+			if errs.Is(err, errs.ResourceExhausted) { // It goes on once fewer messages wait.
+				return nil
+			}
+			progress = progress || err == nil
 			return err
 		})
 		err = errors.Join(err, failed)
