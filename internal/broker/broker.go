@@ -105,9 +105,9 @@ type Broker interface {
 	// Declare creates a queue; an existing one is left as it is. It returns FailedPrecondition if the existing queue has
 	// another MessageTTL or MaxLength, which are fixed at creation.
 	Declare(ctx context.Context, queue Queue) error
-	// Bind binds a queue to a topic; it is idempotent. It returns ErrNoQueue if the queue is not declared, and InvalidArgument
+	// Bind binds a queue to topics; it is idempotent. It returns ErrNoQueue if the queue is not declared, and InvalidArgument
 	// for a pattern with more than MaxHashes "#". Unbind takes such a pattern.
-	Bind(ctx context.Context, queue string, b Binding) error
+	Bind(ctx context.Context, queue string, bindings ...Binding) error
 	// Unbind removes a binding; an unknown binding or queue is not an error.
 	Unbind(ctx context.Context, queue string, b Binding) error
 	// Delete removes a queue with all its messages and ends its subscriptions; an unknown queue is not an error.
@@ -148,6 +148,9 @@ type Subscription interface {
 	// Stop has the queue send the subscription nothing more, and returns what has arrived and was not received yet. These
 	// deliveries have to be settled, too; until Close, all that are outstanding can be. Receive must not be called any more.
 	Stop() []Delivery
+	// StopWhenFull is Stop for a subscription all of whose credit is outstanding, so that nothing is on its way to it, and nothing is counted
+	// as delivered that is not received. It reports whether that is so, as far as it is known; otherwise nothing has changed.
+	StopWhenFull() ([]Delivery, bool)
 	// Close ends the subscription. Deliveries that are outstanding or were not received yet return to the queue at once.
 	Close()
 }

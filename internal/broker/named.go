@@ -60,13 +60,16 @@ func (n *named) Declare(ctx context.Context, queue Queue) error {
 	return n.Broker.Declare(ctx, queue)
 }
 
-func (n *named) Bind(ctx context.Context, queue string, b Binding) error {
+func (n *named) Bind(ctx context.Context, queue string, bindings ...Binding) error {
 	mark, err := n.mark(ctx)
 	if err != nil {
 		return err
 	}
-	b.Topic = n.topic(b.Topic, mark)
-	return n.Broker.Bind(ctx, queue+mark, b)
+	bindings = slices.Clone(bindings)
+	for i := range bindings {
+		bindings[i].Topic = n.topic(bindings[i].Topic, mark)
+	}
+	return n.Broker.Bind(ctx, queue+mark, bindings...)
 }
 
 func (n *named) Unbind(ctx context.Context, queue string, b Binding) error {

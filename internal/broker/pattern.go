@@ -10,6 +10,10 @@ import (
 // which it does nothing else for its publishers.
 const MaxHashes = 2
 
+// Resembles is, in SQL, a pattern of LIKE for what is in the column pattern. It fits all routing keys that the pattern matches, with a dot
+// before each of their words, and few others. To compare with it takes a hundredth of the time of a regular expression that has to be compiled.
+const Resembles = `CASE pattern WHEN '' THEN '' ELSE replace(replace('.' || pattern, '*', '%'), '.#', '%') END`
+
 // Simplified returns the shortest pattern that matches the same routing keys: "#.#" is "#", and "#.*" is "*.#".
 func Simplified(pattern string) string {
 	var words []string

@@ -11,6 +11,7 @@ import (
 	"plinth/internal/auth"
 	"plinth/internal/errs"
 	"plinth/internal/loop"
+	"plinth/internal/observe"
 	"plinth/internal/pg"
 	"plinth/internal/resource"
 )
@@ -137,6 +138,7 @@ func (s *Service) acquire(ctx context.Context, r Request) (Lease, error) {
 
 // forget ends a lease that its caller has never heard of.
 func (s *Service) forget(ctx context.Context, name Name, id uuid.UUID, fast bool) {
+	defer observe.LogPanic(s.log)
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanUpLimit)
 	defer cancel()
 	_, _ = s.Release(ctx, name, id, fast) // Else it ends by itself.

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"plinth/internal/loop"
+	"plinth/internal/observe"
 	"plinth/internal/pg"
 	"plinth/internal/tenant"
 )
@@ -89,8 +90,8 @@ func processName() string {
 // Run renews the leases of With and looks for the turns of those who wait, until ctx ends.
 func (s *Service) Run(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
-	group.Go(func() error { s.keeper.run(ctx); return nil })
-	group.Go(func() error { s.beat(ctx); return nil })
+	group.Go(func() error { defer observe.LogPanic(s.log); s.keeper.run(ctx); return nil })
+	group.Go(func() error { defer observe.LogPanic(s.log); s.beat(ctx); return nil })
 	return group.Wait()
 }
 

@@ -4,11 +4,28 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"time"
 
 	"plinth/internal/auth"
 	"plinth/internal/broker"
+	"plinth/internal/errs"
 	"plinth/internal/pg"
+	"plinth/internal/share"
 )
+
+// Of large batches, those of all tenants together have at most maxInBatches messages in progress, and a tenant about three eighths of what
+// the others leave: to prepare them takes a processor, for which the small ones would wait.
+const (
+	smallBatch   = 100
+	maxOfBatch   = 1000 // that one counts as
+	maxInBatches = 8 << 10
+	batchWait    = 30 * time.Second
+	batchWaiters = 1000 // of a tenant
+)
+
+func newBatches() *share.Pool {
+	return share.New(share.Config{Capacity: func() int64 { return maxInBatches }, Times: 1, Waiters: batchWaiters})
+}
 
 // Result is the outcome of publishing one message of a batch.
 type Result struct {
@@ -25,6 +42,16 @@ func (s *Service) PublishBatch(ctx context.Context, batch []Publication) []Resul
 			results[i].Err = err
 		}
 		return results
+	}
+	if len(batch) > smallBatch {
+		tenant, n := auth.TenantOf(ctx), int64(len(batch))
+		if err := s.batches.Acquire(ctx, tenant, min(n, maxOfBatch), batchWait); err != nil {
+			for i := range results {
+				results[i].Err = errs.Wrap(err, errs.Unavailable, "too many messages of the tenant are being published; try again")
+			}
+			return results
+		}
+		defer s.batches.Release(tenant, min(n, maxOfBatch))
 	}
 	all := make([]*outgoing, len(batch))
 	var now, later []*outgoing
@@ -58,7 +85,7 @@ func (s *Service) sendAll(ctx context.Context, batch []*outgoing) {
 	for i, m := range batch {
 		messages[i] = &m.envelope
 	}
-	for i, err := range s.sendBatch(ctx, messages, s.declarer()) {
+	for i, err := range s.sendBatch(ctx, messages, topicPatience, s.declarer()) {
 		batch[i].err = messages[i].to.explain(err)
 		if m := messages[i]; err == nil && m.to.topic == "" {
 			s.rates.of(tenantQueue{m.tenant, m.to.queue}).published.Add(1)
@@ -82,12 +109,23 @@ func (s *Service) holdAll(ctx context.Context, batch []*outgoing) {
 }
 
 // sendBatch publishes messages, of one tenant or more, to the broker concurrently, and returns the error of each. For a
-// queue that the broker does not know it calls declare and then sends the messages to that queue once more.
-func (s *Service) sendBatch(ctx context.Context, batch []*envelope, declare func(context.Context, QueueName) error) []error {
+// queue that the broker does not know it calls declare and then sends the messages to that queue once more. What goes to topics whose
+// queues are not declared goes last, so that no other message waits for them.
+func (s *Service) sendBatch(ctx context.Context, batch []*envelope, patience time.Duration, declare func(context.Context, QueueName) error) []error {
 	outcomes := make([]error, len(batch))
 	generation := s.broker.Generation()
-	s.declareTopics(ctx, generation, batch, outcomes)
-	s.sendSome(ctx, batch, outcomes, func(i int) bool { return outcomes[i] == nil })
+	undeclared := s.undeclared(ctx, generation, batch)
+	isLast := func(i int) bool { _, is := undeclared[batch[i].topic()]; return is }
+	s.sendSome(ctx, batch, outcomes, func(i int) bool { return !isLast(i) })
+	if len(undeclared) > 0 {
+		s.declareTopics(ctx, generation, undeclared, patience)
+		for i, m := range batch {
+			if isLast(i) {
+				outcomes[i] = undeclared[m.topic()]
+			}
+		}
+		s.sendSome(ctx, batch, outcomes, func(i int) bool { return isLast(i) && outcomes[i] == nil })
+	}
 	s.declareQueues(ctx, batch, outcomes, declare)
 	s.explainRefusals(ctx, batch, outcomes)
 	late := s.broker.Generation() != generation

@@ -23,7 +23,7 @@ func TestWhatIsRememberedOfQueues(t *testing.T) {
 	for n := range 1000 {
 		r.of(queue(n)).published.Add(1)
 		known.consumed.Store(queue(n), uint64(1))
-		known.declared.Store(strconv.Itoa(n), declaration{1, now.Add(-time.Duration(n) * time.Second)})
+		known.declared.Store(strconv.Itoa(n), &declaration{generation: 1, at: now.Add(-time.Duration(n) * time.Second), all: true})
 	}
 	r.add(&source{tenantQueue: queue(7)})
 	if counts := r.take(); len(counts) != 1000 {
@@ -41,7 +41,7 @@ func TestWhatIsRememberedOfQueues(t *testing.T) {
 	if n := entries(&known.consumed); n != 2 {
 		t.Errorf("%d consumed queues are remembered", n)
 	}
-	if n := entries(&known.declared); n != int(topicFresh/time.Second) {
+	if n := entries(&known.declared); n != int(topicKept/time.Second) {
 		t.Errorf("%d topics are remembered", n)
 	}
 	r.take()
@@ -95,3 +95,6 @@ func TestReadsOfOneQueue(t *testing.T) {
 		t.Errorf("%d are remembered by themselves", len(p.one))
 	}
 }
+
+// Held returns the bytes that streams hold.
+func (s *Service) Held() int64 { return s.held.Load() }

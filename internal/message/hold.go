@@ -2,8 +2,6 @@ package message
 
 import (
 	"context"
-	"maps"
-	"slices"
 
 	"plinth/internal/auth"
 	"plinth/internal/errs"
@@ -96,13 +94,19 @@ func (s *Service) hold(ctx context.Context, tx *pg.Tx, batch []*outgoing) error 
 // isNew reports whether the message was neither refused nor published before.
 func (m *outgoing) isNew() bool { return m.err == nil && m.duplicateOf == "" }
 
-// tenantTopic is the topic of one tenant.
-type tenantTopic struct{ tenant, topic string }
+// tenantTopic is the topic of one tenant, and tenantDestination a destination.
+type (
+	tenantTopic       struct{ tenant, topic string }
+	tenantDestination struct {
+		tenant string
+		to     Destination
+	}
+)
 
 // findDestinations refuses the messages that have no destination. The queues that it finds cannot be deleted until the
 // transaction ends.
 func (s *Service) findDestinations(ctx context.Context, tx *pg.Tx, batch []*outgoing) error {
-	queues, topics := map[tenantQueue]bool{}, map[tenantTopic]bool{}
+	queues, topics := map[tenantQueue]bool{}, map[tenantDestination]bool{}
 	for _, m := range batch {
 		if m.to.isOwn() {
 			continue
@@ -110,7 +114,7 @@ func (s *Service) findDestinations(ctx context.Context, tx *pg.Tx, batch []*outg
 		if m.to.topic == "" {
 			queues[tenantQueue{m.tenant, m.to.queue}] = false
 		} else {
-			topics[tenantTopic{m.tenant, m.to.topic}] = true
+			topics[tenantDestination{m.tenant, m.to}] = true
 		}
 	}
 	refused, err := s.findQueues(ctx, tx, queues)
@@ -119,7 +123,7 @@ func (s *Service) findDestinations(ctx context.Context, tx *pg.Tx, batch []*outg
 	}
 	var bindings map[tenantTopic][]bound
 	if len(topics) > 0 {
-		if bindings, err = selectBindings(ctx, tx, slices.Collect(maps.Keys(topics))...); err != nil {
+		if bindings, err = selectMatching(ctx, tx, topics); err != nil {
 			return err
 		}
 	}

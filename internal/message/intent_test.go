@@ -41,8 +41,8 @@ func (b *watched) Purge(ctx context.Context, q string) (n int64, err error) {
 	return n, err
 }
 
-func (b *watched) Bind(ctx context.Context, q string, binding broker.Binding) error {
-	return b.call(func() error { return b.Broker.Bind(ctx, q, binding) })
+func (b *watched) Bind(ctx context.Context, q string, bindings ...broker.Binding) error {
+	return b.call(func() error { return b.Broker.Bind(ctx, q, bindings...) })
 }
 
 func (b *watched) Unbind(ctx context.Context, q string, binding broker.Binding) error {

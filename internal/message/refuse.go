@@ -11,16 +11,12 @@ import (
 
 // explainRefusals finds out why the broker did not take messages of a batch.
 func (s *Service) explainRefusals(ctx context.Context, batch []*envelope, outcomes []error) {
-	type place struct {
-		tenant string
-		to     Destination
-	}
-	found := map[place]error{}
+	found := map[tenantDestination]error{}
 	for i, m := range batch {
 		if !errors.Is(outcomes[i], broker.ErrFull) {
 			continue
 		}
-		at := place{m.tenant, m.to}
+		at := tenantDestination{m.tenant, m.to}
 		if _, done := found[at]; !done {
 			found[at] = s.whyRefused(auth.AsService(ctx, m.tenant), m.to)
 		}
@@ -33,12 +29,12 @@ func (s *Service) explainRefusals(ctx context.Context, batch []*envelope, outcom
 func (s *Service) whyRefused(ctx context.Context, to Destination) error {
 	queues := []QueueName{to.queue}
 	if to.topic != "" {
-		of := tenantTopic{auth.TenantOf(ctx), to.topic}
-		bindings, err := selectBindings(ctx, s.db, of)
+		tenant := auth.TenantOf(ctx)
+		bindings, err := selectMatching(ctx, s.db, map[tenantDestination]bool{{tenant, to}: true})
 		if err != nil {
 			return err
 		}
-		if queues = queuesOf(matching(bindings[of], to.routingKey)); len(queues) == 0 {
+		if queues = queuesOf(matching(bindings[tenantTopic{tenant, to.topic}], to.routingKey)); len(queues) == 0 {
 			return broker.ErrNoQueue
 		}
 	}

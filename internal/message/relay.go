@@ -288,9 +288,9 @@ func (s *settlement) again(m *envelope) {
 // full, or the broker refuses the message. Queues that have it already get it a second time, but not again with each attempt.
 func (r *relay) fanOut(ctx context.Context, tx *pg.Tx, m envelope) ([]envelope, error) {
 	m.due, m.dueAt = relayAgain, time.Time{}
-	bindings, err := selectBindings(ctx, tx, tenantTopic{m.tenant, m.to.topic})
+	bindings, err := selectMatching(ctx, tx, map[tenantDestination]bool{{m.tenant, m.to}: true})
 	var copies []envelope
-	for _, queue := range queuesOf(matching(bindings[tenantTopic{m.tenant, m.to.topic}], m.to.routingKey)) {
+	for _, queue := range queuesOf(matching(bindings[m.topic()], m.to.routingKey)) {
 		m.to = ToQueue(queue)
 		copies = append(copies, m)
 	}

@@ -14,6 +14,7 @@ import (
 	"plinth/internal/pg"
 	"plinth/internal/ratelimit"
 	"plinth/internal/seal"
+	"plinth/internal/share"
 	"plinth/internal/tenant"
 )
 
@@ -39,6 +40,7 @@ type Service struct {
 	letters  *tenant.Levels // of dead letters
 	queued   *tenant.Levels // of messages and bytes in queues
 	limiter  *ratelimit.Limiter
+	batches  *share.Pool // messages of large batches in progress
 	notifier *pg.Notifier
 	rates    *rates
 	metrics  *metrics
@@ -50,6 +52,7 @@ type Service struct {
 	pullers  *pullers
 	watches  *watches
 	lanes    lanes
+	held     atomic.Int64                     // bytes of what streams have outstanding
 	present  atomic.Pointer[queueSet]         // the existing queues of a worker's handlers
 	pushed   atomic.Pointer[queueMap[string]] // likewise the versions of the pushes that a worker makes
 	outbound *outbound.Client
@@ -119,7 +122,7 @@ func (l *Limits) Check(want func(ok bool, setting, format string, args ...any)) 
 func New(c Config) *Service {
 	s := &Service{
 		db: c.DB, handlers: c.Handlers, system: c.System, notifier: c.Notifier, broker: c.Broker, limiter: c.Limiter, log: c.Log, tracing: c.Tracing,
-		outbound: c.Outbound, secrets: c.Secrets, countsDepths: c.CountsDepths, oneLog: c.OneLog,
+		batches: newBatches(), outbound: c.Outbound, secrets: c.Secrets, countsDepths: c.CountsDepths, oneLog: c.OneLog,
 		limits: c.Limits, quotas: newQuotas(c.Limits), rates: &rates{}, metrics: newMetrics(), topology: &topology{}, own: map[string]func(context.Context, []byte) error{}, pauses: newQueueSet(selectPaused),
 		heardPolicies: make(chan struct{}, 1), heardWorkers: make(chan struct{}, 1),
 	}

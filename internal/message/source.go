@@ -35,6 +35,7 @@ type source struct {
 	freed       chan struct{}            // has a token after an outstanding delivery was settled
 	pending     func() []broker.Delivery // ends the leases of what waits for the source's consumer, and returns it; may be nil
 
+	held held
 	// Only used by Receive.
 	tap    *tap            // nil if a pause stopped it
 	paused bool            // in this turn
@@ -84,11 +85,19 @@ func (s *source) Receive() (broker.Delivery, error) {
 			s.rest()
 			continue
 		}
+		if done, err := s.grow(); err != nil {
+			return broker.Delivery{}, err
+		} else if done {
+			continue
+		}
 		if s.isFull() {
 			s.awaitRoom()
 			continue
 		}
 		d, err := s.tap.Receive(s.turn)
+		if err == nil && s.park(d) {
+			continue
+		}
 		if err == nil {
 			if d, is := s.accept(d); is {
 				return d, nil
@@ -122,6 +131,9 @@ func (s *source) accept(d broker.Delivery) (broker.Delivery, bool) {
 // take counts a delivery as outstanding. What the broker counted and nobody was given is no attempt.
 func (s *source) take(d broker.Delivery) broker.Delivery {
 	c := &counted{Settler: d.Settler, source: s, tap: s.tap, stay: stayOf(d)}
+	if s.held.most > 0 {
+		c.bytes = s.hold(d)
+	}
 	s.outstanding.Add(1)
 	s.tap.outstanding.Add(1)
 	d.Settler = c
@@ -266,7 +278,7 @@ func (s *source) suspend() {
 	if s.tap == nil {
 		return
 	}
-	back := s.tap.Stop()
+	back := append(s.tap.Stop(), s.unpark()...)
 	if s.pending != nil {
 		back = append(back, s.pending()...)
 	}
@@ -302,7 +314,7 @@ func (s *source) stop(back ...broker.Delivery) {
 	if s.tap != nil {
 		back = append(back, s.tap.Stop()...)
 	}
-	s.giveBack(back...)
+	s.giveBack(append(back, s.unpark()...)...)
 }
 
 // drain has the broker send nothing more to a source whose life has ended, and returns what it had sent. Each delivery must be
@@ -338,6 +350,7 @@ type counted struct {
 	tap    *tap
 	stay   stay
 	noted  bool // some deliveries of the stay do not count
+	bytes  int64
 }
 
 func (c *counted) Ack(ctx context.Context) error {
@@ -358,6 +371,7 @@ func (c *counted) Nack(ctx context.Context) error {
 
 func (c *counted) settled() {
 	c.source.outstanding.Add(-1)
+	c.source.release(c.bytes)
 	left := c.tap.outstanding.Add(-1)
 	if left == 0 && c.tap.stopped.Load() {
 		go c.tap.Close() // It may take a while.

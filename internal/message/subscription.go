@@ -59,11 +59,12 @@ type Nack struct {
 // time, each for ackDeadline. Errors: NotFound.
 func (s *Service) Consume(ctx context.Context, queue QueueName, maxOutstanding int, ackDeadline time.Duration) (*Subscription, error) {
 	life, end := context.WithCancel(context.WithoutCancel(ctx))
-	src, err := s.open(ctx, life, queue, maxOutstanding)
+	src, err := s.open(ctx, life, queue, min(maxOutstanding, firstCredit))
 	if err != nil {
 		end()
 		return nil, err
 	}
+	src.held.most = int64(maxOutstanding)
 	sub := &Subscription{
 		service: s, source: src, log: s.log, count: s.rates.of(src.tenantQueue), ackDeadline: ackDeadline,
 		life: life, end: end, done: make(chan struct{}), arrived: make(chan struct{}, 1),

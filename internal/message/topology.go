@@ -3,6 +3,10 @@ package message
 import (
 	"context"
 	"errors"
+	"hash"
+	"hash/fnv"
+	"io"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -17,11 +21,15 @@ import (
 )
 
 const (
-	// topicLimit bounds the time to declare a topic's queues.
-	topicLimit = 10 * time.Second
-	// topicFresh is for how long such a declaration is relied on. If a process dies after it committed a binding, and before
-	// the broker has it, the next declaration adds it to the broker.
+	// topicPatience is how long a call waits for a topic's queues to be declared, and relayPatience a relay, which others wait for.
+	topicPatience = 5 * time.Second
+	relayPatience = 500 * time.Millisecond
+	// queueLimit bounds the time to declare one of them.
+	queueLimit = 10 * time.Second
+	// topicFresh is after how long it is looked again what is bound to a topic. If a process dies after it committed a binding, and before
+	// the broker has it, that adds it to the broker. topicKept is for how long it is remembered.
 	topicFresh = time.Minute
+	topicKept  = 10 * time.Minute
 )
 
 // onDeclared calls use. If the broker does not know the queue, it calls declare and then use once more.
@@ -81,8 +89,12 @@ func (s *Service) declareOnBroker(ctx context.Context, q Queue) error {
 		return err
 	}
 	wanted, unwanted := q.effective()
-	for _, b := range wanted {
-		if err := s.broker.Bind(ctx, name, b.onBroker(tenant)); err != nil {
+	bindings := make([]broker.Binding, len(wanted))
+	for i, b := range wanted {
+		bindings[i] = b.onBroker(tenant)
+	}
+	if len(bindings) > 0 {
+		if err := s.broker.Bind(ctx, name, bindings...); err != nil {
 			return err
 		}
 	}
@@ -94,11 +106,11 @@ func (s *Service) declareOnBroker(ctx context.Context, q Queue) error {
 	return nil
 }
 
-// topology records the topics all of whose queues this process has declared, the queues that it consumes, and in which
-// generation of the broker that was. A queue that is bound later is bound on the broker by the process that binds it.
+// topology records the topics whose queues this process has declared, the queues that it consumes, and in which generation of the
+// broker that was. A queue that is bound later is bound on the broker by the process that binds it.
 type topology struct {
 	consumed  sync.Map // from tenantQueue to the generation
-	declared  sync.Map // from name on the broker to declaration
+	declared  sync.Map // from name on the broker to *declaration
 	declaring singleflight.Group
 }
 
@@ -106,7 +118,7 @@ type topology struct {
 // went through.
 func (t *topology) prune(now time.Time, used *rates) {
 	t.declared.Range(func(name, d any) bool {
-		if now.Sub(d.(declaration).at) >= topicFresh {
+		if now.Sub(d.(*declaration).at) >= topicKept {
 			t.declared.CompareAndDelete(name, d)
 		}
 		return true
@@ -119,64 +131,120 @@ func (t *topology) prune(now time.Time, used *rates) {
 	})
 }
 
-// declaration records when the queues of a topic were declared.
+// declaration records which queues of a topic were declared, and when.
 type declaration struct {
 	generation uint64
 	at         time.Time
+	all        bool                 // that were bound then
+	queues     map[QueueName]uint64 // those that were declared, with a hash of their bindings; it is not changed
 }
 
-// declareTopics declares every queue of the topics that the batch goes to. If that fails for a topic, it sets the
-// outcomes of the messages to that topic.
-func (s *Service) declareTopics(ctx context.Context, generation uint64, batch []*envelope, outcomes []error) {
-	topics := map[string]error{}
-	for i, m := range batch {
-		if m.to.topic == "" {
+// of returns what is declared of a topic in a generation.
+func (t *topology) of(name string, generation uint64) declaration {
+	if d, ok := t.declared.Load(name); ok && d.(*declaration).generation == generation {
+		return *d.(*declaration)
+	}
+	return declaration{generation: generation}
+}
+
+// undeclared returns the topics of a batch whose queues were not declared in this generation. For the others, it has looked for what is new
+// in the background, now and then.
+func (s *Service) undeclared(ctx context.Context, generation uint64, batch []*envelope) map[tenantTopic]error {
+	undeclared := map[tenantTopic]error{}
+	for _, m := range batch {
+		of := m.topic()
+		if of.topic == "" {
 			continue
 		}
-		name := topicOnBroker(m.tenant, m.to.topic)
-		err, done := topics[name]
-		if !done {
-			err = s.declareTopic(auth.AsService(ctx, m.tenant), m.to.topic, generation)
-			topics[name] = err
+		switch d := s.topology.of(topicOnBroker(of.tenant, of.topic), generation); {
+		case !d.all:
+			undeclared[of] = nil
+		case time.Since(d.at) >= topicFresh:
+			s.declareBound(ctx, of, generation)
 		}
-		outcomes[i] = err
+	}
+	return undeclared
+}
+
+// topic returns the topic that a message goes to, which is empty if it goes to a queue.
+func (e *envelope) topic() tenantTopic { return tenantTopic{e.tenant, e.to.topic} }
+
+// declareTopics has every queue declared that is bound to one of the topics, and sets their errors: NotFound if there is no queue, Unavailable if
+// they are not declared in time. The declaring goes on nevertheless.
+func (s *Service) declareTopics(ctx context.Context, generation uint64, topics map[tenantTopic]error, patience time.Duration) {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	declaring := map[tenantTopic]<-chan singleflight.Result{}
+	for of := range topics {
+		declaring[of] = s.declareBound(ctx, of, generation)
+	}
+	for of, done := range declaring {
+		select {
+		case declared := <-done:
+			topics[of] = declared.Err
+		case <-ctx.Done():
+			topics[of] = errs.Wrap(ctx.Err(), errs.Unavailable, "the queues that are bound to %q are being declared on the message broker; try again", of.topic)
+		}
 	}
 }
 
-// declareTopic declares every queue that is bound to the topic, once in each generation and every minute. Errors:
-// NotFound if there is none.
-func (s *Service) declareTopic(ctx context.Context, topic string, generation uint64) error {
-	name := topicOnBroker(auth.TenantOf(ctx), topic)
-	if d, ok := s.topology.declared.Load(name); ok && d.(declaration).generation == generation &&
-		time.Since(d.(declaration).at) < topicFresh {
-		return nil
-	}
-	done := s.topology.declaring.DoChan(name+" "+strconv.FormatUint(generation, 10), func() (any, error) {
-		// Other calls wait for this too, so it does not end with the call that came first.
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), topicLimit)
-		defer cancel()
-		of := tenantTopic{auth.TenantOf(ctx), topic}
-		bindings, err := selectBindings(ctx, s.db, of)
-		if err != nil {
-			return nil, err
-		}
-		if len(bindings) == 0 {
-			return nil, errs.New(errs.NotFound, "topic: no queue is bound to %q", topic)
-		}
-		for _, queue := range queuesOf(bindings[of]) {
-			if err := s.declare(ctx, queue); err != nil && !errs.Is(err, errs.NotFound) {
-				return nil, err
-			}
-		}
-		s.topology.declared.Store(name, declaration{generation, time.Now()})
-		return nil, nil
+// declareBound declares the queues of a topic in the background: for one with very many it takes longer than a call may.
+func (s *Service) declareBound(ctx context.Context, of tenantTopic, generation uint64) <-chan singleflight.Result {
+	ctx = auth.AsService(context.WithoutCancel(ctx), of.tenant)
+	return s.topology.declaring.DoChan(topicOnBroker(of.tenant, of.topic)+" "+strconv.FormatUint(generation, 10), func() (any, error) {
+		return nil, s.declareNew(ctx, of, generation)
 	})
-	select {
-	case declared := <-done:
-		return declared.Err
-	case <-ctx.Done():
-		return ctx.Err()
+}
+
+// declareNew declares the queues of a topic that this process has not declared with their bindings of now. After an error, the next one goes
+// on where it ended.
+func (s *Service) declareNew(ctx context.Context, of tenantTopic, generation uint64) error {
+	name := topicOnBroker(of.tenant, of.topic)
+	d := s.topology.of(name, generation)
+	bindings, err := selectBindings(ctx, s.db, of)
+	if err != nil {
+		return err
 	}
+	wanted := hashesOf(bindings[of])
+	if len(wanted) == 0 {
+		return errs.New(errs.NotFound, "topic: no queue is bound to %q", of.topic)
+	}
+	declared := maps.Clone(wanted)
+	maps.DeleteFunc(declared, func(queue QueueName, hash uint64) bool { return d.queues[queue] != hash })
+	for queue, hash := range wanted {
+		if declared[queue] == hash {
+			continue
+		}
+		if err = s.declareWithin(ctx, queue); err != nil && !errs.Is(err, errs.NotFound) {
+			break
+		}
+		declared[queue], err = hash, nil
+	}
+	s.topology.declared.Store(name, &declaration{generation, time.Now(), err == nil || d.all, declared})
+	return err
+}
+
+// declareWithin is declare with a limit to its time.
+func (s *Service) declareWithin(ctx context.Context, queue QueueName) error {
+	ctx, cancel := context.WithTimeout(ctx, queueLimit)
+	defer cancel()
+	return s.declare(ctx, queue)
+}
+
+// hashesOf returns a hash of the patterns of each queue, which are in their order.
+func hashesOf(bindings []bound) map[QueueName]uint64 {
+	patterns := map[QueueName]hash.Hash64{}
+	for _, b := range bindings {
+		if patterns[b.queue] == nil {
+			patterns[b.queue] = fnv.New64a()
+		}
+		_, _ = io.WriteString(patterns[b.queue], b.pattern+" ")
+	}
+	hashes := make(map[QueueName]uint64, len(patterns))
+	for queue, of := range patterns {
+		hashes[queue] = of.Sum64()
+	}
+	return hashes
 }
 
 func errNoMatch(to Destination) error {
@@ -209,6 +277,14 @@ func queuesOf(bindings []bound) []QueueName {
 		queues[i] = b.queue
 	}
 	return slices.Compact(queues)
+}
+
+// pathOf returns a routing key in the form that broker.Resembles fits.
+func pathOf(routingKey string) string {
+	if routingKey == "" {
+		return ""
+	}
+	return "." + routingKey
 }
 
 func words(s string) []string {

@@ -8,6 +8,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"plinth/internal/auth"
+	"plinth/internal/broker"
 	"plinth/internal/pg"
 )
 
@@ -92,20 +93,39 @@ func selectBindings(ctx context.Context, db pg.Querier, topics ...tenantTopic) (
 		tenants, names = append(tenants, t.tenant), append(names, t.topic)
 	}
 	rows, err := db.Query(ctx, `
-		SELECT b.tenant, b.topic, b.queue, b.pattern FROM queue_bindings b JOIN unnest($1::text[], $2::text[]) AS w (tenant, topic)
+		SELECT b.queue, b.pattern, b.tenant, b.topic FROM queue_bindings b JOIN unnest($1::text[], $2::text[]) AS w (tenant, topic)
 			ON b.tenant = w.tenant AND b.topic = w.topic
 		ORDER BY b.queue, b.pattern`, tenants, names)
+	return collectBindings(rows, err)
+}
+
+func collectBindings(rows pgx.Rows, err error) (map[tenantTopic][]bound, error) {
 	if err != nil {
 		return nil, err
 	}
 	bindings := map[tenantTopic][]bound{}
 	var topic tenantTopic
 	var b bound
-	_, err = pgx.ForEachRow(rows, []any{&topic.tenant, &topic.topic, &b.queue.name, &b.pattern}, func() error {
+	_, err = pgx.ForEachRow(rows, []any{&b.queue.name, &b.pattern, &topic.tenant, &topic.topic}, func() error {
 		bindings[topic] = append(bindings[topic], b)
 		return nil
 	})
 	return bindings, err
+}
+
+// selectMatching returns, for each of the topics, the bindings that may match the routing key of one of the destinations, in the order of
+// their queues.
+func selectMatching(ctx context.Context, db pg.Querier, to map[tenantDestination]bool) (map[tenantTopic][]bound, error) {
+	var tenants, names, paths []string
+	for d := range to {
+		tenants, names, paths = append(tenants, d.tenant), append(names, d.to.topic), append(paths, pathOf(d.to.routingKey))
+	}
+	rows, err := db.Query(ctx, `
+		SELECT DISTINCT b.queue, b.pattern, b.tenant, b.topic
+		FROM queue_bindings b JOIN unnest($1::text[], $2::text[], $3::text[]) AS w (tenant, topic, path) ON b.tenant = w.tenant AND b.topic = w.topic
+		WHERE w.path LIKE `+broker.Resembles+` ESCAPE ''
+		ORDER BY b.queue, b.pattern`, tenants, names, paths)
+	return collectBindings(rows, err)
 }
 
 func selectWaiting(ctx context.Context, db pg.Querier, id string) (WaitingMessage, error) {

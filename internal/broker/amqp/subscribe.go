@@ -55,6 +55,7 @@ func (b *Broker) Subscribe(ctx context.Context, queue string, credit int) (broke
 		started:    make(chan struct{}),
 		stopped:    make(chan struct{}),
 		unreceived: make(chan []broker.Delivery, 1),
+		whenFull:   make(chan chan bool),
 	}
 	s.life, s.end = context.WithCancelCause(b.life)
 	s.taking, s.stopTaking = context.WithCancel(s.life)
@@ -85,6 +86,7 @@ type subscription struct {
 	taking     context.Context
 	stopTaking context.CancelFunc     // ends taking: nothing more is to come from the queue
 	unreceived chan []broker.Delivery // what a channel had when taking ended
+	whenFull   chan chan bool         // StopWhenFull was called, and wants to know whether it was full
 	asked      atomic.Bool            // Stop was called
 	settles    atomic.Bool            // something was settled after taking had ended
 
@@ -131,6 +133,27 @@ func (s *subscription) Stop() []broker.Delivery {
 	case <-time.After(cancelTimeout):
 	}
 	return nil
+}
+
+// StopWhenFull implements broker.Subscription. Nothing can be settled while it is looked whether nothing is on its way.
+func (s *subscription) StopWhenFull() ([]broker.Delivery, bool) {
+	was := make(chan bool, 1)
+	select {
+	case s.whenFull <- was:
+	case <-s.stopped:
+		return nil, false
+	case <-time.After(cancelTimeout):
+		return nil, false
+	}
+	select {
+	case full := <-was:
+		if !full {
+			return nil, false
+		}
+		return s.Stop(), true
+	case <-s.stopped:
+		return nil, false
+	}
 }
 
 // run consumes until the subscription ends.
@@ -231,7 +254,7 @@ func (s *subscription) forward(channel *amqp091.Channel, deliveries <-chan amqp0
 				return nil
 			}
 			// From here on, the channel is only for settling.
-			unreceived, err := s.cancel(channel, deliveries)
+			unreceived, _, err := s.cancel(channel, deliveries, false)
 			if err != nil {
 				return err
 			}
@@ -240,6 +263,21 @@ func (s *subscription) forward(channel *amqp091.Channel, deliveries <-chan amqp0
 			}
 			s.unreceived <- unreceived
 			in, out, taking = nil, nil, nil
+		case was := <-s.whenFull:
+			if taking == nil || out != nil { // It was stopped before, or has one that nobody has received.
+				was <- false
+				continue
+			}
+			unreceived, full, err := s.cancel(channel, deliveries, true)
+			if err != nil {
+				return err
+			}
+			if full {
+				s.unreceived <- unreceived
+				s.stopTaking()
+				in, out, taking = nil, nil, nil
+			}
+			was <- full
 		case _, open := <-cancelled:
 			if open {
 				return broker.ErrNoQueue // RabbitMQ cancels the consumers of a queue that is deleted.
@@ -257,10 +295,16 @@ func (s *subscription) forward(channel *amqp091.Channel, deliveries <-chan amqp0
 //
 // RabbitMQ answers a cancellation before it passes on what the queue has sent meanwhile, and the library drops what comes after the
 // answer: it would be delivered again, as an attempt that nobody saw. So the consumer is cancelled when it has all that it has credit for,
-// or when the queue has had the time to use it. A message that is published at this very moment may still be dropped.
-func (s *subscription) cancel(channel *amqp091.Channel, deliveries <-chan amqp091.Delivery) (unreceived []broker.Delivery, err error) {
+// or, unless it is to be full, when the queue has had the time to use it. A message that is published at this very moment may still be
+// dropped.
+func (s *subscription) cancel(channel *amqp091.Channel, deliveries <-chan amqp091.Delivery, whenFull bool) (
+	unreceived []broker.Delivery, cancelled bool, err error,
+) {
 	s.cancelling.Lock()
 	defer s.cancelling.Unlock()
+	if whenFull && s.outstanding.Load() < int64(s.credit) {
+		return nil, false, nil
+	}
 	for s.outstanding.Load() < int64(s.credit) {
 		left := time.Until(time.Unix(0, s.freed.Load()).Add(refillTime))
 		if left <= 0 {
@@ -269,7 +313,7 @@ func (s *subscription) cancel(channel *amqp091.Channel, deliveries <-chan amqp09
 		select {
 		case d, open := <-deliveries:
 			if !open {
-				return nil, amqp091.ErrClosed
+				return nil, false, amqp091.ErrClosed
 			}
 			unreceived = append(unreceived, s.delivery(channel, &d))
 		case <-time.After(left):
@@ -280,12 +324,12 @@ func (s *subscription) cancel(channel *amqp091.Channel, deliveries <-chan amqp09
 		}
 	}
 	if err := channel.Cancel(consumerTag, false); err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	for d := range deliveries { // The library closes it after the last one.
 		unreceived = append(unreceived, s.delivery(channel, &d))
 	}
-	return unreceived, nil
+	return unreceived, true, nil
 }
 
 func (s *subscription) delivery(channel *amqp091.Channel, d *amqp091.Delivery) broker.Delivery {

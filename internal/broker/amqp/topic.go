@@ -17,20 +17,27 @@ const topicExchange = "plinth.topics"
 
 // Bind implements broker.Broker. A topic contains no "/", "*" or "#", and has at most 254 bytes together with a pattern or a
 // routing key; any other is errs.InvalidArgument.
-func (b *Broker) Bind(ctx context.Context, queue string, binding broker.Binding) error {
-	if err := broker.CheckPattern(binding.Pattern); err != nil {
-		return err
-	}
-	key, err := topicKey(binding.Topic, binding.Pattern)
-	if err != nil {
-		return err
-	}
-	return b.call(ctx, queue, func(channel *amqp091.Channel) error {
-		if err := declareTopics(channel); err != nil {
+func (b *Broker) Bind(ctx context.Context, queue string, bindings ...broker.Binding) error {
+	keys := make([]string, len(bindings))
+	for i, binding := range bindings {
+		err := broker.CheckPattern(binding.Pattern)
+		if err == nil {
+			keys[i], err = topicKey(binding.Topic, binding.Pattern)
+		}
+		if err != nil {
 			return err
 		}
-		const noWait = false
-		return channel.QueueBind(queue, key, topicExchange, noWait, nil)
+	}
+	return b.call(ctx, queue, func(channel *amqp091.Channel) error {
+		err := declareTopics(channel)
+		for i, key := range keys {
+			if err != nil {
+				return err
+			}
+			noWait := i < len(keys)-1 // The last answer is for all: an error ends the channel.
+			err = channel.QueueBind(queue, key, topicExchange, noWait, nil)
+		}
+		return err
 	})
 }
 

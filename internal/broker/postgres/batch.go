@@ -14,6 +14,7 @@ const (
 // batcher lets many callers share one statement: while one batch is being processed, the next one is collected. Owners take
 // turns in it.
 type batcher[T sizer] struct {
+	most  int            // calls of a batch
 	calls chan []call[T] // never more than a batch's worth at once
 	turns broker.Turns[call[T]]
 	// work answers every call of its batch.
@@ -31,8 +32,8 @@ type call[T any] struct {
 	done  chan error
 }
 
-func newBatcher[T sizer](work func(context.Context, []call[T])) *batcher[T] {
-	return &batcher[T]{calls: make(chan []call[T]), work: work}
+func newBatcher[T sizer](most int, work func(context.Context, []call[T])) *batcher[T] {
+	return &batcher[T]{most: most, calls: make(chan []call[T]), work: work}
 }
 
 // do submits values, in order, and waits for the answer to each.
@@ -45,7 +46,7 @@ func (b *batcher[T]) do(ctx context.Context, ended <-chan struct{}, values ...T)
 	taken := 0
 	err := ctx.Err()
 	for err == nil && taken < len(calls) {
-		part := worth(calls[taken:])
+		part := b.worth(calls[taken:])
 		select {
 		case b.calls <- part:
 			taken += len(part)
@@ -74,10 +75,10 @@ func (c call[T]) answer(ctx context.Context) error {
 }
 
 // worth returns the first calls that fill a batch, at least one.
-func worth[T sizer](calls []call[T]) []call[T] {
+func (b *batcher[T]) worth(calls []call[T]) []call[T] {
 	size := 0
 	for i, c := range calls {
-		if full(i, size) {
+		if b.full(i, size) {
 			return calls[:i]
 		}
 		size += c.value.size()
@@ -85,7 +86,7 @@ func worth[T sizer](calls []call[T]) []call[T] {
 	return calls
 }
 
-func full(calls, size int) bool { return calls >= maxBatch || size >= maxBatchBytes }
+func (b *batcher[T]) full(calls, size int) bool { return calls >= b.most || size >= maxBatchBytes }
 
 // run processes batches until ctx ends. A call that was accepted is always answered.
 func (b *batcher[T]) run(ctx context.Context) {
@@ -122,7 +123,7 @@ func (b *batcher[T]) gather() (batch []call[T]) {
 			accepting = false
 		}
 	}
-	for size := 0; !full(len(batch), size); {
+	for size := 0; !b.full(len(batch), size); {
 		c, ok := b.turns.Next()
 		if !ok {
 			return batch

@@ -38,8 +38,9 @@ type Broker struct {
 	lease    time.Duration
 	notifier *pg.Notifier
 
-	publishes *batcher[publication] // of one message each
+	publishes *batcher[publication] // of one message to a queue each
 	batches   *batcher[publication] // apart, since one of their statements may take long
+	topics    topics
 	acks      *batcher[*delivery]
 
 	listening chan struct{} // closed when the Notifier listens for the first time
@@ -71,8 +72,9 @@ func New(db *pg.System, notifier *pg.Notifier, logger *zap.Logger) *Broker {
 		lost:      make(chan struct{}, 1),
 		ended:     make(chan struct{}),
 	}
-	b.publishes, b.batches = newBatcher(b.publish), newBatcher(b.publish)
-	b.acks = newBatcher(b.ack)
+	b.publishes, b.batches = newBatcher(maxBatch, b.publish), newBatcher(maxBatch, b.publish)
+	b.acks = newBatcher(maxBatch, b.ack)
+	b.topics = topics{work: b.publish, log: logger, tenants: map[string]*topicBatcher{}}
 	notifier.Subscribe(channel, b.hear)
 	return b
 }

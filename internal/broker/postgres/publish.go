@@ -3,6 +3,7 @@ package postgres
 import (
 	"context"
 	"encoding/json"
+	"sync"
 	"time"
 	"unicode/utf8"
 
@@ -40,24 +41,50 @@ func (b *Broker) PublishBatch(ctx context.Context, batch []broker.Publication) [
 	return b.submit(ctx, b.batches, batch)
 }
 
-func (b *Broker) submit(ctx context.Context, to *batcher[publication], batch []broker.Publication) []error {
+// submit publishes what goes to queues through one batcher, and what goes to topics through that of its tenant.
+func (b *Broker) submit(ctx context.Context, queues *batcher[publication], batch []broker.Publication) []error {
 	ctx, cancel := bounded(ctx)
 	defer cancel()
 	outcomes := make([]error, len(batch))
-	var valid []publication
-	var places []int // of the valid ones in the batch
+	parts := map[*batcher[publication]]*part{}
 	for i, p := range batch {
 		v, err := newPublication(p)
 		if err != nil {
 			outcomes[i] = err
 			continue
 		}
-		valid, places = append(valid, v), append(places, i)
+		through := queues
+		if v.queue == "" {
+			var leave func()
+			through, leave = b.topics.enter(v.owner())
+			defer leave()
+		}
+		if parts[through] == nil {
+			parts[through] = &part{}
+		}
+		parts[through].add(v, i)
 	}
-	for i, err := range to.do(ctx, b.ended, valid...) {
-		outcomes[places[i]] = err
+	var publishing sync.WaitGroup
+	for through, part := range parts {
+		publishing.Go(func() {
+			defer observe.LogPanic(b.logger)
+			for i, err := range through.do(ctx, b.ended, part.publications...) {
+				outcomes[part.places[i]] = err
+			}
+		})
 	}
+	publishing.Wait()
 	return outcomes
+}
+
+// part is what of a caller's batch goes through one batcher.
+type part struct {
+	publications []publication
+	places       []int // in the caller's batch
+}
+
+func (p *part) add(v publication, place int) {
+	p.publications, p.places = append(p.publications, v), append(p.places, place)
 }
 
 // newPublication refuses what the database would refuse: the database would refuse everything else in the same statement

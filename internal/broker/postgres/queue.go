@@ -35,13 +35,15 @@ func (b *Broker) Declare(ctx context.Context, queue broker.Queue) error {
 }
 
 // Bind implements broker.Broker.
-func (b *Broker) Bind(ctx context.Context, queue string, binding broker.Binding) error {
-	if err := broker.CheckPattern(binding.Pattern); err != nil {
-		return err
+func (b *Broker) Bind(ctx context.Context, queue string, bindings ...broker.Binding) error {
+	for _, binding := range bindings {
+		if err := broker.CheckPattern(binding.Pattern); err != nil {
+			return err
+		}
 	}
 	ctx, cancel := bounded(ctx)
 	defer cancel()
-	return away(insertBinding(ctx, b.db, queue, binding, matches(binding.Pattern)))
+	return away(insertBindings(ctx, b.db, queue, bindings))
 }
 
 // Unbind implements broker.Broker.

@@ -30,18 +30,23 @@ func findQueue(ctx context.Context, db pg.Querier, name string) (id int64, err e
 	return id, noQueue(err)
 }
 
-// insertBinding tries the regular expression, so that one that the database refuses never gets in the way of publishers.
-func insertBinding(ctx context.Context, db pg.Querier, queue string, b broker.Binding, matches string) (err error) {
+// insertBindings tries the regular expressions, so that one that the database refuses never gets in the way of publishers.
+func insertBindings(ctx context.Context, db pg.Querier, queue string, bindings []broker.Binding) (err error) {
+	var topics, patterns, expressions []string
+	for _, b := range bindings {
+		topics, patterns, expressions = append(topics, b.Topic), append(patterns, b.Pattern), append(expressions, matches(b.Pattern))
+	}
 	var id int64
 	err = db.QueryRow(ctx, `
 		WITH q AS (
 			SELECT id FROM broker_queues WHERE name = $1 FOR KEY SHARE
 		), bound AS (
 			INSERT INTO broker_bindings (queue_id, topic, pattern, matches)
-			SELECT id, $2, $3, $4 FROM q WHERE ('' ~ $4) IS NOT NULL
+			SELECT id, topic, pattern, matches FROM q, unnest($2::text[], $3::text[], $4::text[]) AS b (topic, pattern, matches)
+			WHERE ('' ~ matches) IS NOT NULL
 			ON CONFLICT DO NOTHING
 		)
-		SELECT id FROM q`, queue, b.Topic, b.Pattern, matches).Scan(&id)
+		SELECT id FROM q`, queue, topics, patterns, expressions).Scan(&id)
 	return noQueue(err)
 }
 

@@ -40,9 +40,9 @@ func insertMessages(ctx context.Context, db pg.Querier, batch []call[publication
 			FROM unnest((SELECT $1::text[])) WITH ORDINALITY AS a (queue, n) JOIN broker_queues q ON q.name = a.queue
 			UNION
 			SELECT a.n, b.queue_id
-			FROM broker_bindings b CROSS JOIN LATERAL (
+			FROM (SELECT queue_id, topic, matches, `+broker.Resembles+` AS resembles FROM broker_bindings) AS b CROSS JOIN LATERAL (
 				SELECT n FROM unnest((SELECT $2::text[]), (SELECT $3::text[])) WITH ORDINALITY AS a (topic, path, n)
-				WHERE a.topic = b.topic AND a.path ~ b.matches
+				WHERE a.topic = b.topic AND CASE WHEN a.path LIKE b.resembles ESCAPE '' THEN a.path ~ b.matches END
 				OFFSET 0
 			) AS a
 			WHERE b.topic = ANY ((SELECT $2::text[])::text[])

@@ -143,6 +143,9 @@ func (s *subscription) Stop() []broker.Delivery {
 	return nil
 }
 
+// StopWhenFull implements broker.Subscription. What Stop returns to the queue is not counted, so it need not be full.
+func (s *subscription) StopWhenFull() ([]broker.Delivery, bool) { return s.Stop(), true }
+
 // leaveLine has others woken in place of a subscription that claims nothing any more, although what it holds is renewed until it is settled.
 func (s *subscription) leaveLine() {
 	s.mu.Lock()
