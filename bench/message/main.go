@@ -1,5 +1,6 @@
 // Command message measures what messages cost. It compares Plinth's ways to publish, to relay and to consume with raw
-// amqp091-go, and its effect-once transaction with a bare one, all in the same run. ../README.md explains how to read it.
+// amqp091-go, its effect-once transaction with a bare one, and one tenant's messages alone with those beside another's storms, all in the same
+// run. ../README.md explains how to read it.
 //
 // It needs a RabbitMQ and a PostgreSQL that nobody else uses meanwhile: AMQP_URL and DATABASE_URL.
 package main
@@ -40,9 +41,10 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	flags.IntVar(&rounds, "rounds", rounds, "rounds of each contest")
 	flags.IntVar(&messages, "messages", messages, "messages of one round")
 	check := flags.Bool("check", false, "fail if a promise is broken")
-	only := flags.String("only", "", "the one `contest` to run")
+	beside := flags.Bool("neighbours", false, "measure one tenant's messages beside another's storms, in place of the contests")
+	only := flags.String("only", "", "the one `contest` to run; with -neighbours the storms whose names, such as postgres/keyed, begin so")
 	profile := flags.String("profile", "", "`file` for a CPU profile of this process, of the whole run")
-	short := flags.Bool("short", false, "1 round of 1,000 messages: shows that it works, not what it costs")
+	short := flags.Bool("short", false, "1 round of 1,000 messages, and small storms: shows that it works, not what it costs")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
@@ -60,29 +62,49 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 		defer stop()
 	}
 	ctx = auth.With(ctx, auth.Anonymous())
-	b, err := open(ctx)
-	if err != nil {
-		return err
-	}
-	defer b.close()
-
-	fmt.Fprintf(out, "Messages a second: median (least..most)\n\n%-22s %-26s %-26s %7s %9s\n",
-		"contest", "baseline", "Plinth", "ratio", "promised")
 	var broken []error
-	for _, c := range b.contests() {
-		if *only != "" && *only != c.name {
-			continue
+	if !*beside {
+		var err error
+		if broken, err = contests(ctx, out, messages, rounds, *only); err != nil {
+			return err
 		}
-		if err := c.run(ctx, out, max(messages/c.share, callers), rounds); errors.As(err, new(brokenPromise)) {
-			broken = append(broken, err)
-		} else if err != nil {
-			return fmt.Errorf("%s: %w", c.name, err)
+	}
+	if *beside || *short {
+		s := fullSizes
+		if *short {
+			s = shortSizes
 		}
+		more, err := neighbours(ctx, out, s, *only)
+		if err != nil {
+			return err
+		}
+		broken = append(broken, more...)
 	}
 	if *check {
 		return errors.Join(broken...)
 	}
 	return nil
+}
+
+func contests(ctx context.Context, out io.Writer, messages, rounds int, only string) (broken []error, err error) {
+	b, err := open(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer b.close()
+	fmt.Fprintf(out, "Messages a second: median (least..most)\n\n%-22s %-26s %-26s %7s %9s\n",
+		"contest", "baseline", "Plinth", "ratio", "promised")
+	for _, c := range b.contests() {
+		if only != "" && only != c.name {
+			continue
+		}
+		if err := c.run(ctx, out, max(messages/c.share, callers), rounds); errors.As(err, new(brokenPromise)) {
+			broken = append(broken, err)
+		} else if err != nil {
+			return broken, fmt.Errorf("%s: %w", c.name, err)
+		}
+	}
+	return broken, nil
 }
 
 type brokenPromise string
