@@ -28,15 +28,15 @@ const (
 
 // sizes are those of what one tenant does beside another.
 type sizes struct {
-	rows, messages, queues, bindings int
-	alone, beside                    int // most messages of the neighbour
-	rounds                           int
-	private                          bool // with a RabbitMQ of its own
+	rows, messages, batch, queues, bindings int
+	alone, beside                           int // most messages of the neighbour
+	rounds                                  int
+	private                                 bool // with a RabbitMQ of its own
 }
 
 var (
-	fullSizes  = sizes{rows: 100_000, messages: 20_000, queues: 1000, bindings: 51, alone: 300, beside: 1000, rounds: 3, private: true}
-	shortSizes = sizes{rows: 1000, messages: 500, queues: 10, bindings: 5, alone: 30, beside: 60, rounds: 1}
+	fullSizes  = sizes{rows: 100_000, messages: 20_000, batch: 1000, queues: 1000, bindings: 51, alone: 300, beside: 1000, rounds: 3, private: true}
+	shortSizes = sizes{rows: 1000, messages: 500, batch: 20, queues: 10, bindings: 5, alone: 30, beside: 60, rounds: 1}
 )
 
 // neighbours measures how long the messages of one tenant take from Publish to its handler, alone and while another has a storm.

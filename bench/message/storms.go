@@ -105,9 +105,9 @@ func publishFailing(ctx context.Context, h *house, s sizes) error {
 }
 
 // publishBatches has many callers publish large batches without end.
-func publishBatches(ctx context.Context, h *house, _ sizes) error {
+func publishBatches(ctx context.Context, h *house, s sizes) error {
 	for ctx.Err() == nil {
-		if err := h.publishMany(ctx, "sink", callers, callers, 1000); err != nil {
+		if err := h.publishMany(ctx, "sink", callers, callers, s.batch); err != nil {
 			return err
 		}
 	}
