@@ -1,4 +1,4 @@
-import { create, toJsonString, type DescMessage, type DescMethod, type MessageInitShape } from "@bufbuild/protobuf";
+import { create, toJson, toJsonString, type DescMessage, type DescMethod, type MessageInitShape } from "@bufbuild/protobuf";
 
 /** quote makes a text one word of a shell. */
 export function quote(text: string): string {
@@ -7,6 +7,16 @@ export function quote(text: string): string {
 
 function json<I extends DescMessage>(method: DescMethod & { input: I }, input: MessageInitShape<I>): string {
   return toJsonString(method.input, create(method.input, input));
+}
+
+/** grpcurl takes a field mask as the message that it is, and not as the text that it has in JSON. */
+function jsonForGrpcurl<I extends DescMessage>(method: DescMethod & { input: I }, input: MessageInitShape<I>): string {
+  const message = create(method.input, input) as unknown as Record<string, { paths: string[] } | undefined>;
+  const value = toJson(method.input, message as never) as Record<string, unknown>;
+  for (const { message: type, jsonName, localName } of method.input.fields) {
+    if (type?.typeName === "google.protobuf.FieldMask" && jsonName in value) value[jsonName] = { paths: message[localName]?.paths };
+  }
+  return JSON.stringify(value);
 }
 
 /** Commands never hold the key: they take it from the environment, as scripts do. */
@@ -37,7 +47,7 @@ export function asGrpcurl<I extends DescMessage>(who: Caller, method: DescMethod
   const plain = location.protocol === "http:" ? " -plaintext" : "";
   const port = location.port || (location.protocol === "http:" ? "80" : "443");
   return (
-    `grpcurl${plain}${authorization(who.tenant, who.open)} -d ${quote(json(method, input))} ` +
+    `grpcurl${plain}${authorization(who.tenant, who.open)} -d ${quote(jsonForGrpcurl(method, input))} ` +
     `${location.hostname}:${port} ${method.parent.typeName}/${method.name}`
   );
 }

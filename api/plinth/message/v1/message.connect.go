@@ -188,10 +188,12 @@ type MessageServiceClient interface {
 	// RedriveDeadLetters sends dead letters back to their queue and resets their attempts. The set that ids or a filter choose
 	// is fixed when the call is made. With `dry_run` the call fixes and counts the set, changes nothing, and returns a token
 	// to redrive exactly that set. Up to 1,000 are redriven before the response, all or none of them. More are redriven by the
-	// worker, and the operation reports its progress. The operation is kept, with who started it.
+	// worker, and the operation reports its progress. The operation is kept, with who started it. What is redriven counts as
+	// waiting until it is sent: the worker goes on as the tenant's quota leaves room.
 	//
 	// Errors: `not_found` for an unknown queue or token; `invalid_argument` unless exactly one of ids, filter and token
-	// is set; `failed_precondition` for a token that was used already.
+	// is set; `failed_precondition` for a token that was used already; `resource_exhausted` if up to 1,000 have no room in the
+	// quota of waiting messages.
 	RedriveDeadLetters(context.Context, *RedriveDeadLettersRequest) (*RedriveDeadLettersResponse, error)
 	// PurgeDeadLetters removes dead letters for good. Its choices, responses and errors are those of RedriveDeadLetters.
 	PurgeDeadLetters(context.Context, *PurgeDeadLettersRequest) (*PurgeDeadLettersResponse, error)
@@ -712,10 +714,12 @@ type MessageServiceHandler interface {
 	// RedriveDeadLetters sends dead letters back to their queue and resets their attempts. The set that ids or a filter choose
 	// is fixed when the call is made. With `dry_run` the call fixes and counts the set, changes nothing, and returns a token
 	// to redrive exactly that set. Up to 1,000 are redriven before the response, all or none of them. More are redriven by the
-	// worker, and the operation reports its progress. The operation is kept, with who started it.
+	// worker, and the operation reports its progress. The operation is kept, with who started it. What is redriven counts as
+	// waiting until it is sent: the worker goes on as the tenant's quota leaves room.
 	//
 	// Errors: `not_found` for an unknown queue or token; `invalid_argument` unless exactly one of ids, filter and token
-	// is set; `failed_precondition` for a token that was used already.
+	// is set; `failed_precondition` for a token that was used already; `resource_exhausted` if up to 1,000 have no room in the
+	// quota of waiting messages.
 	RedriveDeadLetters(context.Context, *RedriveDeadLettersRequest) (*RedriveDeadLettersResponse, error)
 	// PurgeDeadLetters removes dead letters for good. Its choices, responses and errors are those of RedriveDeadLetters.
 	PurgeDeadLetters(context.Context, *PurgeDeadLettersRequest) (*PurgeDeadLettersResponse, error)

@@ -41,7 +41,7 @@ export default ({ server, acme, admin, other, narrow, pictures, axe, Visit, call
         await page.waitForFunction((before) => document.documentElement.lang !== before, before);
       }
       const dark = await page.evaluate(() => matchMedia("(prefers-color-scheme: dark)").matches);
-      if (turn === "colour") await page.emulateMedia({ colorScheme: dark ? "light" : "dark" });
+      if (turn === "colour") await page.emulateMedia({ colorScheme: dark ? "light" : "dark", reducedMotion: "reduce" }); // Else the colours are on their way.
       const [width, scheme, lang] = await page.evaluate(() => [innerWidth, matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light", document.documentElement.lang]);
       const at = `${where} at ${width}, ${scheme}, ${lang}`;
       const contrast = ["color-contrast"];
@@ -73,6 +73,17 @@ export default ({ server, acme, admin, other, narrow, pictures, axe, Visit, call
       }
     }));
     return wrong;
+  }
+
+  // focused reports whether an element gets the focus.
+  function focused(locator) {
+    return locator.evaluate((e) => new Promise((resolve) => {
+      const end = Date.now() + 5_000;
+      (function look() {
+        if (e === document.activeElement || Date.now() > end) resolve(e === document.activeElement);
+        else setTimeout(look, 50);
+      })();
+    }));
   }
 
   // Every dialog, those that have no address among them: nothing for axe to find, the focus is in it and stays there, Escape closes it, and the
@@ -144,7 +155,7 @@ export default ({ server, acme, admin, other, narrow, pictures, axe, Visit, call
         await page.waitForFunction((title) => document.querySelector("[role=dialog] h2")?.textContent !== title, title);
       }
       if ((await dialog.count()) > 0) faults.push(`${at}: Escape does not close it`);
-      else if (typeof opener !== "function" && !(await by.evaluate((e) => e === document.activeElement))) { // Others go with what was selected.
+      else if (typeof opener !== "function" && !(await focused(by))) { // Others go with what was selected.
         faults.push(`${at}: the focus comes back to ${await page.evaluate(() => document.activeElement.outerHTML.slice(0, 200))}`);
       }
     }
