@@ -154,6 +154,10 @@ func (e *events) writeLocked(event []byte) error {
 		h.Set("Cache-Control", "no-store")
 		h.Set("X-Accel-Buffering", "no") // It tells nginx to pass events on at once.
 		e.call.WriteHeader(http.StatusOK)
+		if e.call.request.Method == http.MethodHead { // Nothing that is written would ever fail.
+			e.failed = errs.New(errs.Canceled, "a HEAD gets no events")
+			return e.failed
+		}
 		retry := (returnAfter + rand.N(returnBefore-returnAfter)).Milliseconds()
 		event = append([]byte("retry: "+strconv.FormatInt(retry, 10)+"\n\n"), event...)
 	}

@@ -227,6 +227,37 @@ func TestEvents(t *testing.T) {
 	}
 }
 
+// A HEAD ends with the header, and so does its handler: another call may follow on the connection.
+func TestHeadOfEvents(t *testing.T) {
+	t.Parallel()
+	ended := make(chan error, 1)
+	k := &kinds{watch: func(_ context.Context, name string, send func(*messagev1.Queue) error) error {
+		for {
+			if err := send(&messagev1.Queue{Name: name}); err != nil {
+				ended <- err
+				return err
+			}
+			<-time.After(time.Millisecond)
+		}
+	}}
+	f := k.serve(t)
+	for _, client := range []*http.Client{f.http, h2c()} {
+		res, err := client.Head(f.url + "/api/v1/kinds/q:watch")
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = res.Body.Close()
+		if res.StatusCode != 200 || !strings.HasPrefix(res.Header.Get("Content-Type"), "text/event-stream") {
+			t.Errorf("%d %v", res.StatusCode, res.Header)
+		}
+		select {
+		case <-ended:
+		case <-time.After(time.Minute):
+			t.Fatal("the handler goes on")
+		}
+	}
+}
+
 // Events arrive as they are sent, also where the request has a body.
 func TestEventsComeAtOnce(t *testing.T) {
 	t.Parallel()
