@@ -16,10 +16,10 @@ const (
 	otlpHTTP = "http/protobuf"
 )
 
-// Values of OTEL_METRICS_EXPORTER.
+// Values of OTEL_TRACES_EXPORTER and OTEL_METRICS_EXPORTER.
 const (
-	metricsOTLP = "otlp"
-	metricsNone = "none"
+	exporterOTLP = "otlp"
+	exporterNone = "none"
 )
 
 // otelConfig configures traces, and the export of metrics, by OpenTelemetry's own variables. What the exporters read besides, such as the certificates of the
@@ -28,6 +28,7 @@ type otelConfig struct {
 	Disabled        bool    `env:"SDK_DISABLED" envDefault:"false" help:"true: no traces, and no export of metrics"`
 	Endpoint        Secret  `env:"EXPORTER_OTLP_ENDPOINT" help:"collector that traces are exported to, by OTLP, e.g. http://127.0.0.1:4318; empty is none, and then there are no traces"`
 	TracesEndpoint  Secret  `env:"EXPORTER_OTLP_TRACES_ENDPOINT" help:"the same for traces alone; with http/protobuf the whole URL, /v1/traces included"`
+	Traces          string  `env:"TRACES_EXPORTER" envDefault:"otlp" help:"otlp: traces are exported to the collector, if one is named; none: they are not"`
 	Metrics         string  `env:"METRICS_EXPORTER" envDefault:"none" help:"otlp: metrics are exported to the collector, beside /metrics of ADMIN_ADDR; none: they are not"`
 	MetricsEndpoint Secret  `env:"EXPORTER_OTLP_METRICS_ENDPOINT" help:"collector of metrics alone; with http/protobuf the whole URL, /v1/metrics included"`
 	MetricsInterval int     `env:"METRIC_EXPORT_INTERVAL" envDefault:"60000" help:"milliseconds from one export of metrics to the next"`
@@ -44,8 +45,9 @@ func (c *otelConfig) Check(want want) {
 	wantURL(want, "EXPORTER_OTLP_ENDPOINT", c.Endpoint, "http", "https")
 	wantURL(want, "EXPORTER_OTLP_TRACES_ENDPOINT", c.TracesEndpoint, "http", "https")
 	wantURL(want, "EXPORTER_OTLP_METRICS_ENDPOINT", c.MetricsEndpoint, "http", "https")
-	wantOneOf(want, "METRICS_EXPORTER", c.Metrics, metricsOTLP, metricsNone)
-	want(c.Metrics != metricsOTLP || c.Endpoint != "" || c.MetricsEndpoint != "", "METRICS_EXPORTER", "is otlp, and OTEL_EXPORTER_OTLP_ENDPOINT names no collector")
+	wantOneOf(want, "TRACES_EXPORTER", c.Traces, exporterOTLP, exporterNone)
+	wantOneOf(want, "METRICS_EXPORTER", c.Metrics, exporterOTLP, exporterNone)
+	want(c.Metrics != exporterOTLP || c.Endpoint != "" || c.MetricsEndpoint != "", "METRICS_EXPORTER", "is otlp, and OTEL_EXPORTER_OTLP_ENDPOINT names no collector")
 	want(c.MetricsInterval > 0, "METRIC_EXPORT_INTERVAL", "must be more than 0")
 	wantOneOf(want, "EXPORTER_OTLP_PROTOCOL", c.Protocol, otlpHTTP, otlpGRPC)
 	want(c.Timeout > 0, "EXPORTER_OTLP_TIMEOUT", "must be more than 0")
@@ -63,7 +65,9 @@ func (c *otelConfig) tracing(role Role, log *zap.Logger) observe.TracingConfig {
 	if c.Disabled {
 		return t
 	}
-	t.Endpoint = c.endpoint(c.TracesEndpoint, "/v1/traces")
+	if c.Traces == exporterOTLP {
+		t.Endpoint = c.endpoint(c.TracesEndpoint, "/v1/traces")
+	}
 	t.Recent = t.Endpoint != "" || role == Dev
 	return t
 }
@@ -77,7 +81,7 @@ func (c *otelConfig) endpoint(own Secret, path string) string {
 }
 
 // exports reports whether metrics are exported.
-func (c *otelConfig) exports() bool { return !c.Disabled && c.Metrics == metricsOTLP }
+func (c *otelConfig) exports() bool { return !c.Disabled && c.Metrics == exporterOTLP }
 
 // metrics returns the configuration of the export of metrics.
 func (c *otelConfig) metrics(log *zap.Logger) observe.ExportConfig {
