@@ -75,6 +75,12 @@ export default ({ server, acme, admin, other, narrow, pictures, axe, Visit, call
     return wrong;
   }
 
+  // gets reports whether an element gets the focus.
+  async function gets(by) {
+    const held = (e) => e === document.activeElement;
+    return by.page().waitForFunction(held, await by.elementHandle(), { timeout: 5_000 }).catch(() => false);
+  }
+
   // Every dialog, those that have no address among them: nothing for axe to find, the focus is in it and stays there, Escape closes it, and the
   // focus is back at what opened it.
   async function dialogs(visit) {
@@ -144,7 +150,7 @@ export default ({ server, acme, admin, other, narrow, pictures, axe, Visit, call
         await page.waitForFunction((title) => document.querySelector("[role=dialog] h2")?.textContent !== title, title);
       }
       if ((await dialog.count()) > 0) faults.push(`${at}: Escape does not close it`);
-      else if (typeof opener !== "function" && !(await by.evaluate((e) => e === document.activeElement))) { // Others go with what was selected.
+      else if (typeof opener !== "function" && !(await gets(by))) { // Others go with what was selected.
         faults.push(`${at}: the focus comes back to ${await page.evaluate(() => document.activeElement.outerHTML.slice(0, 200))}`);
       }
     }
