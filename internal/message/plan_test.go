@@ -118,3 +118,36 @@ func TestNothingReadsWholeTables(t *testing.T) {
 		}
 	}
 }
+
+// TestRelayOfATableThatWasEmpty has a relay send single messages, for which the server keeps plans, and then very many at once.
+func TestRelayOfATableThatWasEmpty(t *testing.T) {
+	t.Parallel()
+	const n = 20_000
+	f := newFixture(t, false)
+	q := f.queue(t, "bursts")
+	db, err := pg.Open(t.Context(), pg.Config{URL: f.url, MaxConns: 4})
+	if err != nil {
+		t.Fatal(err)
+	}
+	other := f
+	other.db, other.system = db, db.System()
+	other.Service = other.process(t, message.Limits{})
+	stop := run(t, other.Relay)
+	for range 40 {
+		f.publishTx(t, to(q, "one"))
+		f.drained(t)
+	}
+	before := f.scanned(t)["message_waiting"]
+	if _, err := f.owner.Exec(t.Context(), `INSERT INTO message_waiting (tenant, id, queue, due_at, body)
+		SELECT 'default', gen_random_uuid(), 'bursts', now(), '' FROM generate_series(1, $1::int)`, n); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "all are sent", func() bool { // To count the rows that wait would read the table.
+		return f.count(t, `SELECT n_tup_del FROM pg_stat_user_tables WHERE relname = 'message_waiting' AND schemaname = current_schema()`) >= n
+	})
+	stop()
+	db.Close()
+	if read := f.scanned(t)["message_waiting"] - before; read >= n {
+		t.Errorf("%d rows were read from the beginning of the table", read)
+	}
+}
