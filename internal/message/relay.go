@@ -71,6 +71,9 @@ func (r *relay) batch(ctx context.Context, more func()) (next time.Duration, err
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), relayLimit)
 	defer cancel()
 	err = r.system.InTx(ctx, func(tx *pg.Tx) error {
+		if err := useIndexes(ctx, tx); err != nil {
+			return err
+		}
 		var due []backlog
 		if due, next, err = r.round(ctx, tx); err != nil || len(due) == 0 {
 			return err

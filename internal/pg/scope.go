@@ -26,9 +26,6 @@ func tenantOf(ctx context.Context) string { return cmp.Or(auth.TenantOf(ctx), no
 // begin returns the statement that begins a transaction. The role, tenant and timeouts that it sets end with the
 // transaction, so that a connection which returns to the pool, or to a pooler's, has none of them. All of it is one message
 // to the server.
-//
-// The tables of what is due are empty one moment and full the next. The server keeps the plan of a statement, and for a table that was
-// empty it would be to read the whole: so it is told to use the indexes.
 func (p *pool) begin(ctx context.Context) string {
 	var sql strings.Builder
 	sql.WriteString("BEGIN")
@@ -39,7 +36,6 @@ func (p *pool) begin(ctx context.Context) string {
 	}
 	if p.system {
 		set("role", systemRole)
-		set("enable_seqscan", "off")
 	} else {
 		set("role", appRole)
 		set("plinth.tenant", tenantOf(ctx))
@@ -63,15 +59,12 @@ func (p *pool) send(ctx context.Context, sql string, args []any) (pgx.BatchResul
 	if p.system {
 		role, tenant = systemRole, ""
 	}
-	scope, settings := scopeSQL, []any{role, tenant}
-	if p.system {
-		scope += `, set_config('enable_seqscan', 'off', true)` // as in begin
-	}
-	if p.timeouts.statement != "" {
-		scope, settings = scope+`, set_config('statement_timeout', $3, true)`, append(settings, p.timeouts.statement)
-	}
 	batch := &pgx.Batch{}
-	batch.Queue(scope, settings...)
+	if p.timeouts.statement == "" {
+		batch.Queue(scopeSQL, role, tenant)
+	} else {
+		batch.Queue(scopeSQL+`, set_config('statement_timeout', $3, true)`, role, tenant, p.timeouts.statement)
+	}
 	batch.Queue(sql, args...)
 	release, err := p.turn(ctx)
 	if err != nil {
