@@ -12,8 +12,8 @@ import (
 	"testing"
 )
 
-// unlogged are the functions that start goroutines which have no log, or nothing that could panic: they wait, or hand over the outcome of one
-// call to a backend.
+// unlogged are the functions that start goroutines without it: most wait, or hand over the outcome of one call to a backend, and those of the
+// cache have no log.
 var unlogged = []string{
 	"app.wait", "broker/amqp.Write", "broker/amqp.leave", "broker/amqp.newSession", "broker/amqp.onConnection", "broker/amqp.renew",
 	"broker/amqp.write", "broker/amqp.writeItem", "cache.await", "cache.join", "cache.poll", "cache.renew", "file.renewing",

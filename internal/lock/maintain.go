@@ -19,7 +19,7 @@ const (
 	// that was not set back by more gives a greater one to whoever takes the lock meanwhile, without having seen the floor.
 	idleFor   = time.Minute
 	forcedFor = 90 * 24 * time.Hour
-	// maxCounted is among how many rows the locks that somebody has are counted, so that it takes some 20 ms at most.
+	// maxCounted is among how many rows the locks that somebody has are counted, which bounds the time that it takes.
 	maxCounted = 100_000
 )
 
