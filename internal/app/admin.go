@@ -6,8 +6,11 @@ import (
 	"net"
 	"net/http"
 	"net/http/pprof"
+	"net/netip"
+	"net/url"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 	"time"
 
@@ -37,13 +40,30 @@ func (a *App) serveAdmin(ctx context.Context) error {
 	mux.HandleFunc("/debug/pprof/profile", pprof.Profile)
 	mux.HandleFunc("/debug/pprof/symbol", pprof.Symbol)
 	mux.HandleFunc("/debug/pprof/trace", pprof.Trace)
-	server := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second}
+	server := &http.Server{Handler: localNames(listener.Addr(), mux), ReadHeaderTimeout: 5 * time.Second}
 	defer context.AfterFunc(ctx, func() { _ = server.Close() })()
 	a.log.Info("serving metrics and pprof", zap.Stringer("address", listener.Addr()))
 	if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
 		return err
 	}
 	return nil
+}
+
+// localNames refuses requests to a loopback address by another name than localhost. A page that has its own name resolve to 127.0.0.1 (DNS
+// rebinding) is of one origin with this address for the browser, and could read and set all that is here.
+func localNames(addr net.Addr, next http.Handler) http.Handler {
+	if tcp, ok := addr.(*net.TCPAddr); !ok || !tcp.IP.IsLoopback() {
+		return next
+	}
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		host := (&url.URL{Host: r.Host}).Hostname()
+		if _, err := netip.ParseAddr(host); err != nil && !strings.EqualFold(strings.TrimSuffix(host, "."), "localhost") {
+			http.Error(w, "this address answers to localhost and to IP addresses only; set ADMIN_ADDR to one that is no loopback address to serve it by another name",
+				http.StatusMisdirectedRequest)
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
 }
 
 // reopenLogs opens the file of the log anew with each SIGHUP until ctx ends, for who has moved it away.
