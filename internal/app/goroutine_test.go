@@ -17,7 +17,6 @@ import (
 var unlogged = []string{
 	"app.wait", "broker/amqp.Write", "broker/amqp.leave", "broker/amqp.newSession", "broker/amqp.onConnection", "broker/amqp.renew",
 	"broker/amqp.write", "broker/amqp.writeItem", "cache.await", "cache.join", "cache.poll", "cache.renew", "file.renewing",
-	"kv.probeOnce", "message.settled", "observe.Flush", "observe.FlushBeforeSignals", "ratelimit.within",
 	"schedule.keep", "schedule.runOwnJob", "tenant.join",
 }
 

@@ -2,7 +2,6 @@ package ratelimit
 
 import (
 	"context"
-	"fmt"
 	"strconv"
 	"strings"
 	"time"
@@ -84,39 +83,37 @@ func arguments(queries []query) (keys []string, rates []byte) {
 // ask runs gcra once. The error is always one of Redis, never the end of ctx.
 func (l *Limiter) ask(ctx context.Context, n int64, queries []query) (taken bool, err error) {
 	keys, rates := arguments(queries)
-	answer, err := within(ctx, l.replyLimit, func(ctx context.Context) *redis.Cmd {
-		return l.script.Run(ctx, l.client, keys, n, rates)
-	})
-	if err != nil {
-		return false, err
-	}
-	return readReply(answer, queries)
+	ctx, cancel := l.bounded(ctx)
+	defer cancel()
+	return readReply(l.script.Run(ctx, l.client, keys, n, rates), queries)
 }
 
 // askAll runs gcra once for each group, in one pipeline, and takes nothing. It returns an error for each group, nil for those
 // that were answered.
 func (l *Limiter) askAll(ctx context.Context, groups [][]query) []error {
-	errs := make([]error, len(groups))
-	cmds, err := within(ctx, l.replyLimit, func(ctx context.Context) []*redis.Cmd {
-		cmds := l.pipeline(ctx, groups, l.script.EvalSha)
-		var unknown []int // A node that is new does not know the script by its hash.
-		var again [][]query
-		for i, cmd := range cmds {
-			if redis.HasErrorPrefix(cmd.Err(), "NOSCRIPT") {
-				unknown, again = append(unknown, i), append(again, groups[i])
-			}
-		}
-		for i, cmd := range l.pipeline(ctx, again, l.script.Eval) {
-			cmds[unknown[i]] = cmd
-		}
-		return cmds
-	})
-	for i := range errs {
-		if errs[i] = err; err == nil {
-			_, errs[i] = readReply(cmds[i], groups[i])
+	ctx, cancel := l.bounded(ctx)
+	defer cancel()
+	cmds := l.pipeline(ctx, groups, l.script.EvalSha)
+	var unknown []int // A node that is new does not know the script by its hash.
+	var again [][]query
+	for i, cmd := range cmds {
+		if redis.HasErrorPrefix(cmd.Err(), "NOSCRIPT") {
+			unknown, again = append(unknown, i), append(again, groups[i])
 		}
 	}
+	for i, cmd := range l.pipeline(ctx, again, l.script.Eval) {
+		cmds[unknown[i]] = cmd
+	}
+	errs := make([]error, len(groups))
+	for i := range errs {
+		_, errs[i] = readReply(cmds[i], groups[i])
+	}
 	return errs
+}
+
+// bounded returns a context in which a reply has its time, to which the client keeps. The end of ctx does not count, only its values do.
+func (l *Limiter) bounded(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(context.WithoutCancel(ctx), l.replyLimit)
 }
 
 func (l *Limiter) pipeline(
@@ -131,21 +128,6 @@ func (l *Limiter) pipeline(
 		return nil
 	})
 	return cmds
-}
-
-// within runs f with a deadline, and does not wait for it any longer, since the client may be set to wait longer itself. The end
-// of ctx does not count, only its values do.
-func within[T any](ctx context.Context, limit time.Duration, f func(context.Context) T) (result T, err error) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), limit)
-	defer cancel()
-	answer := make(chan T, 1)
-	go func() { answer <- f(ctx) }()
-	select {
-	case result = <-answer:
-		return result, nil
-	case <-ctx.Done():
-		return result, fmt.Errorf("no reply within %v: %w", limit, context.DeadlineExceeded)
-	}
 }
 
 func readReply(cmd *redis.Cmd, queries []query) (taken bool, err error) {
