@@ -179,7 +179,7 @@ func (b *bench) contests() []contest {
 			_, err := b.rpc.Get(ctx, &cachev1.GetRequest{Key: "order"})
 			return err
 		}, 1},
-		{"near", near(b), 100},
+		{"near", near(b), 1_000},
 		{"tx", as(func(ctx context.Context) error { return b.transaction(ctx, func(*pg.Tx) error { return nil }) }), 1},
 		{"tx, invalidates", as(func(ctx context.Context) error {
 			return b.transaction(ctx, func(tx *pg.Tx) error { return b.cache.InvalidateTx(ctx, tx, "another order") })

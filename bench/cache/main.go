@@ -10,6 +10,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"os"
 	"runtime/pprof"
 	"slices"
@@ -31,17 +32,16 @@ func main() { command.Main(run) }
 
 func run(ctx context.Context, args []string, out io.Writer) error {
 	flags := flag.NewFlagSet("cache", flag.ContinueOnError)
-	rounds := flags.Int("rounds", 20, "rounds, in each of which all take turns")
-	calls := flags.Int("calls", 1_000, "calls of each in a round")
+	calls := flags.Int("calls", 20_000, "calls of each")
 	only := flags.String("only", "", "the contests whose names begin so, such as tx; nothing is judged")
 	check := flags.Bool("check", false, "fail if a promise is broken")
-	short := flags.Bool("short", false, "2 rounds of 50 calls: shows that it works, judges nothing")
+	short := flags.Bool("short", false, "100 calls of each: shows that it works, judges nothing")
 	profile := flags.String("profile", "", "write a CPU profile of this process to a file")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
 	if *short {
-		*rounds, *calls = 2, 50
+		*calls = 100
 	}
 	b, err := open(ctx)
 	defer b.close()
@@ -59,20 +59,12 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 		}
 		defer pprof.StopCPUProfile()
 	}
-	took := map[string][]time.Duration{}
-	for range *rounds {
-		for _, c := range b.contests() {
-			if !strings.HasPrefix(c.name, *only) {
-				continue
-			}
-			more, err := measure(ctx, c, *calls)
-			if err != nil {
-				return fmt.Errorf("%s: %w", c.name, err)
-			}
-			took[c.name] = append(took[c.name], more...)
-		}
+	contests := slices.DeleteFunc(b.contests(), func(c contest) bool { return !strings.HasPrefix(c.name, *only) })
+	took, err := measure(ctx, contests, *calls)
+	if err != nil {
+		return err
 	}
-	for _, c := range b.contests() {
+	for _, c := range b.contests() { // In their order.
 		if all := took[c.name]; len(all) > 0 {
 			slices.Sort(all)
 			fmt.Fprintf(out, "%-22s p50 %10v  p90 %10v  p99 %10v of %d\n", c.name, at(all, 50), at(all, 90), at(all, 99), len(all))
@@ -105,7 +97,7 @@ func at(sorted []time.Duration, percent int) time.Duration {
 	return sorted[(len(sorted)-1)*percent/100]
 }
 
-// contest is what is measured: a call, so many times one after the other.
+// contest is what is measured.
 type contest struct {
 	name string
 	call func(ctx context.Context) error
@@ -113,18 +105,22 @@ type contest struct {
 	times int
 }
 
-// measure returns how long each of n calls took, after a tenth of them to warm up.
-func measure(ctx context.Context, c contest, n int) ([]time.Duration, error) {
-	took := make([]time.Duration, 0, n)
+// measure returns how long n calls of each took, after a tenth of them to warm up. They follow one another in an order that is drawn anew
+// each time: which processor a call finds awake depends on what went before, and may take longer than the call.
+func measure(ctx context.Context, contests []contest, n int) (map[string][]time.Duration, error) {
+	took := map[string][]time.Duration{}
 	for i := range n + n/10 {
-		began := time.Now()
-		for range c.times {
-			if err := c.call(ctx); err != nil {
-				return nil, err
+		rand.Shuffle(len(contests), func(i, j int) { contests[i], contests[j] = contests[j], contests[i] })
+		for _, c := range contests {
+			began := time.Now()
+			for range c.times {
+				if err := c.call(ctx); err != nil {
+					return nil, fmt.Errorf("%s: %w", c.name, err)
+				}
 			}
-		}
-		if i >= n/10 {
-			took = append(took, time.Since(began)/time.Duration(c.times))
+			if i >= n/10 {
+				took[c.name] = append(took[c.name], time.Since(began)/time.Duration(c.times))
+			}
 		}
 	}
 	return took, nil
