@@ -41,16 +41,17 @@ const (
 // message is claimed, sent and deleted in one transaction, so if a relay dies, the others send its messages; a message
 // may then be sent twice.
 type relay struct {
-	service *Service
-	log     *zap.Logger
-	system  *pg.System
+	service  *Service
+	log      *zap.Logger
+	system   *pg.System
+	patience patience
 
 	mu     sync.Mutex
 	cursor backlog // where the next round begins
 }
 
 func (s *Service) newRelay() *pg.Due {
-	r := &relay{service: s, log: s.log, system: s.system}
+	r := &relay{service: s, log: s.log, system: s.system, patience: newRelayPatience()}
 	return s.notifier.NewDue(pg.DueConfig{
 		What: "waiting messages", Channel: channel, Payload: newWaiting, Log: s.log,
 		Lanes: max(1, min(maxRelayLanes, s.system.MaxConns()-1)), Late: waitingLate, Work: r.batch,
@@ -71,9 +72,6 @@ func (r *relay) batch(ctx context.Context, more func()) (next time.Duration, err
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), relayLimit)
 	defer cancel()
 	err = r.system.InTx(ctx, func(tx *pg.Tx) error {
-		if err := useIndexes(ctx, tx); err != nil {
-			return err
-		}
 		var due []backlog
 		if due, next, err = r.round(ctx, tx); err != nil || len(due) == 0 {
 			return err

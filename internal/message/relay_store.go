@@ -13,13 +13,6 @@ import (
 	"plinth/internal/pg"
 )
 
-// useIndexes has the statements of a relay planned for the indexes. The table is empty one moment and full the next, and the server keeps
-// plans: the one for an empty table is to read the whole. What that adds to the estimated cost must not have the server compile anything.
-func useIndexes(ctx context.Context, tx *pg.Tx) error {
-	_, err := tx.Exec(ctx, `SELECT set_config('enable_seqscan', 'off', true), set_config('jit', 'off', true)`)
-	return err
-}
-
 // selectBacklogs returns up to limit backlogs of all tenants that come after behind, in the order of their keys, whether
 // they are due or not. Each takes one index lookup, however many messages it has.
 func selectBacklogs(ctx context.Context, tx *pg.Tx, behind backlog, limit int) ([]backlog, error) {
