@@ -146,7 +146,7 @@ func judge(reply *outbound.Reply, err error) judged {
 		j.reject = true
 	case status == http.StatusGatewayTimeout:
 		j.says = saysTimeout
-	case status >= 500:
+	case status >= 500, status < 400: // A redirect is not followed, so it says the same of each message.
 		j.says = saysFailing
 	}
 	return j

@@ -24,6 +24,22 @@ func TestPushToRefusedAddress(t *testing.T) {
 	}
 }
 
+// What an answer says of the endpoint, and of the message alone.
+func TestAnswersOfEndpoints(t *testing.T) {
+	t.Parallel()
+	for status, want := range map[int]answer{
+		200: saysTaken, 204: saysTaken, 299: saysTaken,
+		301: saysFailing, 304: saysFailing, 307: saysFailing, // None of them is followed, whatever the message is.
+		400: saysDeclined, 401: saysDeclined, 409: saysDeclined, 410: saysDeclined, 499: saysDeclined,
+		429: saysOverload, 503: saysOverload, 504: saysTimeout,
+		500: saysFailing, 502: saysFailing, 599: saysFailing,
+	} {
+		if j := judge(&outbound.Reply{StatusCode: status}, nil); j.says != want || j.reject != (status == 400 || status == 410) || (j.err == nil) != (want == saysTaken) {
+			t.Errorf("%d: %+v", status, j)
+		}
+	}
+}
+
 // A call has the timeout of its push, and what bounds what it may cost: the answer that is read, and no breaker of others.
 func TestPushRequest(t *testing.T) {
 	t.Parallel()
