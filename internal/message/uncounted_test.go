@@ -1,6 +1,7 @@
 package message_test
 
 import (
+	"cmp"
 	"context"
 	"os"
 	"testing"
@@ -27,13 +28,13 @@ func onEveryBroker(t *testing.T, test func(t *testing.T, f fixture)) {
 	})
 }
 
+// rabbitURL returns the URL of the RabbitMQ that tests use.
+func rabbitURL() string { return cmp.Or(os.Getenv("AMQP_URL"), "amqp://guest:guest@127.0.0.1:5672/") }
+
 // newRabbitFixture is a fixture on RabbitMQ. Without one the test is skipped, except under CI.
 func newRabbitFixture(t *testing.T) fixture {
 	t.Helper()
-	url := os.Getenv("AMQP_URL")
-	if url == "" {
-		url = "amqp://guest:guest@127.0.0.1:5672/"
-	}
+	url := rabbitURL()
 	conn, err := amqp091.Dial(url)
 	if err != nil {
 		if os.Getenv("CI") == "true" {

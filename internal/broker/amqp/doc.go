@@ -56,11 +56,14 @@
 // it had confirmed are lost, and it confirms nothing any more. Only a queue with members on other nodes is safe from that.
 // The remedy is to delete the queue, which is answered late, and to declare it again.
 //
+// Messages to queues go by a durable direct exchange, plinth.queues, to which each queue is bound by its name. A queue is unbound a moment
+// before it is deleted: RabbitMQ 3 ends the connection of a channel that publishes its first message to a queue which is being deleted.
+//
 // # Topics
 //
-// All topics share one durable topic exchange, plinth.topics, which each connection for publishing and each Bind declares.
-// The routing key on the wire is the topic, with "/" in place of its dots, followed by a dot and the message's own routing
-// key if it has one.
+// All topics share one durable topic exchange, plinth.topics, which each connection for publishing and each Bind declares, as
+// they do that of the queues. The routing key on the wire is the topic, with "/" in place of its dots, followed by a dot and the
+// message's own routing key if it has one.
 //
 // # Subscriptions
 //

@@ -123,7 +123,7 @@ func newBatch(ctx context.Context, publications []broker.Publication, results []
 }
 
 func newItem(index int, p broker.Publication) (item, error) {
-	e := item{index: index, to: p.To, key: p.To.Queue, message: p.Message}
+	e := item{index: index, to: p.To, exchange: queueExchange, key: p.To.Queue, message: p.Message}
 	var err error
 	if p.To.Queue != "" || p.To.Topic == "" {
 		err = checkQueue(p.To.Queue)

@@ -105,7 +105,7 @@ func (p *publisher) begin(conn *amqp091.Connection, blocked *atomic.Bool) (*sess
 		return nil, err
 	}
 	s.again = p.again
-	if err := declareTopics(s.channel); err != nil {
+	if err := declareExchanges(s.channel); err != nil {
 		return nil, err
 	}
 	p.session.Store(s)
@@ -125,7 +125,7 @@ func (p *publisher) reopen() error {
 		return err
 	}
 	if s.reason != nil && s.reason.Code == amqp091.NotFound {
-		p.generation.Add(1) // The exchange of the topics is gone, and with it all bindings.
+		p.generation.Add(1) // An exchange is gone, and with it all bindings.
 	}
 	return nil
 }
@@ -160,7 +160,7 @@ func (p *publisher) again(s *session, w written) bool {
 		return false
 	}
 	w.again = true
-	if s.conn.IsClosed() && w.exchange != "" {
+	if s.conn.IsClosed() && w.exchange == topicExchange {
 		return false // The queues of the topic have to be declared before it is sent again.
 	}
 	select {

@@ -3,12 +3,21 @@ package amqp
 import (
 	"context"
 	"fmt"
+	"time"
 
 	amqp091 "github.com/rabbitmq/amqp091-go"
 	"go.uber.org/zap"
 
 	"plinth/internal/broker"
 	"plinth/internal/errs"
+)
+
+const (
+	// queueExchange leads to queues by their names, as the default exchange does, but for those that are about to be deleted: RabbitMQ 3
+	// answers the first message that a channel publishes to a queue which it is deleting with the end of the connection (INTERNAL_ERROR).
+	queueExchange = "plinth.queues"
+	// unboundFor is how long a queue has no binding before it is deleted. What was on its way to it has arrived by then.
+	unboundFor = 50 * time.Millisecond
 )
 
 // Declare implements broker.Broker. A queue name has 1 to 255 bytes; here and in all other methods, any other name is
@@ -43,6 +52,14 @@ func (b *Broker) Browse(context.Context, string, int64, int, int) ([]broker.Brow
 // that, they may continue with the new one.
 func (b *Broker) Delete(ctx context.Context, queue string) error {
 	return b.call(ctx, queue, func(channel *amqp091.Channel) error {
+		if err := channel.QueueUnbind(queue, queue, queueExchange, nil); err != nil {
+			return err
+		}
+		select {
+		case <-time.After(unboundFor):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
 		const ifUnused, ifEmpty, noWait = false, false, false
 		_, err := channel.QueueDelete(queue, ifUnused, ifEmpty, noWait)
 		return err
@@ -139,9 +156,15 @@ const wayOut = `rabbitmqctl set_policy --apply-to quorum_queues plinth-no-delive
 
 func declare(conn *amqp091.Connection, queue broker.Queue, version serverVersion) error {
 	return onChannel(conn, func(channel *amqp091.Channel) error {
+		if err := declareExchanges(channel); err != nil {
+			return err
+		}
 		const durable, autoDelete, exclusive, noWait = true, false, false, false
 		_, err := channel.QueueDeclare(queue.Name, durable, autoDelete, exclusive, noWait, queueArguments(queue, version))
-		return err
+		if err != nil {
+			return err
+		}
+		return channel.QueueBind(queue.Name, queue.Name, queueExchange, noWait, nil)
 	})
 }
 

@@ -29,7 +29,7 @@ func (b *Broker) Bind(ctx context.Context, queue string, bindings ...broker.Bind
 		}
 	}
 	return b.call(ctx, queue, func(channel *amqp091.Channel) error {
-		err := declareTopics(channel)
+		err := declareExchanges(channel)
 		for i, key := range keys {
 			if err != nil {
 				return err
@@ -56,8 +56,11 @@ func (b *Broker) Unbind(ctx context.Context, queue string, binding broker.Bindin
 	return err
 }
 
-func declareTopics(channel *amqp091.Channel) error {
+func declareExchanges(channel *amqp091.Channel) error {
 	const durable, autoDelete, internal, noWait = true, false, false, false
+	if err := channel.ExchangeDeclare(queueExchange, amqp091.ExchangeDirect, durable, autoDelete, internal, noWait, nil); err != nil {
+		return err
+	}
 	return channel.ExchangeDeclare(topicExchange, amqp091.ExchangeTopic, durable, autoDelete, internal, noWait, nil)
 }
 

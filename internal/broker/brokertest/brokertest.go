@@ -46,6 +46,7 @@ func Run(t *testing.T, open Open) {
 		{"a topic delivers one copy to each queue", testCopies},
 		{"a pattern has at most two #", testHashes},
 		{"a batch does not go before other tenants", testTurns},
+		{"a queue that comes and goes harms nobody", testComesAndGoes},
 		{"Unbind ends one binding", testUnbind},
 		{"Bind wants the queue and is idempotent", testBind},
 		{"Declare with other limits is refused", testDeclareOtherwise},

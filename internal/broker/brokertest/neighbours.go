@@ -2,6 +2,7 @@ package brokertest
 
 import (
 	"context"
+	"errors"
 	"strings"
 	"sync"
 	"testing"
@@ -67,6 +68,45 @@ func testTurns(t *testing.T, open Open) {
 			t.Errorf("%d messages of another tenant went before one", went)
 		}
 	}
+}
+
+// testComesAndGoes declares and deletes one queue again and again while it is published to and received from. What is published there may
+// come too early or too late, or be refused by the queue that goes; another tenant, of the same process, notices nothing.
+func testComesAndGoes(t *testing.T, open Open) {
+	const times, publishers = 109, 8
+	c := start(t, open)
+	calm, hasty := tenantQueue(t, c), QueueName(t, c)
+	taken := Take(t, c, calm, 50, 0)
+	ctx, stop := context.WithCancel(t.Context())
+	var group sync.WaitGroup
+	defer group.Wait()
+	defer stop()
+	for range publishers {
+		group.Go(func() {
+			for ctx.Err() == nil {
+				err := c.Publish(ctx, broker.Address{Queue: hasty}, Message("to one that comes and goes"))
+				if err != nil && ctx.Err() == nil && !errors.Is(err, broker.ErrNoQueue) && !errors.Is(err, broker.ErrFull) {
+					t.Errorf("Publish to a queue that comes and goes: %v, want nil, broker.ErrNoQueue or broker.ErrFull", err)
+				}
+			}
+		})
+	}
+	sent := int64(0)
+	for range times {
+		Declare(t, c, broker.Queue{Name: hasty})
+		sub, err := c.Subscribe(Patient(t), hasty, 10)
+		if err != nil {
+			t.Fatalf("Subscribe: %v", err)
+		}
+		Publish(t, c, calm, "in between")
+		if err := insist(func(ctx context.Context) error { return c.Delete(ctx, hasty) }); err != nil {
+			t.Fatalf("Delete: %v", err)
+		}
+		Publish(t, c, calm, "in between", "and after")
+		sub.Close()
+		sent += 3
+	}
+	Eventually(t, "the other tenant has its messages", func() bool { return taken.Load() == sent })
 }
 
 // tenantQueue declares a queue of a tenant of its own.
