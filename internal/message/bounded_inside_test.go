@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"plinth/internal/auth"
 	"plinth/internal/pg"
 )
 
@@ -98,3 +99,16 @@ func TestReadsOfOneQueue(t *testing.T) {
 
 // Held returns the bytes that streams hold.
 func (s *Service) Held() int64 { return s.held.Load() }
+
+// OthersHold has the other streams of the process hold all that it may, but room.
+func (s *Service) OthersHold(room int64) { s.held.Add(maxHeldByAll - room) }
+
+// DeclareBeside declares the queues of a topic of the tenant of ctx as a lane of a relay does while another one waits for that.
+func (s *Service) DeclareBeside(ctx context.Context, topic string) error {
+	p := patience{time.Hour, new(sync.Mutex)}
+	p.alone.Lock()
+	of := tenantTopic{auth.TenantOf(ctx), topic}
+	topics := map[tenantTopic]error{of: nil}
+	s.declareTopics(ctx, s.broker.Generation(), topics, p)
+	return topics[of]
+}

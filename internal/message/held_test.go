@@ -39,3 +39,26 @@ func TestStreamHoldsFewBytes(t *testing.T) {
 		}
 	})
 }
+
+// TestProcessHoldsFewBytes has other streams of the process hold nearly all of the bytes that it may. A stream gets what there is room for,
+// and goes on message by message, each in its first attempt.
+func TestProcessHoldsFewBytes(t *testing.T) {
+	const size, messages, room = 3<<20 - 10, 6, 4 << 20
+	t.Parallel()
+	onEveryBroker(t, func(t *testing.T, f fixture) {
+		f.OthersHold(room)
+		others := f.Held()
+		q := f.once(t)
+		for range messages {
+			f.publish(t, q, strings.Repeat("x", size))
+		}
+		sub := f.subscribe(t, q, 1000, long)
+		eventually(t, "the stream has a message", func() bool { return f.Held() > others })
+		for began := time.Now(); time.Since(began) < time.Second; <-time.After(20 * time.Millisecond) {
+			if n := f.Held() - others; n > room {
+				t.Fatalf("%d bytes are held beside those of others", n)
+			}
+		}
+		f.wantFirst(t, q, sub, messages)
+	})
+}

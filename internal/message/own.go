@@ -46,7 +46,7 @@ func (r *relay) sendDue(ctx context.Context, batch []*envelope) []error {
 		}
 	}
 	if len(others) > 0 {
-		for n, err := range r.service.sendBatch(ctx, others, relayPatience, r.service.declare) {
+		for n, err := range r.service.sendBatch(ctx, others, r.patience, r.service.declare) {
 			outcomes[places[n]] = err
 		}
 	}

@@ -239,7 +239,7 @@ func traceHeaders(ctx context.Context) map[string]string {
 // send publishes a message to the broker.
 func (s *Service) send(ctx context.Context, m *outgoing) error {
 	if m.to.topic != "" {
-		m.err = m.to.explain(s.sendBatch(ctx, []*envelope{&m.envelope}, topicPatience, s.declarer())[0])
+		m.err = m.to.explain(s.sendBatch(ctx, []*envelope{&m.envelope}, ofCalls, s.declarer())[0])
 		return m.err
 	}
 	p := m.publication()

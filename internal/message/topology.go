@@ -21,9 +21,6 @@ import (
 )
 
 const (
-	// topicPatience is how long a call waits for a topic's queues to be declared, and relayPatience a relay, which others wait for.
-	topicPatience = 5 * time.Second
-	relayPatience = 500 * time.Millisecond
 	// queueLimit bounds the time to declare one of them.
 	queueLimit = 10 * time.Second
 	// topicFresh is after how long it is looked again what is bound to a topic. If a process dies after it committed a binding, and before
@@ -31,6 +28,18 @@ const (
 	topicFresh = time.Minute
 	topicKept  = 10 * time.Minute
 )
+
+// patience is how long to wait for a topic's queues to be declared. Where one of several lanes may wait at a time, the others do not wait.
+type patience struct {
+	limit time.Duration
+	alone *sync.Mutex
+}
+
+// ofCalls is the patience of a call.
+var ofCalls = patience{limit: 5 * time.Second}
+
+// newRelayPatience returns the patience of a relay, which others wait for.
+func newRelayPatience() patience { return patience{500 * time.Millisecond, new(sync.Mutex)} }
 
 // onDeclared calls use. If the broker does not know the queue, it calls declare and then use once more.
 func onDeclared(ctx context.Context, queue QueueName, declare func(context.Context, QueueName) error, use func() error) error {
@@ -171,8 +180,13 @@ func (e *envelope) topic() tenantTopic { return tenantTopic{e.tenant, e.to.topic
 
 // declareTopics has every queue declared that is bound to one of the topics, and sets their errors: NotFound if there is no queue, Unavailable if
 // they are not declared in time. The declaring goes on nevertheless.
-func (s *Service) declareTopics(ctx context.Context, generation uint64, topics map[tenantTopic]error, patience time.Duration) {
-	ctx, cancel := context.WithTimeout(ctx, patience)
+func (s *Service) declareTopics(ctx context.Context, generation uint64, topics map[tenantTopic]error, p patience) {
+	if p.alone != nil && p.alone.TryLock() {
+		defer p.alone.Unlock()
+	} else if p.alone != nil {
+		p.limit = 0
+	}
+	ctx, cancel := context.WithTimeout(ctx, p.limit)
 	defer cancel()
 	declaring := map[tenantTopic]<-chan singleflight.Result{}
 	for of := range topics {

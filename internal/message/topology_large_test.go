@@ -52,6 +52,21 @@ func (b *slowly) declared() (queues, most int) {
 	return queues, most
 }
 
+// While one lane of a relay waits for the queues of a topic, the others do not.
+func TestOneLaneWaitsForTopics(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t, false)
+	slow := &slowly{Broker: f.broker, hurry: make(chan struct{}), names: map[string]int{}}
+	f.broker = slow
+	f.Service = f.process(t, message.Limits{})
+	f.heavy(t, 2)
+	if err := f.DeclareBeside(as(t, "a"), "news"); !errs.Is(err, errs.Unavailable) {
+		t.Error(err)
+	}
+	close(slow.hurry)
+	eventually(t, "they are declared", func() bool { queues, _ := slow.declared(); return queues == 2 })
+}
+
 // TestTopicOfManyQueues publishes to a topic with very many queues that the broker does not know yet: other messages, also those of other
 // tenants in the relay, do not wait for it, and it is published to once they are declared, each of them once. Then only what is new is
 // declared.
