@@ -36,6 +36,9 @@ func (b *Broker) Declare(ctx context.Context, queue broker.Queue) error {
 			}
 		}
 		if isReply(err, amqp091.PreconditionFailed) {
+			if err := onChannel(conn, func(channel *amqp091.Channel) error { return bindByName(channel, queue.Name) }); err != nil {
+				return err
+			}
 			return errs.Wrap(err, errs.FailedPrecondition,
 				"the queue is there with another message_ttl, max_length or type, which are fixed when it is made")
 		}
@@ -164,8 +167,14 @@ func declare(conn *amqp091.Connection, queue broker.Queue, version serverVersion
 		if err != nil {
 			return err
 		}
-		return channel.QueueBind(queue.Name, queue.Name, queueExchange, noWait, nil)
+		return bindByName(channel, queue.Name)
 	})
+}
+
+// bindByName has messages to a queue reach it.
+func bindByName(channel *amqp091.Channel, queue string) error {
+	const noWait = false
+	return channel.QueueBind(queue, queue, queueExchange, noWait, nil)
 }
 
 // queueArguments returns the arguments of a queue on a server of that version.
