@@ -33,12 +33,18 @@ func devEnv(t testing.TB) map[string]string {
 func TestDev(t *testing.T) {
 	t.Parallel()
 	env := devEnv(t)
+	env["ADMIN_ADDR"] = "127.0.0.1:0"
 	dev, url := startDev(t, env)
 	dev.says(t, `^Plinth runs on `+regexp.QuoteMeta(url)+`;`)
 	client := messagev1.NewMessageServiceClient(http1(t), url)
 	id := publish(t, client, taskQueue, "hello dev")[0]
 	dev.says(t, `task.*`+id+`.*hello dev`)
 	publish(t, client, "kept", "until somebody comes") // This creates the queue.
+	admin := dev.admin(t)
+	eventually(t, "the page has the trace of the message, without any collector", func() bool {
+		traces := bodyOf(admin + "/debug/traces")
+		return bytes.Contains(traces, []byte("plinth.message.v1.MessageService/Publish")) && bytes.Contains(traces, []byte("process "+taskQueue))
+	})
 	children := descendants(t, dev.cmd.Process.Pid)
 	if len(children) == 0 {
 		t.Fatal("it runs without any child: there is no private PostgreSQL")
