@@ -108,9 +108,10 @@ type Broker interface {
 	// Bind binds a queue to topics; it is idempotent. It returns ErrNoQueue if the queue is not declared, and InvalidArgument
 	// for a pattern with more than MaxHashes "#". Unbind takes such a pattern.
 	Bind(ctx context.Context, queue string, bindings ...Binding) error
-	// Unbind removes a binding; an unknown binding or queue is not an error.
-	Unbind(ctx context.Context, queue string, b Binding) error
-	// Delete removes a queue with all its messages and ends its subscriptions; an unknown queue is not an error.
+	// Unbind removes bindings; an unknown binding or queue is not an error.
+	Unbind(ctx context.Context, queue string, bindings ...Binding) error
+	// Delete removes a queue with all its messages and ends its subscriptions; an unknown queue is not an error. Unbind it first: a
+	// publisher to a topic that still leads to it may lose its connection.
 	Delete(ctx context.Context, queue string) error
 	// Purge removes the messages that wait in a queue and returns their number; outstanding messages stay.
 	Purge(ctx context.Context, queue string) (int64, error)

@@ -51,6 +51,14 @@ func (n *named) address(to Address, mark string) Address {
 	return to
 }
 
+func (n *named) bindings(bindings []Binding, mark string) []Binding {
+	bindings = slices.Clone(bindings)
+	for i := range bindings {
+		bindings[i].Topic = n.topic(bindings[i].Topic, mark)
+	}
+	return bindings
+}
+
 func (n *named) Declare(ctx context.Context, queue Queue) error {
 	mark, err := n.mark(ctx)
 	if err != nil {
@@ -65,20 +73,15 @@ func (n *named) Bind(ctx context.Context, queue string, bindings ...Binding) err
 	if err != nil {
 		return err
 	}
-	bindings = slices.Clone(bindings)
-	for i := range bindings {
-		bindings[i].Topic = n.topic(bindings[i].Topic, mark)
-	}
-	return n.Broker.Bind(ctx, queue+mark, bindings...)
+	return n.Broker.Bind(ctx, queue+mark, n.bindings(bindings, mark)...)
 }
 
-func (n *named) Unbind(ctx context.Context, queue string, b Binding) error {
+func (n *named) Unbind(ctx context.Context, queue string, bindings ...Binding) error {
 	mark, err := n.mark(ctx)
 	if err != nil {
 		return err
 	}
-	b.Topic = n.topic(b.Topic, mark)
-	return n.Broker.Unbind(ctx, queue+mark, b)
+	return n.Broker.Unbind(ctx, queue+mark, n.bindings(bindings, mark)...)
 }
 
 func (n *named) Delete(ctx context.Context, queue string) error {

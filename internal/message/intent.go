@@ -76,15 +76,16 @@ func (s *Service) follow(ctx context.Context, i intent) error {
 }
 
 func (s *Service) followTable(ctx context.Context, i intent) error {
-	tenant := auth.TenantOf(ctx)
-	name := i.queue.onBroker(tenant)
 	q, err := selectQueue(ctx, s.db, i.queue)
 	if errs.Is(err, errs.NotFound) {
 		// A process that was suspended until now must not remove a queue that was created meanwhile.
 		if deadline, _ := ctx.Deadline(); time.Now().After(deadline) {
 			return context.DeadlineExceeded
 		}
-		return s.broker.Delete(ctx, name)
+		if err := s.unbind(ctx, i.queue, i.bound()); err != nil {
+			return err
+		}
+		return s.broker.Delete(ctx, i.queue.onBroker(auth.TenantOf(ctx)))
 	}
 	if err != nil {
 		return err
@@ -96,15 +97,16 @@ func (s *Service) followTable(ctx context.Context, i intent) error {
 		return err
 	}
 	wanted, _ := q.effective()
-	for _, b := range i.ended {
-		if b, _ = b.effective(); slices.Contains(wanted, b) {
-			continue
-		}
-		if err := s.broker.Unbind(ctx, name, b.onBroker(tenant)); err != nil {
-			return err
-		}
+	return s.unbind(ctx, i.queue, slices.DeleteFunc(i.bound(), func(b Binding) bool { return slices.Contains(wanted, b) }))
+}
+
+// bound returns what has ended as the broker has it.
+func (i intent) bound() []Binding {
+	bound := make([]Binding, len(i.ended))
+	for n, b := range i.ended {
+		bound[n], _ = b.effective()
 	}
-	return nil
+	return bound
 }
 
 // newIntents returns the loop that takes over intents whose processes did not finish them.

@@ -45,8 +45,8 @@ func (b *watched) Bind(ctx context.Context, q string, bindings ...broker.Binding
 	return b.call(func() error { return b.Broker.Bind(ctx, q, bindings...) })
 }
 
-func (b *watched) Unbind(ctx context.Context, q string, binding broker.Binding) error {
-	return b.call(func() error { return b.Broker.Unbind(ctx, q, binding) })
+func (b *watched) Unbind(ctx context.Context, q string, bindings ...broker.Binding) error {
+	return b.call(func() error { return b.Broker.Unbind(ctx, q, bindings...) })
 }
 
 // withWatched returns the fixture over a broker that is watched, in a service of its own.

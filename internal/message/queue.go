@@ -377,6 +377,11 @@ func (s *Service) DeleteQueue(ctx context.Context, name QueueName) error {
 	i := newIntent(name)
 	i.remove, i.again = true, true
 	err := s.db.InTx(ctx, func(tx *pg.Tx) error {
+		q, err := selectQueue(ctx, tx, name)
+		if err != nil {
+			return err
+		}
+		i.ended = q.Bindings
 		// The row of the queue comes first: whoever inserts other rows for it holds a lock on it, and this waits for them.
 		deleted, err := deleteQueue(ctx, tx, name)
 		if err != nil {

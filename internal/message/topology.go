@@ -98,21 +98,29 @@ func (s *Service) declareOnBroker(ctx context.Context, q Queue) error {
 		return err
 	}
 	wanted, unwanted := q.effective()
-	bindings := make([]broker.Binding, len(wanted))
-	for i, b := range wanted {
-		bindings[i] = b.onBroker(tenant)
-	}
-	if len(bindings) > 0 {
-		if err := s.broker.Bind(ctx, name, bindings...); err != nil {
+	if len(wanted) > 0 {
+		if err := s.broker.Bind(ctx, name, onBroker(tenant, wanted)...); err != nil {
 			return err
 		}
 	}
-	for _, b := range unwanted {
-		if err := s.broker.Unbind(ctx, name, b.onBroker(tenant)); err != nil {
-			return err
-		}
+	return s.unbind(ctx, q.Name, unwanted)
+}
+
+// unbind removes bindings of a queue from the broker.
+func (s *Service) unbind(ctx context.Context, queue QueueName, bindings []Binding) error {
+	if len(bindings) == 0 {
+		return nil
 	}
-	return nil
+	tenant := auth.TenantOf(ctx)
+	return s.broker.Unbind(ctx, queue.onBroker(tenant), onBroker(tenant, bindings)...)
+}
+
+func onBroker(tenant string, bindings []Binding) []broker.Binding {
+	all := make([]broker.Binding, len(bindings))
+	for i, b := range bindings {
+		all[i] = b.onBroker(tenant)
+	}
+	return all
 }
 
 // topology records the topics whose queues this process has declared, the queues that it consumes, and in which generation of the

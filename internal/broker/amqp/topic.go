@@ -42,13 +42,21 @@ func (b *Broker) Bind(ctx context.Context, queue string, bindings ...broker.Bind
 }
 
 // Unbind implements broker.Broker.
-func (b *Broker) Unbind(ctx context.Context, queue string, binding broker.Binding) error {
-	key, err := topicKey(binding.Topic, binding.Pattern)
-	if err != nil {
-		return err
+func (b *Broker) Unbind(ctx context.Context, queue string, bindings ...broker.Binding) error {
+	keys := make([]string, len(bindings))
+	for i, binding := range bindings {
+		var err error
+		if keys[i], err = topicKey(binding.Topic, binding.Pattern); err != nil {
+			return err
+		}
 	}
-	err = b.call(ctx, queue, func(channel *amqp091.Channel) error {
-		return channel.QueueUnbind(queue, key, topicExchange, nil)
+	err := b.call(ctx, queue, func(channel *amqp091.Channel) error {
+		for _, key := range keys {
+			if err := channel.QueueUnbind(queue, key, topicExchange, nil); err != nil {
+				return err
+			}
+		}
+		return nil
 	})
 	if errors.Is(err, broker.ErrNoQueue) {
 		return nil

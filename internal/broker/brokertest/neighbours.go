@@ -70,36 +70,43 @@ func testTurns(t *testing.T, open Open) {
 	}
 }
 
-// testComesAndGoes declares and deletes one queue again and again while it is published to and received from. What is published there may
-// come too early or too late, or be refused by the queue that goes; another tenant, of the same process, notices nothing.
+// testComesAndGoes declares and deletes one queue again and again while it is published to, also by a topic, and received from. What is
+// published there may come too early or too late, or be refused by the queue that goes; another tenant, of the same process, notices
+// nothing.
 func testComesAndGoes(t *testing.T, open Open) {
-	const times, publishers = 109, 8
+	const times, publishers = 109, 4
 	c := start(t, open)
 	calm, hasty := tenantQueue(t, c), QueueName(t, c)
+	binding := broker.Binding{Topic: TopicName(), Pattern: "#"}
 	taken := Take(t, c, calm, 50, 0)
 	ctx, stop := context.WithCancel(t.Context())
 	var group sync.WaitGroup
 	defer group.Wait()
 	defer stop()
-	for range publishers {
-		group.Go(func() {
-			for ctx.Err() == nil {
-				err := c.Publish(ctx, broker.Address{Queue: hasty}, Message("to one that comes and goes"))
-				if err != nil && ctx.Err() == nil && !errors.Is(err, broker.ErrNoQueue) && !errors.Is(err, broker.ErrFull) {
-					t.Errorf("Publish to a queue that comes and goes: %v, want nil, broker.ErrNoQueue or broker.ErrFull", err)
+	for _, to := range []broker.Address{{Queue: hasty}, {Topic: binding.Topic, RoutingKey: "a"}} {
+		for range publishers {
+			group.Go(func() {
+				for ctx.Err() == nil {
+					err := c.Publish(ctx, to, Message("to one that comes and goes"))
+					if err != nil && ctx.Err() == nil && !errors.Is(err, broker.ErrNoQueue) && !errors.Is(err, broker.ErrFull) {
+						t.Errorf("Publish to a queue that comes and goes: %v, want nil, broker.ErrNoQueue or broker.ErrFull", err)
+					}
 				}
-			}
-		})
+			})
+		}
 	}
 	sent := int64(0)
 	for range times {
 		Declare(t, c, broker.Queue{Name: hasty})
+		Bind(t, c, hasty, binding.Topic, binding.Pattern)
 		sub, err := c.Subscribe(Patient(t), hasty, 10)
 		if err != nil {
 			t.Fatalf("Subscribe: %v", err)
 		}
 		Publish(t, c, calm, "in between")
-		if err := insist(func(ctx context.Context) error { return c.Delete(ctx, hasty) }); err != nil {
+		if err := insist(func(ctx context.Context) error {
+			return errors.Join(c.Unbind(ctx, hasty, binding), c.Delete(ctx, hasty))
+		}); err != nil {
 			t.Fatalf("Delete: %v", err)
 		}
 		Publish(t, c, calm, "in between", "and after")

@@ -47,10 +47,10 @@ func (b *Broker) Bind(ctx context.Context, queue string, bindings ...broker.Bind
 }
 
 // Unbind implements broker.Broker.
-func (b *Broker) Unbind(ctx context.Context, queue string, binding broker.Binding) error {
+func (b *Broker) Unbind(ctx context.Context, queue string, bindings ...broker.Binding) error {
 	ctx, cancel := bounded(ctx)
 	defer cancel()
-	return away(deleteBinding(ctx, b.db, queue, binding))
+	return away(deleteBindings(ctx, b.db, queue, bindings))
 }
 
 // Delete implements broker.Broker. It purges the queue first, since deleting all messages may be too much for one

@@ -50,10 +50,15 @@ func insertBindings(ctx context.Context, db pg.Querier, queue string, bindings [
 	return noQueue(err)
 }
 
-func deleteBinding(ctx context.Context, db pg.Querier, queue string, b broker.Binding) error {
+func deleteBindings(ctx context.Context, db pg.Querier, queue string, bindings []broker.Binding) error {
+	var topics, patterns []string
+	for _, b := range bindings {
+		topics, patterns = append(topics, b.Topic), append(patterns, b.Pattern)
+	}
 	_, err := db.Exec(ctx, `
 		DELETE FROM broker_bindings b USING broker_queues q
-		WHERE q.name = $1 AND b.queue_id = q.id AND b.topic = $2 AND b.pattern = $3`, queue, b.Topic, b.Pattern)
+		WHERE q.name = $1 AND b.queue_id = q.id AND (b.topic, b.pattern) IN (SELECT * FROM unnest($2::text[], $3::text[]))`,
+		queue, topics, patterns)
 	return err
 }
 
