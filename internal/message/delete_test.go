@@ -2,6 +2,7 @@ package message_test
 
 import (
 	"context"
+	"strings"
 	"testing"
 	"time"
 
@@ -104,6 +105,43 @@ func TestDeleteLargeQueue(t *testing.T) {
 		return err == nil
 	})
 	f.holds(t, q, 0, 0)
+}
+
+// recorded is a broker that records by what a queue leaves it.
+type recorded struct {
+	broker.Broker
+	calls []string
+}
+
+func (b *recorded) Unbind(ctx context.Context, queue string, bindings ...broker.Binding) error {
+	for _, binding := range bindings {
+		b.calls = append(b.calls, "unbind "+binding.Pattern)
+	}
+	return b.Broker.Unbind(ctx, queue, bindings...)
+}
+
+func (b *recorded) Delete(ctx context.Context, queue string) error {
+	b.calls = append(b.calls, "delete")
+	return b.Broker.Delete(ctx, queue)
+}
+
+// A queue is unbound before it is deleted, since a message on its way to one that is being deleted may cost the connection.
+func TestDeletedQueueIsUnboundFirst(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t, false)
+	b := &recorded{Broker: f.broker}
+	f.broker = b
+	f.Service = f.process(t, message.Limits{})
+	q := name(t, "bound")
+	if _, err := f.CreateQueue(within(t), q, message.Policy{Bindings: []message.Binding{{Topic: "news", Pattern: "a"}, {Topic: "news", Pattern: "b"}}}); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.DeleteQueue(within(t), q); err != nil {
+		t.Fatal(err)
+	}
+	if got := strings.Join(b.calls, ", "); got != "unbind a, unbind b, delete" {
+		t.Errorf("the calls were %s", got)
+	}
 }
 
 // A process that was stopped while it deleted a queue does nothing to a later one of that name.
