@@ -25,7 +25,7 @@ func TestCache(t *testing.T) {
 	onEveryRedis(t, func(t *testing.T, open func(*testing.T) redis.UniversalClient, forward func(time.Duration)) {
 		for name, test := range map[string]func(*testing.T, redis.UniversalClient, func(time.Duration)){
 			"values expire": expires, "empty values": empties, "one of many sets an absent key": onlyOneWins, "conditions": conditions,
-			"numbers": numbers, "expire": expire, "what is not ours": foreign, "quota": quota, "many": many, "tenants are removed": removed,
+			"numbers": numbers, "expire": expire, "what is not ours": foreign, "a usage that is gone": usageGone, "quota": quota, "many": many, "tenants are removed": removed,
 		} {
 			t.Run(name, func(t *testing.T) { test(t, open(t), forward) })
 		}
@@ -228,6 +228,44 @@ func foreign(t *testing.T, client redis.UniversalClient, _ func(time.Duration)) 
 				}
 			}
 		})
+	}
+}
+
+// usageGone loses what is counted, as by an eviction, or has something else among it. Values can be set and removed all the same.
+func usageGone(t *testing.T, client redis.UniversalClient, _ func(time.Duration)) {
+	s, ctx, k := newService(client), newTenant(t), key(t, "k")
+	usage := kv.Key(auth.TenantOf(ctx), "cache-usage")
+	now := func(in time.Duration) string { return strconv.FormatInt(time.Now().Add(in).UnixMilli()/256_000, 10) }
+	for what, fields := range map[string][]any{
+		"nothing":       nil,
+		"a total":       {"total", "x", "swept", now(0)},
+		"a sweep":       {"total", "1", "swept", "x"},
+		"bytes":         {now(cache.DefaultTTL), "x", "total", "1", "swept", now(0)},
+		"unswept bytes": {now(cache.DefaultTTL), "1.5"},
+		"large bytes":   {now(cache.DefaultTTL), "9223372036854775807", "total", "1", "swept", now(0)},
+		"a bucket":      {"nan", "1", "inf", "2", "", "3"},
+	} {
+		for use, call := range map[string]func() error{
+			"Set":    func() error { _, err := s.Set(ctx, cache.Write{Key: k, Value: []byte("longer")}); return err },
+			"Expire": func() error { _, err := s.Expire(ctx, k, time.Minute); return err },
+			"Delete": func() error { _, err := s.Delete(ctx, k, cache.Condition{}); return err },
+		} {
+			set(t, ctx, s, cache.Write{Key: k, Value: []byte("v")})
+			if err := client.Del(ctx, usage).Err(); err != nil {
+				t.Fatal(err)
+			}
+			if fields != nil {
+				if err := client.HSet(ctx, usage, fields...).Err(); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if err := call(); err != nil {
+				t.Errorf("%s in place of what is counted, %s: %v", what, use, err)
+			}
+		}
+		if err := client.Del(ctx, usage).Err(); err != nil {
+			t.Fatal(err)
+		}
 	}
 }
 

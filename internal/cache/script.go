@@ -53,26 +53,33 @@ if known.err then
 	redis.call('DEL', usage)
 	known = {}
 end
-local total, swept = tonumber(known[1] or 0), tonumber(known[2] or -1)
-if swept ~= current then
+-- number reads one that these scripts wrote; something else is nil.
+local number = function(text)
+	if not text or #text > 15 or not string.find(text, '^%d+$') then return nil end
+	return tonumber(text)
+end
+local total, swept = number(known[1]), number(known[2])
+if not total or swept ~= current then
 	total = 0
 	local all = redis.call('HGETALL', usage)
 	for i = 1, #all, 2 do
-		local bucket = tonumber(all[i])
-		if bucket and bucket < current then
+		local bucket, bytes = number(all[i]), number(all[i + 1])
+		if bucket and bytes and bucket >= current then
+			total = total + bytes
+		else
 			redis.call('HDEL', usage, all[i])
-		elseif bucket then
-			total = total + all[i + 1]
 		end
 	end
 end
 local sizeOf = function(key, value) return #key + #value + 64 end
--- count adds bytes to the bucket in which they expire, and never leaves less than none there.
+-- count adds bytes to the bucket in which they expire, and never leaves less than none there. The bucket may be gone: Redis evicts
+-- the usage like any other key, and the clocks of two processes differ.
 local count = function(bytes, ttl)
 	local bucket = bucketOf(ttl)
-	bytes = math.max(bytes, -tonumber(redis.call('HGET', usage, bucket) or 0))
-	redis.call('HINCRBY', usage, bucket, bytes)
-	total = total + bytes
+	local before = number(redis.call('HGET', usage, bucket)) or 0
+	local after = math.max(before + bytes, 0)
+	redis.call('HSET', usage, bucket, string.format('%.0f', after))
+	total = math.max(total + after - before, 0)
 end
 local save = function()
 	redis.call('HSET', usage, 'total', string.format('%.0f', total), 'swept', current)
