@@ -2,7 +2,6 @@ package cache
 
 import (
 	"context"
-	"slices"
 	"strings"
 
 	"connectrpc.com/connect"
@@ -26,8 +25,12 @@ func (r *RPC) Get(ctx context.Context, req *cachev1.GetRequest) (*cachev1.Entry,
 	if err != nil {
 		return nil, err
 	}
+	wanted, err := wantedFromHeader(ctx)
+	if err != nil {
+		return nil, err
+	}
 	e, err := r.service.Get(ctx, key)
-	if err == nil && !isWanted(ctx, e.Version) {
+	if err == nil && !wanted(e.Version) {
 		err = errCondition()
 	}
 	if err != nil {
@@ -183,41 +186,54 @@ func conditionFromHeader(ctx context.Context, inMessage Condition) (Condition, e
 	if !ok {
 		return inMessage, nil
 	}
-	inMatch, inNoneMatch := call.RequestHeader().Values("If-Match"), call.RequestHeader().Values("If-None-Match")
-	match, noneMatch := tags(inMatch), tags(inNoneMatch)
-	condition := Condition{}
-	switch {
-	case len(inMatch)+len(inNoneMatch) == 0:
-		return inMessage, nil
-	case len(inMatch) > 0 && len(match) == 0:
-		return condition, errs.New(errs.InvalidArgument, "If-Match: it is empty; entity tags or * are allowed")
-	case len(inNoneMatch) > 0 && len(noneMatch) == 0:
-		return condition, errs.New(errs.InvalidArgument, "If-None-Match: it is empty; * is allowed where a value is set")
-	case inMessage != Condition{} || len(match) > 0 && len(noneMatch) > 0:
-		return condition, errs.New(errs.InvalidArgument, "if_version: only one condition is allowed, here or in the header If-Match or If-None-Match")
-	case slices.Equal(noneMatch, []string{"*"}):
-		condition = IfAbsent()
-	case len(noneMatch) > 0:
-		return condition, errs.New(errs.InvalidArgument, "If-None-Match: * is allowed where a value is set")
-	case slices.Equal(match, []string{"*"}):
-		condition = IfPresent()
-	default:
-		for i, tag := range match { // A weak one has no version of ours.
-			match[i] = strings.Trim(tag, `"`)
-		}
-		condition = IfVersion(match...)
+	match, isMatch, err := tagsFromHeader(call, "If-Match")
+	if err != nil {
+		return Condition{}, err
 	}
-	return condition, nil
+	noneMatch, isNoneMatch, err := tagsFromHeader(call, "If-None-Match")
+	switch {
+	case err != nil:
+		return Condition{}, err
+	case !isMatch && !isNoneMatch:
+		return inMessage, nil
+	case inMessage != Condition{} || isMatch && isNoneMatch:
+		return Condition{}, errs.New(errs.InvalidArgument, "if_version: only one condition is allowed, here or in the header If-Match or If-None-Match")
+	case isNoneMatch && !noneMatch.Any:
+		return Condition{}, errs.New(errs.InvalidArgument, "If-None-Match: * is allowed where a value is set")
+	case isNoneMatch:
+		return IfAbsent(), nil
+	case match.Any:
+		return IfPresent(), nil
+	}
+	versions := make([]string, len(match.List))
+	for i, tag := range match.List { // A weak one has no version of ours.
+		versions[i] = strings.Trim(tag, `"`)
+	}
+	return IfVersion(versions...), nil
 }
 
-// isWanted reports whether a value with this version is what the If-Match of a read asks for.
-func isWanted(ctx context.Context, version string) bool {
-	call, ok := connect.CallInfoForHandlerContext(ctx)
-	if !ok || len(call.RequestHeader().Values("If-Match")) == 0 {
-		return true
+// wantedFromHeader returns a function that reports whether a value with a version is what the If-Match of a read asks for.
+func wantedFromHeader(ctx context.Context) (func(version string) bool, error) {
+	if call, ok := connect.CallInfoForHandlerContext(ctx); ok {
+		match, isMatch, err := tagsFromHeader(call, "If-Match")
+		if isMatch || err != nil {
+			return func(version string) bool { return match.Has(`"`+version+`"`, false) }, err
+		}
 	}
-	match := tags(call.RequestHeader().Values("If-Match"))
-	return slices.Contains(match, "*") || slices.Contains(match, `"`+version+`"`)
+	return func(string) bool { return true }, nil
+}
+
+// tagsFromHeader returns the entity tags of a header, and whether the call has it.
+func tagsFromHeader(call connect.CallInfo, name string) (tags rpc.Tags, is bool, err error) {
+	lines := call.RequestHeader().Values(name)
+	if len(lines) == 0 {
+		return tags, false, nil
+	}
+	tags, ok := rpc.ParseTags(lines)
+	if !ok {
+		return tags, true, errs.New(errs.InvalidArgument, `%s: entity tags in quotes with commas between them, or * alone, are allowed`, name)
+	}
+	return tags, true, nil
 }
 
 // noCondition refuses a condition in the headers of a change that takes none, which would be made whether it holds or not.
@@ -229,18 +245,6 @@ func noCondition(ctx context.Context) error {
 		}
 	}
 	return nil
-}
-
-// tags returns the entity tags of a header as they stand there: "*" in quotes is a tag like any other.
-func tags(header []string) (tags []string) {
-	for _, list := range header {
-		for tag := range strings.SplitSeq(list, ",") {
-			if tag = strings.TrimSpace(tag); tag != "" {
-				tags = append(tags, tag)
-			}
-		}
-	}
-	return tags
 }
 
 // tag sends the version of a value as its entity tag.

@@ -160,7 +160,16 @@ func TestREST(t *testing.T) {
 	call(http.StatusPreconditionFailed, "PUT", path, `{}`, "If-Match", `W/`+second)
 	call(http.StatusBadRequest, "PUT", path, `{}`, "If-None-Match", second)
 	call(http.StatusBadRequest, "PUT", path, `{"ifAbsent":true}`, "If-Match", second)
-	call(http.StatusBadRequest, "PUT", path, `{}`, "If-Match", "")
+	version := strings.Trim(second, `"`)
+	for _, wrong := range []string{"", version, `"` + version, second + " " + second, "*, " + second, `"x`} { // No list of tags.
+		call(http.StatusBadRequest, "PUT", path, `{}`, "If-Match", wrong)
+		call(http.StatusBadRequest, "GET", path, "", "If-Match", wrong)
+		call(http.StatusBadRequest, "DELETE", path, "", "If-Match", wrong)
+	}
+	call(http.StatusPreconditionFailed, "PUT", path, `{}`, "If-Match", `"x,`+version+`"`) // One tag, with a comma.
+	call(http.StatusPreconditionFailed, "DELETE", path, "", "If-Match", `"x,`+version+`"`)
+	call(http.StatusOK, "GET", path, "", "If-None-Match", `"x,`+version+`"`)
+	call(http.StatusPreconditionFailed, "PUT", path, `{}`, "If-None-Match", "*", "If-None-Match", "*")
 	call(http.StatusBadRequest, "PUT", path, `{}`, "If-None-Match", " , ")
 	call(http.StatusBadRequest, "PUT", path, `{}`, "If-Match", "", "If-None-Match", "*")
 	if _, reply := call(http.StatusOK, "POST", path+":increment", `{"delta":"4"}`); reply["value"] != "5" {

@@ -48,14 +48,8 @@ func (w *restWriter) unchanged() bool {
 	if tag == "" || w.method != http.MethodGet && w.method != http.MethodHead {
 		return false
 	}
-	for _, list := range w.request.Header["If-None-Match"] {
-		for known := range strings.SplitSeq(list, ",") {
-			if known = strings.TrimSpace(known); known == "*" || strings.TrimPrefix(known, "W/") == tag {
-				return true
-			}
-		}
-	}
-	return false
+	known, ok := ParseTags(w.request.Header["If-None-Match"])
+	return ok && known.Has(tag, true)
 }
 
 // conditional reports whether the call is to be made only if the resource is as its client says.
