@@ -86,13 +86,18 @@ func (s *Service) Acquire(ctx context.Context, r Request) (Lease, error) {
 	}
 	began := time.Now()
 	lease, err := s.acquire(ctx, r)
+	if err == nil && ours {
+		err = ctx.Err() // The caller left while the lock was taken, and will not hear of the lease.
+	}
 	if err == nil {
 		s.metrics.acquired(r.Fast, time.Since(began))
-	} else if ours && (ctx.Err() != nil || errs.Is(err, errs.Unavailable)) {
+		return lease, nil
+	}
+	if ours && (ctx.Err() != nil || errs.Is(err, errs.Unavailable)) {
 		// Nobody knows this lease but us, and the lock may have been taken at the last moment, or by a call whose reply was lost.
 		go s.forget(ctx, r.Name, r.LeaseID, r.Fast)
 	}
-	return lease, err
+	return Lease{}, err
 }
 
 func ttlOr(ttl time.Duration) time.Duration {

@@ -2,9 +2,11 @@ package lock_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -225,6 +227,46 @@ func TestCallerIsGone(t *testing.T) {
 		_, err := n.Get(ctx, name(t, "a"))
 		return errs.Is(err, errs.NotFound)
 	})
+}
+
+// A caller that leaves after the lock was taken for it, and before it hears so, does not keep it for its TTL.
+func TestCallerIsGoneWithTheLock(t *testing.T) {
+	t.Parallel()
+	n, ctx := newNode(t, pgtest.New(t)), as(t, "acme")
+	for what, fast := range map[string]bool{"correct": false, "fast": true} {
+		t.Run(what, func(t *testing.T) {
+			r := request(t, "one")
+			r.TTL, r.LeaseID, r.Fast = time.Hour, uuid.Nil, fast
+			other := request(t, "two")
+			other.Fast = fast
+			isHeld := func() bool {
+				l, err := n.Acquire(ctx, other)
+				if err == nil {
+					_, _ = n.Release(ctx, l.Name, l.ID, fast)
+				}
+				return errs.Is(err, errs.Aborted)
+			}
+			if l, err := n.Acquire(&leaving{Context: ctx, since: isHeld}, r); !errors.Is(err, context.Canceled) {
+				t.Errorf("%+v %v", l, err)
+			}
+			until(t, "the lock is free", func() bool { return !isHeld() })
+		})
+	}
+}
+
+// leaving is a context that has ended since something is so, and of which nobody who is busy with it hears.
+type leaving struct {
+	context.Context
+	since func() bool
+	ended atomic.Bool
+}
+
+func (l *leaving) Err() error {
+	if l.ended.Load() || l.since() {
+		l.ended.Store(true)
+		return context.Canceled
+	}
+	return l.Context.Err()
 }
 
 // Many take the lock one after the other, in two processes.
