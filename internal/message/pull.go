@@ -3,6 +3,7 @@ package message
 import (
 	"cmp"
 	"context"
+	"errors"
 	"slices"
 	"time"
 
@@ -73,6 +74,10 @@ func (s *Service) Pull(ctx context.Context, r PullRequest) ([]Pulled, error) {
 			return nil, ctx.Err()
 		}
 		pulled, err := s.leaseAll(ctx, p, r, batch)
+		if ctx.Err() != nil && len(pulled) > 0 {
+			s.unlease(ctx, r.Queue, pulled)
+			return nil, ctx.Err()
+		}
 		if err != nil || len(pulled) > 0 {
 			return pulled, err
 		}
@@ -140,6 +145,44 @@ func (s *Service) leaseAll(ctx context.Context, p *puller, r PullRequest, batch 
 		pulled[i] = Pulled{m, pullReceipt{uuid.MustParse(m.ID), lease}.String()}
 	}
 	return pulled, nil
+}
+
+// unlease gives back messages that were leased for a caller who has gone meanwhile, and so has no receipts. No attempt is counted.
+func (s *Service) unlease(ctx context.Context, queue QueueName, pulled []Pulled) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), settleTimeout)
+	defer cancel()
+	receipts := make([]string, len(pulled))
+	for i, m := range pulled {
+		receipts[i] = m.Receipt
+	}
+	results, err := settlePulled(receipts, nackChunk, func(some []pullReceipt) (map[pullReceipt]bool, error) {
+		good, _, err := s.failPulled(ctx, queue, some, func(m Message) *failure {
+			return &failure{message: m, reason: m.reason, postponed: true, delay: new(time.Duration)}
+		})
+		return good, err
+	})
+	if err = cmp.Or(err, errors.Join(results...)); err != nil {
+		s.log.Warn("messages that nobody has come again when their leases are over", zap.Inline(tenantQueue{auth.TenantOf(ctx), queue}), zap.Error(err))
+	}
+}
+
+// failPulled moves messages by their receipts, and returns what it moved and which receipts were good.
+func (s *Service) failPulled(
+	ctx context.Context, queue QueueName, receipts []pullReceipt, failed func(Message) *failure,
+) (good map[pullReceipt]bool, failures []*failure, err error) {
+	good = map[pullReceipt]bool{}
+	err = s.db.InTx(ctx, func(tx *pg.Tx) error {
+		messages, err := takeLeased(ctx, tx, queue, receipts)
+		if err != nil {
+			return err
+		}
+		for r, m := range messages {
+			good[r] = true
+			failures = append(failures, failed(m))
+		}
+		return s.failTx(ctx, tx, queue, failures...)
+	})
+	return good, failures, err
 }
 
 // storePulled makes rows of messages that were taken from the broker, and returns those that were no rows before. A message that was
@@ -240,18 +283,8 @@ func (s *Service) Extend(ctx context.Context, queue QueueName, receipts []string
 // letters. Results are those of Ack.
 func (s *Service) Nack(ctx context.Context, queue QueueName, receipts []string, delay *time.Duration, reason string) ([]error, error) {
 	return settlePulled(receipts, nackChunk, func(some []pullReceipt) (map[pullReceipt]bool, error) {
-		good := map[pullReceipt]bool{}
-		var failures []*failure
-		err := s.db.InTx(ctx, func(tx *pg.Tx) error {
-			messages, err := takeLeased(ctx, tx, queue, some)
-			if err != nil {
-				return err
-			}
-			for r, m := range messages {
-				good[r] = true
-				failures = append(failures, &failure{message: m, delay: delay, reason: reason})
-			}
-			return s.failTx(ctx, tx, queue, failures...)
+		good, failures, err := s.failPulled(ctx, queue, some, func(m Message) *failure {
+			return &failure{message: m, delay: delay, reason: reason}
 		})
 		if err != nil {
 			return nil, err

@@ -2,10 +2,12 @@ package message_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -154,6 +156,43 @@ func TestPollThatGoesWithAMessage(t *testing.T) {
 	if m := one(t, f.subscribe(t, q, 1, long)); m.ID != id || m.Attempt != 1 {
 		t.Errorf("%+v", m)
 	}
+}
+
+// TestPollThatGoesWithALease ends a call between the commit of its lease and its reply.
+func TestPollThatGoesWithALease(t *testing.T) {
+	t.Parallel()
+	onEveryBroker(t, func(t *testing.T, f fixture) {
+		f.relay(t)
+		q := f.queue(t, "orders")
+		id := f.publish(t, q, "a")
+		isLeased := func() (leased bool) {
+			if err := f.db.QueryRow(within(t), "SELECT EXISTS (SELECT FROM message_waiting WHERE lease IS NOT NULL)").Scan(&leased); err != nil {
+				t.Error(err)
+			}
+			return leased
+		}
+		if pulled, err := f.Pull(&leaving{Context: within(t), since: isLeased}, request(q, 2)); !errors.Is(err, context.Canceled) {
+			t.Errorf("%v, %v", pulled, err)
+		}
+		if m := f.pullOne(t, request(q, 1)); m.ID != id || m.Attempt != 1 || string(m.Body) != "a" {
+			t.Errorf("%+v", m)
+		}
+	})
+}
+
+// leaving is a context that has ended since something is so, and of which nobody who is busy with it hears.
+type leaving struct {
+	context.Context
+	since func() bool
+	ended atomic.Bool
+}
+
+func (l *leaving) Err() error {
+	if l.ended.Load() || l.since() {
+		l.ended.Store(true)
+		return context.Canceled
+	}
+	return l.Context.Err()
 }
 
 func TestPullOfAPausedQueue(t *testing.T) {
