@@ -30,11 +30,15 @@ if head.err then
 	redis.call('DEL', KEYS[1])
 	head = {}
 end
-local epoch, at, began = head[1] or nil, tonumber(head[2] or nil), tonumber(head[3] or nil)
+local function number(value) -- one that these scripts wrote; something else is nil
+	local n = value and string.find(value, '^%d+$') and tonumber(value)
+	return n and n < 9007199254000000 and n or nil
+end
+local epoch, at, began = head[1] or nil, number(head[2]), number(head[3])
 local list, streams = head[4] or '', tonumber(ARGV[3])
 local mine = ' ' .. me .. '=' .. ARGV[3] .. ' '
 local function kind(key) return redis.call('TYPE', key).ok end
-local alive, noted = epoch and at and began and kind(KEYS[2]) == 'zset' and kind(KEYS[3]) == 'hash', list
+local alive, noted = number(epoch) and at and began and began <= at and kind(KEYS[2]) == 'zset' and kind(KEYS[3]) == 'hash', list
 if ARGV[4] == '1' or not string.find(list, mine, 1, true) then
 	local some = false
 	noted = mine
@@ -49,7 +53,7 @@ if ARGV[4] == '1' or not string.find(list, mine, 1, true) then
 	end
 	alive = alive and some
 end
-if not alive then
+local function begin()
 	redis.call('DEL', KEYS[2], KEYS[3])
 	epoch, at = ARGV[2], math.max((at or 0) + 1, now)
 	began = at
@@ -57,6 +61,7 @@ if not alive then
 	redis.call('ZADD', KEYS[2], text(began), '')
 	redis.call('HSET', KEYS[3], '', 0)
 end
+if not alive then begin() end
 if noted ~= list then redis.call('HSET', KEYS[1], 'witnesses', noted) end
 for i = 1, 3 do redis.call('PEXPIRE', KEYS[i], 172800000) end
 local function place(value) return value and math.max(tonumber(value), 0) or 0 end
@@ -88,7 +93,12 @@ if not before and most > 0 and redis.call('ZCARD', KEYS[2]) > most then
 	end
 	if redis.call('ZCARD', KEYS[2]) > most then return {2} end
 end
-local p, n = math.max(at + 1, now), redis.call('HINCRBY', KEYS[3], name, 1)
+local n = redis.pcall('HINCRBY', KEYS[3], name, 1)
+if type(n) ~= 'number' then -- What was counted is lost, and with it how many messages anybody missed.
+	begin()
+	before, n = nil, redis.call('HINCRBY', KEYS[3], name, 1)
+end
+local p = math.max(at + 1, now)
 local last, sum = latest(KEYS[4]), #data
 if last then
 	if last.at < p then sum = sum + last.s else redis.call('DEL', KEYS[4]) end
@@ -112,10 +122,19 @@ return {1, epoch, text(p), n}
 // {the place of the last message of the channel or 0, its number, how many messages there are, for the first listed one the place
 // before it, its number and its epoch, and the places and sizes of those that are listed}.
 const listScript = enterLua + `
+local counts, lost = {}, false
+for i = 4, #KEYS do
+	counts[i] = number(redis.call('HGET', KEYS[3], ARGV[2 * i - 3]) or '0')
+	lost = lost or not counts[i]
+end
+if lost then -- as publishScript does
+	begin()
+	counts = {}
+end
 local reply = {1, epoch, text(at), text(began), streams, redis.call('HGET', KEYS[1], 'tag') or '0'}
 for i = 4, #KEYS do
 	local name, after = ARGV[2 * i - 3], ARGV[2 * i - 2]
-	local listed = {text(place(redis.call('ZSCORE', KEYS[2], name))), tonumber(redis.call('HGET', KEYS[3], name) or 0), 0, '0', 0, '0'}
+	local listed = {text(place(redis.call('ZSCORE', KEYS[2], name))), counts[i] or 0, 0, '0', 0, '0'}
 	if latest(KEYS[i]) then
 		listed[3] = redis.call('XLEN', KEYS[i])
 		for j, e in ipairs(redis.call('XRANGE', KEYS[i], text(tonumber(after) + 1) .. '-0', '+')) do
