@@ -60,7 +60,8 @@ class Visit {
     context.on("page", (page) => {
       page.on("request", (request) => {
         const url = request.url();
-        if (!url.startsWith(`${server}/`) && !url.startsWith(`${besides}/`) && !/^(blob|data):/.test(url)) crimes.push(`a request goes to ${url}`);
+        const within = /^(blob|data|chrome|chrome-extension):/; // The last two are the browser's own viewer of PDF.
+        if (!url.startsWith(`${server}/`) && !url.startsWith(`${besides}/`) && !within.test(url)) crimes.push(`a request goes to ${url}`);
       });
       page.on("console", (line) => {
         if (/Content.Security.Policy|TrustedHTML|TrustedScript/i.test(line.text())) crimes.push(`${page.url()}: ${line.text()}`);
@@ -100,7 +101,7 @@ class Visit {
 // remember has every page of the server find values in the session storage.
 function remember(context, values) {
   return context.addInitScript(
-    ([origin, values]) => location.origin === origin && Object.entries(values).forEach(([name, value]) => sessionStorage.setItem(name, value)),
+    ([origin, values]) => location.href.startsWith(`${origin}/`) && Object.entries(values).forEach(([name, value]) => sessionStorage.setItem(name, value)),
     [server, values],
   );
 }

@@ -100,6 +100,43 @@ export default ({ acme, faults, hostile, messages, nack, inject, check }) => ({
     await visit.fact(page, "queue.depth", "0");
   },
 
+  // What is redriven by a filter is the set that was shown, whatever has failed meanwhile.
+  async "a filtered redrive"(visit) {
+    const { t } = visit;
+    await messages(acme, "CreateQueue", { name: "filtered", maxAttempts: 1 });
+    const reasons = async () => (await messages(acme, "ListDeadLetters", { queue: "filtered" })).deadLetters?.map(({ reason }) => reason) ?? [];
+    const fail = async (reason) => {
+      await messages(acme, "Publish", { queue: "filtered", message: reason });
+      const { messages: [pulled] } = await messages(acme, "Pull", { queue: "filtered", wait: "10s", maxMessages: 1 });
+      await messages(acme, "Nack", { queue: "filtered", receipts: [pulled.receipt], reason });
+      for (let i = 0; i < 100 && !(await reasons()).includes(reason); i++) await page.waitForTimeout(100);
+    };
+    const page = await visit.signedIn(acme, "/queues/filtered/dead");
+    for (const reason of ["Timeout 1", "refused", "timeout 2"]) await fail(reason);
+    const row = (reason) => page.locator("tbody").getByRole("button", { name: reason, exact: true });
+    await row("refused").waitFor();
+    await page.getByLabel(t("dead.filter.reason")).fill("timeout");
+    await row("refused").waitFor({ state: "detached" });
+    for (const reason of ["Timeout 1", "timeout 2"]) await row(reason).waitFor();
+    await page.getByRole("button", { name: t("dead.redrive.matching") }).click();
+    const dialog = page.getByRole("dialog");
+    await dialog.getByText(t("bulk.redrive.count", { n: 2 })).waitFor();
+    await dialog.getByText(t("bulk.which", { words: t("dead.words.reason", { reason: "timeout" }) })).waitFor();
+    check((await reasons()).length === 3, "a dry run redrives something");
+    await fail("timeout 3");
+    await dialog.getByRole("button", { name: t("bulk.redrive.go", { n: 2 }) }).click();
+    await dialog.getByText(t("bulk.done", { n: 2 }), { exact: true }).waitFor();
+    await dialog.getByRole("button", { name: t("action.close") }).last().click();
+    await row("Timeout 1").waitFor({ state: "detached" });
+    await row("timeout 3").waitFor();
+    const left = (await reasons()).sort().join();
+    check(left === "refused,timeout 3", `the dead letters that are left are ${left}`);
+    const { messages: pulled } = await messages(acme, "Pull", { queue: "filtered", wait: "10s", maxMessages: 10 });
+    const back = pulled.map(({ payload }) => Buffer.from(payload, "base64").toString()).sort().join();
+    check(back === "Timeout 1,timeout 2", `what is back in the queue is ${back}`);
+    await messages(acme, "DeleteQueue", { name: "filtered" });
+  },
+
   // The page of a queue tells how its push does.
   async "a push whose endpoint fails"(visit) {
     const { t } = visit;

@@ -5,6 +5,28 @@ import { tmpdir } from "node:os";
 
 const sumOf = (bytes) => createHash("sha256").update(bytes).digest("hex");
 
+// redPaper is a PDF of one page, which is red.
+const redPaper = `%PDF-1.4
+1 0 obj <</Type/Catalog/Pages 2 0 R>> endobj
+2 0 obj <</Type/Pages/Kids[3 0 R]/Count 1>> endobj
+3 0 obj <</Type/Page/Parent 2 0 R/MediaBox[0 0 200 100]/Contents 4 0 R>> endobj
+4 0 obj <</Length 26>> stream
+1 0 0 rg 0 0 200 100 re f
+endstream endobj
+trailer <</Root 1 0 R>>
+`;
+
+// shareOfRed returns, in a page, how much of a picture is red, from 0 to 1.
+async function shareOfRed(png) {
+  const picture = await createImageBitmap(new Blob([Uint8Array.from(atob(png), (c) => c.charCodeAt(0))]));
+  const canvas = new OffscreenCanvas(picture.width, picture.height).getContext("2d");
+  canvas.drawImage(picture, 0, 0);
+  const { data } = canvas.getImageData(0, 0, picture.width, picture.height);
+  let red = 0;
+  for (let i = 0; i < data.length; i += 4) if (data[i] > 200 && data[i + 1] < 50 && data[i + 2] < 50) red++;
+  return red / (data.length / 4);
+}
+
 export default ({ acme, admin, wide, hostile, call, inject, check }) => ({
   async channels(visit) {
     const { t } = visit;
@@ -74,6 +96,30 @@ export default ({ acme, admin, wide, hostile, call, inject, check }) => ({
     const digest = sumOf(Buffer.from(await shared.arrayBuffer()));
     check(digest === sum, `what was shared has the status ${shared.status} and the checksum ${digest}`);
     rmSync(folder, { recursive: true });
+  },
+
+  // A PDF is shown by the browser's own viewer, in a process of its own, and nothing in it is taken for a part of a page.
+  async "a PDF"(visit) {
+    const { t } = visit;
+    const page = await visit.signedIn(acme, "/files");
+    await page.getByLabel(t("upload.choose")).setInputFiles([{ name: "paper.pdf", mimeType: "application/pdf", buffer: Buffer.from(redPaper + hostile) }]);
+    await page.getByText(t("upload.done"), { exact: true }).waitFor();
+    await page.getByRole("button", { name: "paper.pdf" }).click();
+    const shown = page.locator("iframe[title='paper.pdf']");
+    await shown.waitFor();
+    const isViewer = (frame) => frame.url().startsWith("chrome-extension:");
+    for (let i = 0; i < 100 && !page.frames().some(isViewer); i++) await page.waitForTimeout(100);
+    const frames = page.frames().map((frame) => frame.url());
+    check(page.frames().some(isViewer), `the browser's viewer does not show it: there are ${frames}`);
+    check(frames.filter((url) => url.startsWith("http")).length === 1, `more is shown than a PDF: ${frames}`);
+    const type = await shown.evaluate((e) => e.contentDocument?.contentType);
+    check(type === "application/pdf", `it is shown as ${type}`);
+    let share = 0;
+    for (let i = 0; i < 50 && share < 0.1; i++) {
+      share = await page.evaluate(shareOfRed, (await shown.screenshot()).toString("base64"));
+      await page.waitForTimeout(100);
+    }
+    check(share >= 0.1, `${share} of what is shown is red, as the page is`);
   },
 
   // A file is uploaded, listed and downloaded, and is the same.
