@@ -42,6 +42,18 @@ export function asGet(who: Caller, path: string): string {
   return `curl -N${authorization(who.tenant, who.open)} ${quote(location.origin + path)}`;
 }
 
+/** asUpload returns the command that uploads the file that $FILE names, below its own name. Brackets in that are no pattern, for -g. */
+export function asUpload(who: Caller, folder: string): string {
+  const query = folder ? `?${new URLSearchParams({ folder })}` : "";
+  return `curl -g${authorization(who.tenant, who.open)} -T "$FILE" ${quote(`${location.origin}/api/v1/upload/${query}`)}`;
+}
+
+/** asDownload returns the command that downloads a file under its name, which holds no path. An error leaves no file, for -f. */
+export function asDownload(who: Caller, id: string, filename: string): string {
+  const path = `/api/v1/files/${encodeURIComponent(id)}/content`;
+  return `curl -f${authorization(who.tenant, who.open)} -o ${quote(filename)} ${quote(location.origin + path)}`;
+}
+
 /** asGrpcurl returns the command that makes the same call over gRPC. */
 export function asGrpcurl<I extends DescMessage>(who: Caller, method: DescMethod & { input: I }, input: MessageInitShape<I>): string {
   const plain = location.protocol === "http:" ? " -plaintext" : "";

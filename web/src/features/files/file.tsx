@@ -3,8 +3,9 @@ import { useQuery as usePlainQuery, useQueryClient } from "@tanstack/react-query
 import { useEffect, useState } from "react";
 import { FileService, FileState, type File as StoredFile } from "../../gen/plinth/file/v1/file_pb.js";
 import { bytes, number, t, type Key } from "../../i18n";
+import { asDownload } from "../../rpc/copy";
 import { Exact, Status, Time, type Tone } from "../../ui/basic";
-import { CopyAs, CopyButton } from "../../ui/copy";
+import { Commands, CopyAs, CopyButton } from "../../ui/copy";
 import { Destroy, Dialog } from "../../ui/dialog";
 import { Attributes, Payload } from "../../ui/payload";
 import { Failure, Loaded, Waiting } from "../../ui/state";
@@ -117,6 +118,7 @@ export function One({ id, close }: { id: string; close: () => void }) {
             <Attributes of={file.attributes} />
             {file.state === FileState.READY && <Preview file={file} />}
             <footer>
+              {file.state === FileState.READY && <Commands curl={(who) => asDownload(who, id, file.filename)} />}
               <button className="danger" onClick={() => setAsked(true)}>
                 {t("action.delete")}
               </button>

@@ -6,6 +6,7 @@ import { FileService, FileState } from "../../gen/plinth/file/v1/file_pb.js";
 import { bytes, t } from "../../i18n";
 import { often } from "../../rpc/client";
 import { Field, Head, Panel, Time } from "../../ui/basic";
+import { CopyAs } from "../../ui/copy";
 import { Destroy } from "../../ui/dialog";
 import { useFilter } from "../../ui/query";
 import { Empty, Loaded } from "../../ui/state";
@@ -122,6 +123,7 @@ export default function Files({ id }: { id: string }) {
           name={String(ids.length)}
           action={t("action.delete")}
           close={() => setDeleting(false)}
+          extra={<CopyAs method={FileService.method.deleteFile} input={() => ids.map((one) => ({ id: one }))} />}
           submit={async () => {
             for (const one of ids) await remove.mutateAsync({ id: one });
             setChosen(new Set());

@@ -1,7 +1,9 @@
 import { useQueryClient } from "@tanstack/react-query";
 import { useEffect, useRef, useState, type DragEvent } from "react";
 import { bytes, t } from "../../i18n";
+import { asUpload } from "../../rpc/copy";
 import { Field, Panel, Status } from "../../ui/basic";
+import { Commands } from "../../ui/copy";
 import { describe } from "../../ui/state";
 import { discard, resumable, send, type Upload } from "./content";
 
@@ -69,7 +71,7 @@ export function Uploads({ folder: first }: { folder: string }) {
   }
 
   return (
-    <Panel title={t("upload")}>
+    <Panel title={t("upload")} actions={<Commands curl={(who) => asUpload(who, folder)} />}>
       <div className="body">
         <div
           className="drop"

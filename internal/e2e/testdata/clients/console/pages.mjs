@@ -1,6 +1,7 @@
 // How pages look, in every way of looking at them.
 import { execFile } from "node:child_process";
-import { readFileSync, readdirSync } from "node:fs";
+import { mkdtempSync, readFileSync, readdirSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
 import { brotliCompressSync } from "node:zlib";
 
 // The files of the build that a page loads, by its path.
@@ -63,15 +64,18 @@ export default ({ server, acme, admin, other, narrow, pictures, axe, Visit, call
   // server, or the program itself, does not understand; what they name is missing, and so they do nothing.
   async function tried(commands) {
     const wrong = [];
+    const here = mkdtempSync(`${tmpdir()}/console-`); // What is downloaded would go there.
     await Promise.all([0, 1, 2, 3].map(async (lane) => {
       for (let i = lane; i < commands.length; i += 4) {
         const command = commands[i].replace("X-Tenant: acme", "X-Tenant: other");
         const answer = await new Promise((resolve) =>
-          execFile("sh", ["-c", `timeout 10 ${command}`], { env: { ...process.env, PLINTH_API_KEY: other } }, (_, stdout, stderr) => resolve(stdout + stderr)));
-        const known = /not.?found|permission.?denied|invalid.?argument|failed.?precondition/i.test(answer) || /^\s*\{|^(event|id|data|retry):/.test(answer); // What is listened to ends with the time.
-        if (!known || /unmarshal|unknown field|unimplemented|unsupported|parse|curl:|request data|usage/i.test(answer)) wrong.push(`${command}: ${answer}`);
+          execFile("sh", ["-c", `timeout 10 ${command}`], { cwd: here, env: { ...process.env, PLINTH_API_KEY: other } }, (_, stdout, stderr) => resolve(stdout + stderr)));
+        const known = /not.?found|permission.?denied|invalid.?argument|failed.?precondition|curl: \(22\).* 404/i.test(answer) || /^\s*\{|^(event|id|data|retry):/.test(answer); // What is listened to ends with the time.
+        if (!known || /unmarshal|unknown field|unimplemented|unsupported|parse|curl: \((?!22\))|request data|usage/i.test(answer)) wrong.push(`${command}: ${answer}`);
       }
     }));
+    check(readdirSync(here).length === 0, `the commands leave ${readdirSync(here)}`);
+    rmSync(here, { recursive: true });
     return wrong;
   }
 

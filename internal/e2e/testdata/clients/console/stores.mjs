@@ -1,7 +1,9 @@
 // Files, values, locks and channels.
+import { execFile } from "node:child_process";
 import { createHash, randomBytes } from "node:crypto";
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
+import { promisify } from "node:util";
 
 const sumOf = (bytes) => createHash("sha256").update(bytes).digest("hex");
 
@@ -27,7 +29,7 @@ async function shareOfRed(png) {
   return red / (data.length / 4);
 }
 
-export default ({ acme, admin, wide, hostile, call, inject, check }) => ({
+export default ({ server, acme, admin, wide, hostile, call, inject, check }) => ({
   async channels(visit) {
     const { t } = visit;
     const page = await visit.signedIn(acme, "/channels");
@@ -161,6 +163,51 @@ export default ({ acme, admin, wide, hostile, call, inject, check }) => ({
     await page.getByRole("button", { name: t("files.delete") }).click();
     await dialog.getByRole("button", { name: t("action.delete") }).click();
     await page.getByText(t("files.deleted", { n: 1 })).waitFor();
+  },
+
+  // Commands that were copied upload a file, download it and delete it with another one, whatever they are called.
+  async "files by copied commands"(visit) {
+    const { t } = visit;
+    const folder = mkdtempSync(`${tmpdir()}/console-`);
+    const page = await visit.signedIn(acme, "/files");
+    await page.context().grantPermissions(["clipboard-read", "clipboard-write"]);
+    // run runs the command that a button copies, in a shell of which the folder is the current one.
+    const run = async (button, env) => {
+      await page.evaluate(() => navigator.clipboard.writeText(""));
+      await button.click();
+      let command = "";
+      for (let i = 0; i < 100 && !command; i++) command = await page.evaluate(() => navigator.clipboard.readText());
+      check(!command.includes("plinth_"), `the key is in ${command}`);
+      const { stdout } = await promisify(execFile)("sh", ["-e", "-c", command], { cwd: folder, env: { ...process.env, PLINTH_API_KEY: acme, ...env } });
+      return stdout;
+    };
+    const as = (program, where) => where.getByRole("button", { name: program, exact: true });
+    const bytes = randomBytes(1 << 20);
+    const names = [`it's "$HOME" [1] {a,b} #1 & 100 %.bin`, "another.bin"];
+    const upload = page.locator(".panel", { hasText: t("upload.drop") });
+    const dialog = page.getByRole("dialog");
+    await page.goto(`${server}/files?folder=${encodeURIComponent("tax & co/2026")}`);
+    for (const program of ["curl", "grpcurl"]) {
+      for (const name of names) {
+        writeFileSync(`${folder}/${name}`, bytes);
+        const sent = JSON.parse(await run(as("curl", upload), { FILE: name }));
+        check(sent.filename === name && sent.folder === "tax & co/2026" && sent.checksum === sumOf(bytes), `the server has ${JSON.stringify(sent)}`);
+        rmSync(`${folder}/${name}`);
+      }
+      await page.reload();
+      for (const name of names) {
+        await page.getByRole("button", { name, exact: true }).click();
+        await run(as("curl", dialog));
+        check(sumOf(readFileSync(`${folder}/${name}`)) === sumOf(bytes), `${name} is not what was uploaded`);
+        await dialog.getByRole("button", { name: t("action.close") }).click();
+        await page.getByLabel(t("table.one", { name }), { exact: true }).check();
+      }
+      await page.getByRole("button", { name: t("files.delete") }).click();
+      await run(as(program, dialog));
+      await page.reload();
+      await page.getByText(t("filter.none")).waitFor();
+    }
+    rmSync(folder, { recursive: true });
   },
 
   async "cache and locks"(visit) {
