@@ -2,7 +2,6 @@ package app
 
 import (
 	"bytes"
-	"compress/gzip"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
@@ -11,9 +10,7 @@ import (
 	"io/fs"
 	"net/http"
 	"path"
-	"strconv"
 	"strings"
-	"sync"
 
 	"plinth/internal/errs"
 	"plinth/internal/rpc"
@@ -80,13 +77,6 @@ type console struct {
 	files   map[string]*staticFile
 }
 
-// staticFile is a file as it is served.
-type staticFile struct {
-	contentType string
-	content     []byte
-	compressed  func() []byte // nil where that is no smaller
-}
-
 // newConsole reads the files of a build, and has its page tell where to sign in.
 func newConsole(built fs.FS, at signInAt) (*console, error) {
 	c := &console{files: map[string]*staticFile{}, policy: at.policy()}
@@ -103,7 +93,7 @@ func newConsole(built fs.FS, at signInAt) (*console, error) {
 			return err
 		}
 		fmt.Fprintf(sum, "%s %d\n%s", name, len(content), content)
-		c.files[name] = newStaticFile(name, content)
+		c.files[name] = newStaticFile(contentTypes[path.Ext(name)], content)
 		return nil
 	})
 	if err != nil {
@@ -114,8 +104,7 @@ func newConsole(built fs.FS, at signInAt) (*console, error) {
 		if len(content) == len(index.content) {
 			return nil, fmt.Errorf("read the console: its page has no head")
 		}
-		c.files["index.html"] = newStaticFile("index.html", content)
-		_, _ = sum.Write(content) // The version stands for the page, too, which browsers ask for by it.
+		c.files["index.html"] = newStaticFile(contentTypes[".html"], content)
 	}
 	c.version = hex.EncodeToString(sum.Sum(nil)[:10])
 	for _, page := range []string{"index.html", "docs.html"} {
@@ -124,26 +113,9 @@ func newConsole(built fs.FS, at signInAt) (*console, error) {
 			return nil, fmt.Errorf("read the console: there is no %s", page)
 		}
 		// Built pages name their files relative to themselves. They are served at other places than those files.
-		c.files[page] = newStaticFile(page, bytes.ReplaceAll(f.content, []byte(`="./`), []byte(`="/assets/`+c.version+`/`)))
+		c.files[page] = newStaticFile(f.contentType, bytes.ReplaceAll(f.content, []byte(`="./`), []byte(`="/assets/`+c.version+`/`)))
 	}
 	return c, nil
-}
-
-func newStaticFile(name string, content []byte) *staticFile {
-	return &staticFile{
-		contentType: contentTypes[path.Ext(name)],
-		content:     content,
-		compressed: sync.OnceValue(func() []byte {
-			var b bytes.Buffer
-			w, _ := gzip.NewWriterLevel(&b, gzip.BestCompression) // The level is valid, and a Buffer takes every write.
-			_, _ = w.Write(content)
-			_ = w.Close()
-			if b.Len() >= len(content) {
-				return nil
-			}
-			return b.Bytes()
-		}),
-	}
 }
 
 // routes are the routes of the pages and their files. No other path is a page, so that unknown ones stay errors.
@@ -153,7 +125,7 @@ func (c *console) routes() []rpc.Route {
 			w.Header().Set("Content-Security-Policy", policy)
 			w.Header().Set("Cross-Origin-Opener-Policy", "same-origin")
 			w.Header().Set("Cache-Control", "no-cache")
-			c.serve(w, r, c.files[name])
+			c.files[name].serve(w, r)
 			return nil
 		}
 	}
@@ -178,50 +150,6 @@ func (c *console) serveAsset(w http.ResponseWriter, r *http.Request) error {
 		return errs.New(errs.NotFound, "the console has no such file: load the page again")
 	}
 	w.Header().Set("Cache-Control", "public, max-age=31536000, immutable")
-	c.serve(w, r, f)
+	f.serve(w, r)
 	return nil
-}
-
-// serve serves a file, compressed if the client takes that.
-func (c *console) serve(w http.ResponseWriter, r *http.Request, f *staticFile) {
-	content, etag := f.content, `"`+c.version+`"`
-	w.Header().Add("Vary", "Accept-Encoding")
-	if takesGzip(r.Header) {
-		if small := f.compressed(); small != nil {
-			content, etag = small, `"`+c.version+`-gzip"`
-			w.Header().Set("Content-Encoding", "gzip")
-		}
-	}
-	w.Header().Set("ETag", etag)
-	w.Header().Set("Content-Type", f.contentType)
-	if known(r.Header.Values("If-None-Match"), etag) {
-		w.Header().Del("Content-Encoding")
-		w.WriteHeader(http.StatusNotModified)
-		return
-	}
-	w.Header().Set("Content-Length", strconv.Itoa(len(content)))
-	_, _ = w.Write(content) // Whether the client still reads is in the log line of the request.
-}
-
-// known reports whether If-None-Match names the tag.
-func known(headers []string, etag string) bool {
-	for tag := range strings.SplitSeq(strings.Join(headers, ","), ",") {
-		if tag = strings.TrimSpace(tag); tag == "*" || strings.TrimPrefix(tag, "W/") == etag {
-			return true
-		}
-	}
-	return false
-}
-
-// takesGzip reports whether Accept-Encoding names gzip, and does not refuse it.
-func takesGzip(h http.Header) bool {
-	for coding := range strings.SplitSeq(strings.Join(h.Values("Accept-Encoding"), ","), ",") {
-		name, quality, _ := strings.Cut(coding, ";")
-		if strings.EqualFold(strings.TrimSpace(name), "gzip") {
-			weight, _ := strings.CutPrefix(strings.ReplaceAll(quality, " ", ""), "q=")
-			value, err := strconv.ParseFloat(weight, 64)
-			return err != nil || value > 0
-		}
-	}
-	return false
 }

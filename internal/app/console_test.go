@@ -124,7 +124,7 @@ func TestConsoleSignInAt(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if with.version == without.version {
+	if with.files["index.html"].etag == without.files["index.html"].etag {
 		t.Error("browsers do not see that the page is another one")
 	}
 	const meta = `<meta name="plinth-sign-in" content="{&#34;issuer&#34;:&#34;https://ID.example.com:8443/realms/a&#34;,` +

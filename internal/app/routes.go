@@ -66,7 +66,7 @@ func (a *App) routes() []rpc.Route {
 		{Pattern: "GET /health", Public: true, Serve: a.health.serveHealth},
 		{Pattern: "GET /livez", Public: true, Serve: a.health.serveLive},
 		{Pattern: "GET /readyz", Public: true, Serve: a.health.serveReady},
-		{Pattern: "GET /openapi.yaml", Public: true, Serve: serveOpenAPI},
+		{Pattern: "GET /openapi.yaml", Public: true, Serve: serveOpenAPI()},
 	}
 	for _, d := range a.domains {
 		routes = append(routes, d.routes...)
@@ -74,8 +74,13 @@ func (a *App) routes() []rpc.Route {
 	return routes
 }
 
-func serveOpenAPI(w http.ResponseWriter, _ *http.Request) error {
-	w.Header().Set("Content-Type", "application/yaml")
-	_, err := w.Write(api.OpenAPI)
-	return err
+// serveOpenAPI returns what serves the OpenAPI document. It is large, and a browser asks for it each time: it gets it compressed, or is told
+// that it has it.
+func serveOpenAPI() func(http.ResponseWriter, *http.Request) error {
+	document := newStaticFile("application/yaml", api.OpenAPI)
+	return func(w http.ResponseWriter, r *http.Request) error {
+		w.Header().Set("Cache-Control", "no-cache")
+		document.serve(w, r)
+		return nil
+	}
 }

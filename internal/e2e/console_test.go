@@ -71,7 +71,7 @@ func TestConsole(t *testing.T) {
 	driver.Env = append(driver.Env, "HOME="+t.TempDir(), "PATH="+pathWithGrpcurl(t)) // The browser writes there.
 	var outcome map[string]string
 	output(t, driver, &outcome)
-	if taken := len(outcome); taken < 4 || ci() && taken < 42 {
+	if taken := len(outcome); taken < 4 || ci() && taken < 48 {
 		t.Errorf("only %d steps were taken", taken)
 	}
 	for step, fault := range outcome {

@@ -272,7 +272,7 @@ export default ({ server, acme, admin, other, narrow, pictures, axe, Visit, call
     // The first page loads at most 150 kB, and every other one at most 35 kB more, compressed with brotli.
     async budget() {
       const faults = [];
-      const parts = readdirSync("dist").filter((name) => /\.(js|css|svg)$/.test(name) && !name.startsWith("docs."));
+      const parts = readdirSync("dist").filter((name) => /\.(js|css|svg)$/.test(name) && !/^(docs|library)\./.test(name));
       const lengths = new Map(parts.map((name) => [name, brotliCompressSync(readFileSync(`dist/${name}`)).length]));
       const first = loaded.get("/");
       const sizes = {};
@@ -293,6 +293,8 @@ export default ({ server, acme, admin, other, narrow, pictures, axe, Visit, call
     async docs(visit) {
       const page = await (await visit.newContext()).newPage();
       page.setDefaultTimeout(120_000); // The document is large, and a busy browser takes its time.
+      let asked = 0;
+      page.on("request", (request) => request.url().endsWith("/openapi.yaml") && asked++);
       await page.goto(`${server}/docs`);
       await page.getByLabel("API key").fill(acme);
       await page.locator(".opblock").first().waitFor();
@@ -305,6 +307,32 @@ export default ({ server, acme, admin, other, narrow, pictures, axe, Visit, call
       await get.getByPlaceholder("name").fill("orders");
       await get.getByRole("button", { name: "Execute" }).click();
       await get.locator(".live-responses-table").getByText('"orders"').first().waitFor();
+      check(asked === 1, `the document is asked for ${asked} times`);
+    },
+
+    // On a phone, what the page is stands there before the library that shows the document comes, and the groups of the document are closed.
+    async "docs on a phone"(visit) {
+      const page = await (await visit.newContext({ viewport: { width: 360, height: 800 } })).newPage();
+      page.setDefaultTimeout(120_000);
+      let release;
+      const held = new Promise((resolve) => (release = resolve));
+      await page.route("**/library.js", async (route) => (await held, route.continue()));
+      await page.goto(`${server}/docs`, { waitUntil: "domcontentloaded" });
+      const lead = page.getByText("as one OpenAPI document");
+      await lead.waitFor();
+      const faults = [];
+      await page.evaluate(axe);
+      await look(page, "/docs, before its library", faults);
+      faults.push(...(await page.evaluate(misfits)));
+      release();
+      const group = page.locator(".opblock-tag", { hasText: "MessageService" });
+      await group.waitFor();
+      await look(page, "/docs on a phone", faults);
+      check(faults.length === 0, faults.join("\n"));
+      check((await lead.count()) === 0, "what stood there first stays");
+      check((await page.locator(".opblock").count()) === 0, "groups are open");
+      await group.click();
+      await page.locator('.opblock [data-path="/api/v1/queues/{name}"]').first().waitFor();
     },
   };
 };
