@@ -96,6 +96,7 @@ func (g guard) control(_, address string, _ syscall.RawConn) error {
 
 // checkHost checks a host of a URL that is an address, or a name of this machine; others are checked when they are connected to.
 // One that is not ASCII is checked as net/http makes it ASCII, where 127。0。0。１ becomes an address: through a proxy nobody else sees it.
+// What no resolver can look up (RFC 1035, 2.3.4) is no name.
 func (g guard) checkHost(host string) error {
 	if strings.ContainsFunc(host, func(r rune) bool { return r > unicode.MaxASCII }) {
 		ascii, err := idna.Lookup.ToASCII(host)
@@ -116,8 +117,19 @@ func (g guard) checkHost(host string) error {
 	if strings.Trim(last, "0123456789") == "" || strings.HasPrefix(last, "0x") && strings.Trim(last[2:], "0123456789abcdef") == "" {
 		return errNoName
 	}
+	for label := range strings.SplitSeq(name, ".") {
+		if label == "" || len(label) > maxLabel || len(name) > maxName {
+			return errNoName
+		}
+	}
 	return nil
 }
+
+// The most bytes of a name and of each of its labels.
+const (
+	maxName  = 253
+	maxLabel = 63
+)
 
 var errNoName = errors.New("is neither a name nor an address")
 

@@ -24,6 +24,7 @@ func TestParseURL(t *testing.T) {
 	for _, good := range []string{
 		"https://example.com", "http://example.com:8080/a?b=c%20d", "https://[2606:4700::1111]/", "https://8.8.8.8/", "http://10.1.2.3/",
 		"https://xn--bcher-kva.example/", "https://EXAMPLE.com./x", "https://bücher.example/",
+		"https://a_b/", "https://" + strings.Repeat("a", 63) + "." + strings.Repeat("a.", 93) + "com./",
 	} {
 		if _, err := client.ParseURL("url", good); err != nil {
 			t.Errorf("%s: %v", good, err)
@@ -45,7 +46,10 @@ func TestParseURL(t *testing.T) {
 		"https://example.com/#":        "fragment",
 		"https://example.com:0/":       "1-65535",
 		"https://example.com:65536/":   "1-65535",
-		"https://example.com/" + strings.Repeat("x", 2048): "2048",
+		"https://example.com/" + strings.Repeat("x", 2048):     "2048",
+		"http://" + strings.Repeat("a", 64) + ".example/":      "neither a name nor an address",
+		"http://" + strings.Repeat("a.", 125) + "comm/":        "neither a name nor an address",
+		"http://" + strings.Repeat("bücher.", 30) + "example/": "neither a name nor an address",
 		"http://localhost/":                       "loopback",
 		"http://LOCALHOST./":                      "loopback",
 		"http://a.localhost:80/":                  "loopback",
@@ -55,6 +59,8 @@ func TestParseURL(t *testing.T) {
 		"http://169。254。169。254/":                 "link-local",
 		"http://127.0.0.１x。２/":                    "neither a name nor an address",
 		"http://a\u00ad\u2024b\ufffd.example/":    "neither a name nor an address",
+		"http://example..com/":                    "neither a name nor an address",
+		"http://.example.com/":                    "neither a name nor an address",
 		"http://127.1/":                           "neither a name nor an address",
 		"http://2130706433/":                      "neither a name nor an address",
 		"http://0x7f000001/":                      "neither a name nor an address",
