@@ -17,7 +17,8 @@ import (
 var unlogged = []string{
 	"app.wait", "broker/amqp.Write", "broker/amqp.leave", "broker/amqp.newSession", "broker/amqp.onConnection", "broker/amqp.renew",
 	"broker/amqp.write", "broker/amqp.writeItem", "cache.await", "cache.join", "cache.poll", "cache.renew", "file.renewing",
-	"schedule.keep", "schedule.runOwnJob", "tenant.join",
+	"kv.probeOnce", "message.settled", "observe.Flush", "observe.FlushBeforeSignals", "schedule.keep", "schedule.runOwnJob",
+	"tenant.join",
 }
 
 // TestGoroutines enforces that goroutines log a panic before it ends the process: what the log has buffered is lost otherwise.

@@ -11,6 +11,9 @@ import (
 // large are the tables that may have millions of rows.
 const large = `'{message_waiting,message_keys,message_handled,dead_letters,dead_letter_operation_items,broker_messages}'::text[]`
 
+// byReason is how many dead letters a step of a list by a reason reads at most: it looks for the end of the step, and then at each.
+const byReason = 2 * 20_000
+
 const (
 	fromBeginning = `coalesce(seq_tup_read, 0)`
 	inAnyWay      = fromBeginning + ` + coalesce(idx_tup_fetch, 0)`
@@ -118,7 +121,7 @@ func TestNothingReadsWholeTables(t *testing.T) {
 	})
 	after := f.read(t, inAnyWay)
 	for table, read := range after {
-		if read -= before[table]; read >= int64(n)/2 {
+		if read -= before[table]; read >= int64(n)/2+byReason {
 			t.Errorf("%d rows of %s were read", read, table)
 		}
 	}
