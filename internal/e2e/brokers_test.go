@@ -14,20 +14,21 @@ var onEveryBroker = map[string]func(t *testing.T, broker string){
 
 func TestOnPostgres(t *testing.T) {
 	t.Parallel()
-	for name, test := range onEveryBroker {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			test(t, "postgres")
-		})
-	}
+	on(t, "postgres")
 }
 
-// These run one after the other, because each needs RabbitMQ for itself.
 func TestOnRabbitMQ(t *testing.T) {
 	t.Parallel()
 	takeRabbitMQ(t)
+	on(t, "rabbitmq")
+}
+
+func on(t *testing.T, broker string) {
 	for name, test := range onEveryBroker {
-		t.Run(name, func(t *testing.T) { test(t, "rabbitmq") })
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			test(t, broker)
+		})
 	}
 }
 
