@@ -1,6 +1,7 @@
 package message
 
 import (
+	"slices"
 	"strconv"
 	"testing"
 	"time"
@@ -37,5 +38,26 @@ func TestLaneState(t *testing.T) {
 	}
 	if d := laneState([]*envelope{{tenant: "other", id: "foreign"}}).Destinations[0]; !d.PublishTime.IsZero() {
 		t.Errorf("an id without a time: %+v", d)
+	}
+}
+
+// TestOneLaneHasATopic has two lanes look at the same backlogs. Both may have what is to a queue, or to this service itself.
+func TestOneLaneHasATopic(t *testing.T) {
+	t.Parallel()
+	r := &relay{topics: map[backlog]bool{}}
+	queue, own, topic := backlog{tenant: "a", queue: "q", share: 1}, backlog{tenant: "a", topic: ownPrefix + "x", share: 1}, backlog{tenant: "a", topic: "news", share: 1}
+	all := func() []backlog { return []backlog{queue, own, topic} }
+	left, topics, release := r.reserve(all())
+	if !slices.Equal(left, all()) || topics != 1 {
+		t.Errorf("the first lane has %v, %d topics", left, topics)
+	}
+	left, topics, second := r.reserve(all())
+	if !slices.Equal(left, []backlog{queue, own}) || topics != 0 {
+		t.Errorf("the second lane has %v, %d topics", left, topics)
+	}
+	second()
+	release()
+	if left, _, _ := r.reserve(all()); !slices.Equal(left, all()) {
+		t.Errorf("afterwards a lane has %v", left)
 	}
 }

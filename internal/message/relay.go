@@ -3,6 +3,7 @@ package message
 import (
 	"context"
 	"errors"
+	"slices"
 	"sync"
 	"time"
 
@@ -41,17 +42,18 @@ const (
 // message is claimed, sent and deleted in one transaction, so if a relay dies, the others send its messages; a message
 // may then be sent twice.
 type relay struct {
-	service  *Service
-	log      *zap.Logger
-	system   *pg.System
-	patience patience
+	service   *Service
+	log       *zap.Logger
+	system    *pg.System
+	declaring sync.Mutex // is held by the lane that waits for the queues of topics
 
 	mu     sync.Mutex
-	cursor backlog // where the next round begins
+	cursor backlog          // where the next round begins
+	topics map[backlog]bool // that a lane has messages to
 }
 
 func (s *Service) newRelay() *pg.Due {
-	r := &relay{service: s, log: s.log, system: s.system, patience: newRelayPatience()}
+	r := &relay{service: s, log: s.log, system: s.system, topics: map[backlog]bool{}}
 	return s.notifier.NewDue(pg.DueConfig{
 		What: "waiting messages", Channel: channel, Payload: newWaiting, Log: s.log,
 		Lanes: max(1, min(maxRelayLanes, s.system.MaxConns()-1)), Late: waitingLate, Work: r.batch,
@@ -75,6 +77,15 @@ func (r *relay) batch(ctx context.Context, more func()) (next time.Duration, err
 		var due []backlog
 		if due, next, err = r.round(ctx, tx); err != nil || len(due) == 0 {
 			return err
+		}
+		due, topics, release := r.reserve(due)
+		defer release()
+		if len(due) == 0 {
+			next = relayBusy
+			return nil
+		}
+		if topics > 0 {
+			more() // One of them may take long.
 		}
 		batch, full, err := claimWaiting(ctx, tx, due, relayBytes)
 		if err != nil {
@@ -115,6 +126,32 @@ func (r *relay) round(ctx context.Context, tx *pg.Tx) (due []backlog, next time.
 	r.cursor = after
 	r.mu.Unlock()
 	return due, next, nil
+}
+
+// reserve removes the topics that other lanes have messages to, and returns how many are left for this one until it calls release. A topic with
+// very many bindings takes long, and must not have all lanes.
+func (r *relay) reserve(due []backlog) (left []backlog, topics int, release func()) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var mine []backlog
+	left = slices.DeleteFunc(due, func(b backlog) bool {
+		if b.topic == "" || (Destination{topic: b.topic}).isOwn() {
+			return false
+		}
+		if r.topics[b.key()] {
+			return true
+		}
+		r.topics[b.key()] = true
+		mine = append(mine, b.key())
+		return false
+	})
+	return left, len(mine), func() {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		for _, b := range mine {
+			delete(r.topics, b)
+		}
+	}
 }
 
 func (r *relay) send(ctx context.Context, batch []*envelope) []error {

@@ -38,8 +38,8 @@ type patience struct {
 // ofCalls is the patience of a call.
 var ofCalls = patience{limit: 5 * time.Second}
 
-// newRelayPatience returns the patience of a relay, which others wait for.
-func newRelayPatience() patience { return patience{500 * time.Millisecond, new(sync.Mutex)} }
+// relayPatience is the limit of a relay, which others wait for.
+const relayPatience = 500 * time.Millisecond
 
 // onDeclared calls use. If the broker does not know the queue, it calls declare and then use once more.
 func onDeclared(ctx context.Context, queue QueueName, declare func(context.Context, QueueName) error, use func() error) error {
