@@ -127,16 +127,7 @@ func (b *bench) raw(amqpURL string) (err error) {
 	}
 	b.closers = append(b.closers, func() { _ = b.conn.Close() })
 	b.rawQueue = "bench-" + uuid.NewString()
-	return b.onChannel(func(c *amqp091.Channel) error {
-		_, err := c.QueueDeclare(b.rawQueue, true, false, false, false, amqp091.Table{"x-queue-type": "quorum"})
-		b.closers = append(b.closers, func() {
-			_ = b.onChannel(func(c *amqp091.Channel) error {
-				_, err := c.QueueDelete(b.rawQueue, false, false, false)
-				return err
-			})
-		})
-		return err
-	})
+	return nil
 }
 
 func (b *bench) onChannel(do func(*amqp091.Channel) error) error {
@@ -161,7 +152,11 @@ func (b *bench) inProcess(ctx context.Context, amqpURL, databaseURL string) erro
 	}
 	b.adapter, b.broker = adapter, broker.Named(adapter, func(ctx context.Context) (uuid.UUID, error) { return pg.Identity(ctx, b.db.System()) })
 	b.run(adapter.Run)
+	if err := adapter.Declare(ctx, broker.Queue{Name: b.rawQueue}); err != nil {
+		return err
+	}
 	b.closers = append(b.closers, func() { // Once the server and the service have ended.
+		_ = adapter.Delete(context.WithoutCancel(ctx), b.rawQueue)
 		for _, queue := range []string{b.onBroker, "default.task_queue"} {
 			_ = b.broker.Delete(context.WithoutCancel(ctx), queue)
 		}

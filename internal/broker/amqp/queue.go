@@ -55,7 +55,12 @@ func (b *Broker) Browse(context.Context, string, int64, int, int) ([]broker.Brow
 // that, they may continue with the new one.
 func (b *Broker) Delete(ctx context.Context, queue string) error {
 	return b.call(ctx, queue, func(channel *amqp091.Channel) error {
-		if err := channel.QueueUnbind(queue, queue, queueExchange, nil); err != nil {
+		if err := declareExchanges(channel); err != nil {
+			return err
+		}
+		if err := channel.QueueUnbind(queue, queue, queueExchange, nil); isReply(err, amqp091.NotFound) {
+			return nil // Not every version answers so for a queue that is not there.
+		} else if err != nil {
 			return err
 		}
 		select {
