@@ -3,11 +3,13 @@ package message_test
 import (
 	"cmp"
 	"context"
+	"errors"
 	"os"
 	"testing"
 	"time"
 
 	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
 	amqp091 "github.com/rabbitmq/amqp091-go"
 
 	"plinth/internal/broker"
@@ -49,10 +51,29 @@ func newRabbitFixture(t *testing.T) fixture {
 		t.Fatal(err)
 	}
 	run(t, b.Run)
+	t.Cleanup(func() { f.removeQueues(t) })
 	f.broker = broker.Named(b, func(ctx context.Context) (uuid.UUID, error) { return pg.Identity(ctx, f.system) })
 	f.Service = f.process(t, message.Limits{})
 	run(t, f.Run)
 	return f
+}
+
+// removeQueues removes from RabbitMQ, which the tests have not started, what the database has of queues.
+func (f fixture) removeQueues(t *testing.T) {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	rows, err := f.owner.Query(ctx, `SELECT tenant || '.' || name FROM queues`)
+	if err != nil {
+		t.Error(err)
+		return
+	}
+	names, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	for _, name := range names {
+		err = errors.Join(err, f.broker.Delete(ctx, name))
+	}
+	if err != nil {
+		t.Error(err)
+	}
 }
 
 // once creates a queue of a unique name whose messages are tried once; it is deleted when the test ends.
