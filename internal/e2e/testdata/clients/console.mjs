@@ -196,7 +196,10 @@ try {
   for (const name of wanted.filter((name) => !patient.includes(name))) {
     if (name === "channels") await aside; // It is the first that has the network go away.
     if (!full) await take(name, usual[name] ?? wide);
-    else await Promise.all([take(name, wide), both.includes(name) && take(name, narrow)]);
+    else if (name === "a large upload") { // It has the network go away, for everybody.
+      await take(name, wide);
+      await take(name, narrow);
+    } else await Promise.all([take(name, wide), both.includes(name) && take(name, narrow)]);
   }
   await aside;
 } finally {
