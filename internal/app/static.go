@@ -9,6 +9,8 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+
+	"plinth/internal/rpc"
 )
 
 // staticFile is a file as it is served: it stays the same as long as the process runs.
@@ -50,23 +52,13 @@ func (f *staticFile) serve(w http.ResponseWriter, r *http.Request) {
 	}
 	w.Header().Set("ETag", etag)
 	w.Header().Set("Content-Type", f.contentType)
-	if known(r.Header.Values("If-None-Match"), etag) {
+	if tags, ok := rpc.ParseTags(r.Header.Values("If-None-Match")); ok && tags.Has(etag, true) {
 		w.Header().Del("Content-Encoding")
 		w.WriteHeader(http.StatusNotModified)
 		return
 	}
 	w.Header().Set("Content-Length", strconv.Itoa(len(content)))
 	_, _ = w.Write(content) // Whether the client still reads is in the log line of the request.
-}
-
-// known reports whether If-None-Match names the tag.
-func known(headers []string, etag string) bool {
-	for tag := range strings.SplitSeq(strings.Join(headers, ","), ",") {
-		if tag = strings.TrimSpace(tag); tag == "*" || strings.TrimPrefix(tag, "W/") == etag {
-			return true
-		}
-	}
-	return false
 }
 
 // takesGzip reports whether Accept-Encoding names gzip, and does not refuse it.

@@ -374,3 +374,26 @@ func TestRoleThatIsMissing(t *testing.T) {
 		t.Errorf("%v", err)
 	}
 }
+
+// TestPlans asks for the settings that statements are planned under, of tenants and of the system, in a transaction and alone.
+func TestPlans(t *testing.T) {
+	t.Parallel()
+	db := open(t, pg.Config{URL: pgtest.New(t), MaxConns: 2})
+	const ask = `SELECT current_setting('enable_seqscan') || ' ' || current_setting('jit')`
+	for who, q := range map[string]interface {
+		pg.Querier
+		InTx(ctx context.Context, do func(*pg.Tx) error) error
+	}{"a tenant": db, "the system": db.System()} {
+		if got := scalar[string](t, q, ask); got != "off off" {
+			t.Errorf("%s, alone: %s", who, got)
+		}
+		if err := q.InTx(patient(t), func(tx *pg.Tx) error {
+			if got := scalar[string](t, tx, ask); got != "off off" {
+				t.Errorf("%s, in a transaction: %s", who, got)
+			}
+			return nil
+		}); err != nil {
+			t.Error(err)
+		}
+	}
+}

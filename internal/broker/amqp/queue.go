@@ -59,7 +59,7 @@ func (b *Broker) Delete(ctx context.Context, queue string) error {
 			return err
 		}
 		if err := channel.QueueUnbind(queue, queue, queueExchange, nil); isReply(err, amqp091.NotFound) {
-			return nil // Not every version answers so for a queue that is not there.
+			return nil // The queue is not there. Not every version answers so.
 		} else if err != nil {
 			return err
 		}
@@ -176,7 +176,7 @@ func declare(conn *amqp091.Connection, queue broker.Queue, version serverVersion
 	})
 }
 
-// bindByName has messages to a queue reach it.
+// bindByName binds a queue to queueExchange by its name.
 func bindByName(channel *amqp091.Channel, queue string) error {
 	const noWait = false
 	return channel.QueueBind(queue, queue, queueExchange, noWait, nil)
