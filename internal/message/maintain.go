@@ -12,7 +12,7 @@ import (
 )
 
 // sweepInterval is how often one of the workers removes what has expired.
-const sweepInterval = time.Minute
+const sweepInterval = 5 * time.Minute
 
 // sealInterval is how often one of the workers seals secrets anew.
 const sealInterval = 24 * time.Hour

@@ -10,7 +10,7 @@ import (
 )
 
 // pausePoll is how often the queues are read without a notification.
-const pausePoll = 10 * time.Second
+const pausePoll = 15 * time.Second
 
 // queueSet is a set of queues of all tenants, such as those that are paused, as of the last read.
 type queueSet = queueMap[bool]

@@ -164,7 +164,7 @@ func TestPauseWithoutNotification(t *testing.T) {
 	if _, err := f.db.Exec(within(t), "UPDATE queues SET paused = true"); err != nil {
 		t.Fatal(err)
 	}
-	<-time.After(11 * time.Second)
+	<-time.After(16 * time.Second)
 	f.publish(t, q, "a")
 	nothing(t, sub)
 }

@@ -21,7 +21,7 @@ const (
 	channel = "plinth_broker" // the payload is the id of the queue to look at
 
 	lease        = 15 * time.Second // renewed at a third of it
-	pollInterval = 2 * time.Second
+	pollInterval = 3 * time.Second
 	// expireInterval is how often one process deletes expired messages: nobody claims or counts them before that either.
 	expireInterval = 15 * time.Second
 

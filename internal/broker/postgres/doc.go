@@ -33,9 +33,8 @@
 // batch, whose rows are removed by a commit behind it in the same log.
 //
 // Many callers' publishes share one statement, in which tenants take turns, and so do their acks. Batches have statements of their own, so
-// that a message does not wait for a relay's. The row of a queue with a
-// MaxLength has how many more messages there is room for. When that is used up, one of the processes that publish counts the
-// messages, in the background, and no more often than every twenty times as long as that takes. Subscriptions are woken by a notification after a commit, and by a poll every two seconds, which also finds the leases
-// that ran out. In each process one subscription of each queue is woken, in turn (see line). Processes take turns as well
-// (see turn).
+// that a message does not wait for a relay's. The row of a queue with a MaxLength has how many more messages there is room for. When that is
+// used up, one of the processes that publish counts the messages, in the background, and no more often than every twenty times as long as
+// that takes. Subscriptions are woken by a notification after a commit, by a poll every three seconds, and by what looks for leases that ran
+// out. In each process one subscription of each queue is woken, in turn (see line). Processes take turns as well (see turn).
 package postgres
