@@ -6,7 +6,11 @@ function retryable(error: unknown): boolean {
   return [Code.Unavailable, Code.DeadlineExceeded, Code.Aborted, Code.Unknown].includes(ConnectError.from(error).code);
 }
 
-/** queryClient keeps what was read. Whatever is shown is asked for again while the page is looked at. */
+/** How often pages ask again. What failed is asked for often, so that a page recovers soon. */
+export const often = 5_000;
+export const seldom = (query: { state: { status: string } }) => (query.state.status === "error" ? often : 20_000);
+
+/** queryClient keeps what was read. What failed and may succeed soon is asked for again by every query, while it is shown. */
 export const queryClient = new QueryClient({
   queryCache: new QueryCache(),
   defaultOptions: {
@@ -16,11 +20,8 @@ export const queryClient = new QueryClient({
       refetchOnWindowFocus: true,
       retry: (count, error) => count < 2 && retryable(error),
       retryDelay: (count) => 300 * 2 ** count,
+      refetchInterval: ({ state }) => (state.error && retryable(state.error) ? often : false),
     },
     mutations: { networkMode: "always", retry: false },
   },
 });
-
-/** How often pages ask again. What failed is asked for often, so that a page recovers soon. */
-export const often = 5_000;
-export const seldom = (query: { state: { status: string } }) => (query.state.status === "error" ? often : 20_000);

@@ -34,7 +34,7 @@ export const frame = {
   "error.request": "Request",
   "hint.denied": "The key lacks the scope for this. An administrator can make one that has it.",
   "hint.unavailable": "It may pass by itself. The overview shows which backend is away.",
-  "hint.unreachable": "It is asked again by itself. Check that it runs, and the network.",
+  "hint.unreachable": "Check that it runs, and the network. What is shown is asked for again by itself.",
   "hint.exhausted": "A quota or limit is used up. Administrators see quotas and their use under Tenants.",
   "hint.gone": "It may have been removed meanwhile.",
   "hint.span": "A length of time, such as 500 ms, 30 s, 5 min, 1 h 30 min or 2 d.",

@@ -35,7 +35,7 @@ export const frame = {
   "error.request": "请求",
   "hint.denied": "密钥缺少所需的权限范围。管理员可以创建带有该范围的密钥。",
   "hint.unavailable": "可能会自行恢复。概览页显示哪个后端不可用。",
-  "hint.unreachable": "会自动重试。请检查服务是否在运行，以及网络是否正常。",
+  "hint.unreachable": "请检查服务是否在运行，以及网络是否正常。显示的内容会自动重新获取。",
   "hint.exhausted": "配额或限制已用尽。管理员可在“租户”中查看配额及用量。",
   "hint.gone": "它可能已被删除。",
   "hint.span": "时长，例如 500 ms、30 s、5 min、1 h 30 min 或 2 d。",

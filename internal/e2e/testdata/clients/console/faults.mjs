@@ -39,6 +39,23 @@ export default ({ server, acme, wide, narrow, Visit, messages, inject, check }) 
     await messages(acme, "DeleteQueue", { name: "seen" });
   },
 
+  // A dialog whose first answer does not come is filled once one does.
+  async "a dialog that is asked again"(visit) {
+    const { t } = visit;
+    const form = new FormData();
+    form.append("file", new Blob(["here in the end"]), "in the end.txt");
+    const sent = await fetch(`${server}/api/v1/upload`, { method: "POST", headers: { authorization: `Bearer ${acme}` }, body: form });
+    check(sent.ok, `the upload has the status ${sent.status}`);
+    const page = await visit.signedIn(acme, "/files");
+    await page.route("**/GetFile*", (route) => route.abort());
+    await page.getByRole("button", { name: "in the end.txt" }).click();
+    const dialog = page.getByRole("dialog");
+    await dialog.getByRole("alert").getByText(t("error.unreachable")).waitFor();
+    await page.unroute("**/GetFile*");
+    await dialog.getByText("here in the end").waitFor();
+    check((await dialog.getByRole("alert").count()) === 0, "the dialog still shows what went wrong");
+  },
+
   // While PostgreSQL is away, the overview says so, and so does the page that one goes to, however one looks at them. Both recover by themselves.
   async "PostgreSQL away and back"(visit) {
     const visits = [visit, new Visit(narrow)];
