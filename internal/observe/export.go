@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -75,7 +76,7 @@ func NewTracing(ctx context.Context, c TracingConfig) (*Tracing, error) {
 		if err != nil {
 			return nil, err
 		}
-		options = append(options, sdk.WithBatcher(telling{exporter, &outage{what: "traces", log: c.Log}},
+		options = append(options, sdk.WithBatcher(telling{exporter, &outage{what: "traces", secrets: secretsOf(c.Headers), log: c.Log}},
 			sdk.WithMaxQueueSize(exportQueue), sdk.WithMaxExportBatchSize(exportBatch), sdk.WithBatchTimeout(exportEvery), sdk.WithExportTimeout(c.Timeout)))
 	}
 	t.provider = sdk.NewTracerProvider(options...)
@@ -171,6 +172,25 @@ func parseHeaders(text string) (map[string]string, error) {
 	return headers, nil
 }
 
+// secretLeast is the least length of a secret: what is shorter may be a part of any text.
+const secretLeast = 6
+
+// secretsOf returns what removes the values of headers from a text, and each word of one: a scheme such as Bearer is no part of a token.
+func secretsOf(headers string) *strings.Replacer {
+	pairs, _ := parsePairs(headers) // The exporter has refused those that are malformed.
+	var parts, hide []string
+	for _, value := range pairs {
+		parts = append(append(parts, value), strings.Fields(value)...)
+	}
+	slices.SortFunc(parts, func(a, b string) int { return len(b) - len(a) }) // What is a part of another one comes after it.
+	for _, part := range parts {
+		if len(part) >= secretLeast {
+			hide = append(hide, part, "***")
+		}
+	}
+	return strings.NewReplacer(hide...)
+}
+
 // telling is an exporter whose failures its outage tells. The SDK would write each to standard error.
 type telling struct {
 	sdk.SpanExporter
@@ -184,8 +204,9 @@ func (e telling) ExportSpans(ctx context.Context, spans []sdk.ReadOnlySpan) erro
 
 // outage tells once that the collector is away, and once that it is back. What was exported meanwhile is lost.
 type outage struct {
-	what string
-	log  *zap.Logger
+	what    string
+	secrets *strings.Replacer // of an error, which has the reply of the collector, and that may repeat the headers
+	log     *zap.Logger
 
 	mu   sync.Mutex
 	lost int
@@ -198,7 +219,7 @@ func (o *outage) note(n int, err error) {
 	switch {
 	case err != nil:
 		if o.lost == 0 {
-			o.log.Warn(o.what+" are lost: the collector does not take them", zap.Error(err))
+			o.log.Warn(o.what+" are lost: the collector does not take them", zap.String("error", o.secrets.Replace(err.Error())))
 		}
 		o.lost += n
 	case o.lost > 0:

@@ -35,7 +35,7 @@ func (m *Metrics) Export(ctx context.Context, c ExportConfig) (end func(context.
 	if err != nil {
 		return nil, err
 	}
-	reader := sdk.NewPeriodicReader(tellingMetrics{exporter, &outage{what: "metrics", log: c.Log}},
+	reader := sdk.NewPeriodicReader(tellingMetrics{exporter, &outage{what: "metrics", secrets: secretsOf(c.Headers), log: c.Log}},
 		sdk.WithInterval(c.Every), sdk.WithTimeout(c.Timeout), sdk.WithProducer(bridge.NewMetricProducer(bridge.WithGatherer(m.registry))))
 	provider := sdk.NewMeterProvider(sdk.WithReader(reader), sdk.WithResource(of))
 	return func(ctx context.Context) { _ = provider.Shutdown(ctx) }, nil // The exporter has told what went wrong.

@@ -2,6 +2,7 @@ package observe_test
 
 import (
 	"context"
+	"strings"
 	"testing"
 	"time"
 
@@ -21,6 +22,7 @@ func exported(t *testing.T, collector *observetest.Collector, every time.Duratio
 	m = observe.NewMetrics()
 	stop, err := m.Export(t.Context(), observe.ExportConfig{
 		Endpoint: collector.MetricsURL, Protocol: "http/protobuf", Timeout: 10 * time.Second, Every: every, Service: "test", Log: zap.New(core),
+		Headers: "authorization=Bearer%20sesame-street,x-tenant=a",
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -75,5 +77,7 @@ func TestExportOfMetricsIsRefused(t *testing.T) {
 	if lines := logs.All(); len(lines) != 2 || lines[0].Message != "metrics are lost: the collector does not take them" ||
 		lines[1].Message != "the collector takes metrics again" {
 		t.Errorf("%v", lines)
+	} else if said := lines[0].ContextMap()["error"].(string); !strings.Contains(said, "not with") || strings.Contains(said, "sesame") || !strings.Contains(said, "metrics: 400 Bad") {
+		t.Errorf("it says %s", said)
 	}
 }

@@ -55,9 +55,18 @@ func (l *Level) Set(level zapcore.Level, lasts time.Duration) {
 	}
 	until := time.Now().Add(lasts).UTC()
 	l.until = until
-	l.level.SetLevel(level)
 	l.back = time.AfterFunc(lasts, func() { l.reset(until) })
-	l.log.Warn("the level of the log is set", zap.Stringer("now", level), zap.Time("until", until))
+	l.change(level, "the level of the log is set", zap.Stringer("now", level), zap.Time("until", until))
+}
+
+// change changes the level with a line that says so, at the one of the two levels that has more: that of errors has no such line. The
+// caller holds the lock.
+func (l *Level) change(to zapcore.Level, message string, fields ...zap.Field) {
+	if to <= l.level.Level() {
+		l.level.SetLevel(to)
+	}
+	l.log.Warn(message, fields...)
+	l.level.SetLevel(to)
 }
 
 // reset sets the level of the start, unless another one was set meanwhile.
@@ -68,8 +77,7 @@ func (l *Level) reset(until time.Time) {
 		return
 	}
 	l.until = time.Time{}
-	l.log.Warn("the level of the log is again what it was", zap.Stringer("now", l.first))
-	l.level.SetLevel(l.first)
+	l.change(l.first, "the level of the log is again what it was", zap.Stringer("now", l.first))
 }
 
 // ServeHTTP answers a GET with the level, and sets it by a PUT of {"level": "debug", "for": "10m"}. Without "for" it lasts for

@@ -215,14 +215,29 @@ func TestLevel(t *testing.T) {
 		}
 	}
 	logs.Main.Debug("no longer")
+	for _, body := range []string{`{"level": "error"}`, `{"level": "error", "for": "1ms"}`} { // The second one has no line.
+		if code := put(body); code != http.StatusOK {
+			t.Fatal(code)
+		}
+	}
+	for deadline := time.Now().Add(10 * time.Second); logs.Level.state().Level != "info"; {
+		if time.Now().After(deadline) {
+			t.Fatal("the level stays")
+		}
+	}
 	logs.Close()
-	var debug []string
+	var debug, changes []string
 	for _, line := range read() {
 		if line["level"] == "debug" {
 			debug = append(debug, line["msg"].(string))
+		} else {
+			changes = append(changes, line["now"].(string))
 		}
 	}
 	if strings.Join(debug, " ") != "now" {
 		t.Errorf("at debug are %v", debug)
+	}
+	if strings.Join(changes, " ") != "debug debug info error info" {
+		t.Errorf("the changes that are told are %v", changes)
 	}
 }

@@ -52,7 +52,7 @@ func New(t testing.TB) *Collector {
 	return c
 }
 
-// Refuse makes the collector refuse what it is sent, or take it again.
+// Refuse makes the collector refuse what it is sent, in a reply that repeats who asks, or take it again.
 func (c *Collector) Refuse(refuses bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -68,6 +68,7 @@ func (c *Collector) receive(w http.ResponseWriter, r *http.Request) {
 	defer c.mu.Unlock()
 	if err != nil || c.refuses || into == nil || proto.Unmarshal(body, into) != nil {
 		w.WriteHeader(http.StatusBadRequest)
+		_, _ = fmt.Fprintf(w, "not with %q", r.Header["Authorization"])
 		return
 	}
 	c.raw.Write(body)
