@@ -169,6 +169,8 @@ func kindName(t reflect.Type) string {
 		return "a number and the time, such as 100/s, 5000/m or 1000/h"
 	case t.Kind() == reflect.Bool:
 		return "true or false"
+	case t.Kind() == reflect.Float64:
+		return "a number such as 0.25"
 	default:
 		return "a whole number"
 	}

@@ -110,14 +110,26 @@ func TestConsoleClient(t *testing.T) {
 	_, err := ParseConfig(Server, env)
 	wantProblems(t, err, "AUTH_CONSOLE_CLIENT_ID is a client of AUTH_JWT_ISSUER: set that, too")
 	env["AUTH_JWT_AUDIENCE"], env["AUTH_CONSOLE_SCOPES"] = "plinth", "openid-not email"
-	for _, issuer := range []string{"https://user@id.example.com", "https://a;script-src", "https://*", "https://[::1]", "https://"} {
+	for _, issuer := range []string{"https://a;script-src", "https://*", "https://[::1]", "https://"} {
 		env["AUTH_JWT_ISSUER"] = issuer
 		_, err = ParseConfig(Server, env)
-		wantProblems(t, err, "AUTH_JWT_ISSUER must have a host of a-z, 0-9, dots and -, and no user", `AUTH_CONSOLE_SCOPES is "openid-not email"; it must have openid`)
+		wantProblems(t, err, "AUTH_JWT_ISSUER must have a host of a-z, 0-9, dots and -", `AUTH_CONSOLE_SCOPES is "openid-not email"; it must have openid`)
 	}
 	env["AUTH_JWT_ISSUER"], env["AUTH_CONSOLE_SCOPES"] = "https://id.example.com:8443/realms/a", "openid offline_access"
 	if _, err := ParseConfig(Server, env); err != nil {
 		t.Error(err)
+	}
+}
+
+// The issuer is in the log and, with AUTH_CONSOLE_CLIENT_ID, in a page for everybody, so it has no password.
+func TestIssuerWithAUser(t *testing.T) {
+	t.Parallel()
+	env := valid()
+	env["AUTH_JWT_ISSUER"], env["AUTH_JWT_AUDIENCE"] = "https://user:sesame@id.example.com", "plinth"
+	for _, client := range []string{"", "console"} {
+		env["AUTH_CONSOLE_CLIENT_ID"] = client
+		_, err := ParseConfig(Server, env)
+		wantProblems(t, err, "AUTH_JWT_ISSUER has a user; it takes a URL")
 	}
 }
 
@@ -168,6 +180,7 @@ func TestEverythingWrongIsNamed(t *testing.T) {
 		"DATABASE_MAX_CONNS": "0", "BROKER": "kafka", "AWS_ACCESS_KEY_ID": "id",
 		"CORS_ALLOWED_ORIGINS": "https://ok.example.com,https://*.ok.test,http://localhost:*,https://a.test/,app.test,https://*.*.test,ftp://a.test,https://A.test",
 		"LOG_LEVEL":            "loud", "LOG_FORMAT": "xml", "LOG_FILE_MAX_SIZE": "0", "LOG_FILE_MAX_BACKUPS": "-1", "LOG_FILE_MAX_AGE": "x",
+		"OTEL_TRACES_SAMPLER_ARG": "0,5",
 	})
 	wantProblems(t, err,
 		"AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY go together", "AMQP_URL is not a URL", `BROKER is "kafka"; it takes rabbitmq, postgres`,
@@ -175,7 +188,8 @@ func TestEverythingWrongIsNamed(t *testing.T) {
 		`CORS_ALLOWED_ORIGINS has "ftp://a.test"`, `CORS_ALLOWED_ORIGINS has "https://A.test"`,
 		"DATABASE_MAX_CONNS must be at least 3", "DATABASE_URL is not a URL", `HTTP_ADDR is "8080"`,
 		`HTTP_REQUEST_TIMEOUT is "soon"; it takes a duration`, `LOG_FILE_MAX_AGE is "x"; it takes a whole number`,
-		"LOG_FILE_MAX_BACKUPS must not", "LOG_FILE_MAX_SIZE must be", `LOG_FORMAT is "xml"`, `LOG_LEVEL is "loud"`, "REDIS_URL is not a Redis URL",
+		"LOG_FILE_MAX_BACKUPS must not", "LOG_FILE_MAX_SIZE must be", `LOG_FORMAT is "xml"`, `LOG_LEVEL is "loud"`,
+		`OTEL_TRACES_SAMPLER_ARG is "0,5"; it takes a number such as 0.25`, "REDIS_URL is not a Redis URL",
 		"S3_ENDPOINT is not a URL", "SHUTDOWN_TIMEOUT must be more", "TLS_CERT_FILE and TLS_KEY_FILE go together", `WORKER_INLINE is "maybe"; it takes true or false`)
 	if strings.Contains(err.Error(), "secret") {
 		t.Errorf("the message shows a password: %v", err)

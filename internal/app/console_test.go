@@ -67,6 +67,9 @@ func TestConsoleAssets(t *testing.T) {
 			t.Errorf("%s: %v", asked, err)
 		}
 	}
+	if res, _, _ := one.ask(t, one.version, "index.js", "Accept-Encoding", "br, gzip; Q=0"); res.Header.Get("Content-Encoding") != "" {
+		t.Error("it comes compressed to who refuses that")
+	}
 	res, body, err = one.ask(t, one.version, "index.js", "Accept-Encoding", "br, gzip;q=0.5")
 	if err != nil || res.Header.Get("Content-Encoding") != "gzip" || len(body) >= len(script) {
 		t.Fatalf("%v, %v, %d bytes", err, res.Header, len(body))

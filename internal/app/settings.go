@@ -88,13 +88,14 @@ func (c *authConfig) Check(want want) {
 	wantOneOf(want, "MODE", c.Mode, authRequired, authOff)
 	want(c.AdminKey == "" || auth.CheckKey(string(c.AdminKey)) == nil, "ADMIN_KEY", "is no API key; cmd/server -new-key makes one")
 	wantURL(want, "JWT_ISSUER", Secret(c.JWTIssuer), "http", "https")
+	want(!strings.Contains(c.JWTIssuer, "@") || hasStrayAt(c.JWTIssuer), "JWT_ISSUER", "has a user; it takes a URL such as https://id.example.com, which is no secret")
 	want((c.JWTIssuer == "") == (c.JWTAudience == ""), "JWT_ISSUER", "and AUTH_JWT_AUDIENCE go together: set both or none")
 	if c.ConsoleClientID == "" {
 		return
 	}
 	want(c.JWTIssuer != "", "CONSOLE_CLIENT_ID", "is a client of AUTH_JWT_ISSUER: set that, too")
-	want(c.JWTIssuer == "" || plainOrigin.MatchString(originOf(c.JWTIssuer)) && !strings.Contains(c.JWTIssuer, "@"),
-		"JWT_ISSUER", "must have a host of a-z, 0-9, dots and -, and no user, for AUTH_CONSOLE_CLIENT_ID, as in https://id.example.com")
+	want(c.JWTIssuer == "" || plainOrigin.MatchString(originOf(c.JWTIssuer)),
+		"JWT_ISSUER", "must have a host of a-z, 0-9, dots and -, for AUTH_CONSOLE_CLIENT_ID, as in https://id.example.com")
 	want(slices.Contains(strings.Fields(c.ConsoleScopes), "openid"), "CONSOLE_SCOPES", "is %q; it must have openid, as in openid offline_access", c.ConsoleScopes)
 }
 

@@ -66,7 +66,7 @@ func takesGzip(h http.Header) bool {
 	for coding := range strings.SplitSeq(strings.Join(h.Values("Accept-Encoding"), ","), ",") {
 		name, quality, _ := strings.Cut(coding, ";")
 		if strings.EqualFold(strings.TrimSpace(name), "gzip") {
-			weight, _ := strings.CutPrefix(strings.ReplaceAll(quality, " ", ""), "q=")
+			weight, _ := strings.CutPrefix(strings.ReplaceAll(strings.ToLower(quality), " ", ""), "q=")
 			value, err := strconv.ParseFloat(weight, 64)
 			return err != nil || value > 0
 		}
