@@ -48,7 +48,7 @@ const maxLogged = 16 << 10
 
 // MarshalLogObject adds the fields of the call's log line.
 func (c *call) MarshalLogObject(line zapcore.ObjectEncoder) error {
-	line.AddString("method", c.method)
+	line.AddString("method", errs.Shortened(c.method, maxFault))
 	line.AddString("path", errs.Shortened(c.path, maxFault))
 	line.AddString("protocol", protocol(c))
 	line.AddString("code", codeName(c.code))

@@ -104,6 +104,23 @@ func TestRequestID(t *testing.T) {
 	}
 }
 
+// A method that a client made up fills neither the log nor the reply.
+func TestLongMethod(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t, stub{publish: answer}, time.Minute)
+	req, _ := http.NewRequest(strings.Repeat("X", 9000), f.url+route, nil)
+	res, err := f.http.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	data, _ := io.ReadAll(res.Body)
+	_ = res.Body.Close()
+	line := f.line(t)
+	if method, said := line["method"].(string), line["error"].(string); len(method) != 1024 || len(said) > 2048 || len(data) > 2048 || res.StatusCode != http.StatusMethodNotAllowed {
+		t.Errorf("%s: the reply has %d bytes, and the line a method of %d and an error of %d", res.Status, len(data), len(method), len(said))
+	}
+}
+
 // The line of a call has the time that it spent in backends, and none of those that it did not use.
 func TestLineHasTimes(t *testing.T) {
 	t.Parallel()

@@ -93,7 +93,7 @@ func (c *call) plainBody() *body {
 		b.Message = "no such path: " + errs.Shortened(c.path, maxField) + "; GET /openapi.yaml lists them"
 	case http.StatusMethodNotAllowed:
 		b.Code = connect.CodeUnimplemented.String()
-		b.Message = "method " + c.method + " is not allowed here; allowed: " + c.Header().Get("Allow")
+		b.Message = "method " + errs.Shortened(c.method, maxFault) + " is not allowed here; allowed: " + c.Header().Get("Allow")
 	case http.StatusUnsupportedMediaType:
 		b.Code = connect.CodeInvalidArgument.String()
 		b.Message = "this content type is not supported: send application/json, application/proto, application/grpc or application/grpc-web"

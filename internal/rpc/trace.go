@@ -31,14 +31,14 @@ func (s *Stack) joinTrace(next link) link {
 
 // traceOf parses the W3C trace context of a request (https://www.w3.org/TR/trace-context/): a valid traceparent, which is
 // `version-traceid-parentid-flags`, and its tracestate, which is dropped if it is long or malformed. A traceparent of a
-// later version is cut to the parts of this one. parent is empty if there is no valid one.
+// later version is taken by the parts of this one, and passed on as one of this. parent is empty if there is no valid one.
 func traceOf(h http.Header) (parent, state string) {
 	parents := h["Traceparent"]
 	if len(parents) != 1 {
 		return "", ""
 	}
 	p := parents[0]
-	if len(p) < 55 || p[2] != '-' || p[35] != '-' || p[52] != '-' || p[:2] == "ff" || p[:2] == "00" && len(p) != 55 {
+	if len(p) < 55 || p[2] != '-' || p[35] != '-' || p[52] != '-' || p[:2] == "ff" || p[:2] == "00" && len(p) != 55 || len(p) > 55 && p[55] != '-' {
 		return "", ""
 	}
 	if !isHex(p[:2]) || !isHex(p[3:35]) || !isHex(p[36:52]) || !isHex(p[53:55]) || isZero(p[3:35]) || isZero(p[36:52]) {
@@ -50,7 +50,7 @@ func traceOf(h http.Header) (parent, state string) {
 	if len(state) > maxTraceState || strings.ContainsFunc(state, func(r rune) bool { return r < ' ' || r > '~' }) {
 		state = ""
 	}
-	return p[:55], state
+	return "00" + p[2:55], state
 }
 
 func isHex(s string) bool {
