@@ -8,11 +8,15 @@ export function seconds(d: Duration | undefined): number {
   return d ? Number(d.seconds) + d.nanos / 1e9 : 0;
 }
 
+/** longest is the most seconds that a Duration has: 10,000 years. */
+const longest = 315_576_000_000;
+
 /** parseSpan reads a length of time such as "1 h 30 min"; it returns undefined for a text that is none. */
 export function parseSpan(text: string): Duration | undefined {
   const parts = [...text.trim().matchAll(/(\d+(?:\.\d+)?)\s*(ms|min|[smhd])\s*/gy)];
   if (parts.length === 0 || parts.map((part) => part[0]).join("").length !== text.trim().length) return undefined;
   const nanos = parts.reduce((sum, part) => sum + Math.round(Number(part[1]) * (units[part[2] ?? ""] ?? 0) * 1e9), 0);
+  if (nanos > longest * 1e9) return undefined;
   return create(DurationSchema, { seconds: BigInt(Math.floor(nanos / 1e9)), nanos: nanos % 1e9 });
 }
 

@@ -14,7 +14,7 @@ const hints: Partial<Record<Code, Key>> = {
 /** describe returns what went wrong and what to do about it. */
 export function describe(error: unknown): { message: string; hint: string; request: string; code: Code } {
   const e = ConnectError.from(error);
-  const unreachable = e.code === Code.Unknown || /failed to fetch|network/i.test(e.rawMessage);
+  const unreachable = e.code === Code.Unknown && !/^HTTP \d+$/.test(e.rawMessage); // That is from a proxy. The server never says unknown.
   const hint = unreachable ? "hint.unreachable" : hints[e.code];
   return {
     message: unreachable ? t("error.unreachable") : e.rawMessage,

@@ -119,16 +119,21 @@ function toggle(selection: Selection, id: string) {
 /** How many rows of a list that is here as a whole are shown at a time. */
 const shown = 50;
 
-/** pageOf is a page of a list that is here as a whole, from 1. */
+/** numberOf is the number of a page, from 1: the last one for one that is not there, as after rows have gone. */
+function numberOf(page: string, count: number): number {
+  return Math.min(Math.max(1, Math.floor(Number(page)) || 1), Math.max(1, Math.ceil(count / shown)));
+}
+
+/** pageOf is a page of a list that is here as a whole. */
 export function pageOf<R>(rows: R[], page: string): R[] {
-  const n = Math.max(1, Number(page) || 1);
+  const n = numberOf(page, rows.length);
   return rows.slice((n - 1) * shown, n * shown);
 }
 
 /** Turns goes through a list that is here as a whole. */
 export function Turns({ count, page, go }: { count: number; page: string; go: (page: string) => void }) {
-  const n = Math.max(1, Number(page) || 1);
-  if (count <= shown && n === 1) return null;
+  const n = numberOf(page, count);
+  if (count <= shown) return null;
   return (
     <div className="row">
       <button disabled={n === 1} onClick={() => go(n === 2 ? "" : String(n - 1))}>

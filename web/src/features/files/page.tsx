@@ -32,7 +32,7 @@ export default function Files({ id }: { id: string }) {
       filenamePrefix: filter.name,
       folder: filter.folder,
       contentType: filter.type,
-      state: Number(filter.state) as FileState,
+      state: Number(filter.state) in FileState ? Number(filter.state) : FileState.UNSPECIFIED,
     },
     { refetchInterval: often, placeholderData: (before) => before },
   );

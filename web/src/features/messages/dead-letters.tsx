@@ -42,7 +42,7 @@ export function DeadLetters({ queue }: { queue: string }) {
   }
   const ids = [...chosen];
   const some: Choice = { ids };
-  const matching: Choice = { filter: wanted, words: describe(filter) };
+  const matching: Choice = { filter: wanted, words: describe({ ...filter, from: start ? filter.from : "", to: end ? filter.to : "" }) };
 
   return (
     <>

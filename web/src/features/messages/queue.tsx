@@ -24,7 +24,7 @@ import { Tail } from "./tail";
 import { Waiting } from "./waiting";
 
 /** Queue is one queue: what is in it, what failed, and its policy. */
-export default function Queue({ name, tab }: { name: string; tab: string }) {
+export default function Queue({ name, tab: wanted }: { name: string; tab: string }) {
   const asked = useQuery(MessageService.method.getQueue, { name }, { refetchInterval: often });
   const query = { ...asked, data: useLatest(asked.data, asked.dataUpdatedAt, name) };
   const tabs = [
@@ -36,6 +36,7 @@ export default function Queue({ name, tab }: { name: string; tab: string }) {
     ["dead", t("queue.tab.dead"), query.data?.deadLetters],
     ["operations", t("queue.tab.operations"), undefined],
   ] as const;
+  const tab = tabs.some(([id]) => id === wanted) ? wanted : "overview";
   return (
     <div className="page">
       <Head title={name} crumbs={<Link href="/queues">{t("nav.queues")}</Link>}>

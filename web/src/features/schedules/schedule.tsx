@@ -21,7 +21,7 @@ import { Runs } from "./runs";
 import { action, catchUps, overlaps, path, timing } from "./words";
 
 /** Schedule is one schedule: when it fires, and what became of it. */
-export default function Schedule({ name, tab }: { name: string; tab: string }) {
+export default function Schedule({ name, tab: wanted }: { name: string; tab: string }) {
   const query = useQuery(ScheduleService.method.get, { name }, { refetchInterval: often });
   const tabs = [
     ["runs", t("schedule.tab.runs")],
@@ -29,6 +29,7 @@ export default function Schedule({ name, tab }: { name: string; tab: string }) {
     ...(query.data && !query.data.builtIn && query.data.timing.case !== "at" ? ([["backfill", t("backfill")]] as const) : []),
     ["changes", t("schedule.tab.changes")],
   ] as const;
+  const tab = tabs.some(([id]) => id === wanted) ? wanted : "runs";
   return (
     <div className="page">
       <Head title={name} crumbs={<Link href="/schedules">{t("nav.schedules")}</Link>}>

@@ -1,5 +1,5 @@
 // What people do who do not do what was thought of.
-export default ({ server, acme, beta, many, admin, hostile, messages, call, inject, check }) => ({
+export default ({ server, acme, beta, many, admin, hostile, messages, nack, call, inject, check }) => ({
   // A page asks again after 5 s, and what is seldom asked for is asked for again as soon once it failed.
   async "asking again"(visit) {
     const { t } = visit;
@@ -75,6 +75,34 @@ export default ({ server, acme, beta, many, admin, hostile, messages, call, inje
     await page.getByRole("region", { name: t("payload") }).getByText("found").waitFor();
     await page.goto(page.url());
     await page.getByRole("region", { name: t("payload") }).getByText("found").waitFor();
+  },
+
+  // What an address asks for that cannot be is left out, and what does not work is said as the server says it.
+  async "addresses that ask for what cannot be"(visit) {
+    const { t } = visit;
+    await messages(acme, "CreateQueue", { name: "asked" });
+    await messages(acme, "CreateQueue", { name: "asked-once", maxAttempts: 1 });
+    await messages(acme, "Publish", { queue: "asked-once", message: "one" });
+    await nack(acme, "asked-once", "too bad");
+    const long = JSON.stringify({ text: "x", delay: `${"9".repeat(400)} d` });
+    const page = await visit.signedIn(acme, "/queues/a-network", { "plinth.publish..asked": long });
+    await page.getByRole("alert").getByText(/does not exist/).waitFor();
+    await page.goto(`${server}/queues/asked/publish`);
+    await page.getByText(t("hint.span"), { exact: true }).waitFor();
+    await page.goto(`${server}/queues?page=999`);
+    await page.getByRole("link", { name: "asked", exact: true }).waitFor();
+    await page.goto(`${server}/queues/asked/nothing`);
+    await page.getByText(t("queue.policy"), { exact: true }).waitFor();
+    await page.goto(`${server}/files?state=none`);
+    await page.getByLabel(t("col.state")).waitFor();
+    await page.locator(".panel", { hasText: t("nav.files") }).last().locator("table, .empty").first().waitFor();
+    await page.goto(`${server}/queues/asked-once/dead?from=once`);
+    await page.getByRole("button", { name: t("dead.purge.all") }).click();
+    const dialog = page.getByRole("dialog");
+    await dialog.waitFor();
+    await dialog.getByText(t("bulk.purge.count", { n: 1 }), { exact: false }).waitFor();
+    check((await dialog.getByText(t("dead.words.from", { time: "once" })).count()) === 0, "all are removed, and it names a filter");
+    for (const name of ["asked", "asked-once"]) await messages(acme, "DeleteQueue", { name });
   },
 
   // Going back undoes what was set, step by step, and going forward does it again.
