@@ -232,6 +232,7 @@ export async function leaveFor(to: NonNullable<typeof issuer>, remember: boolean
 
 /** signIn takes a key, and returns whether the server does. */
 export async function signIn(key: string, remember: boolean): Promise<boolean> {
+  if (!/^[!-~]+$/.test(key)) return false; // No header can have it, as what an input method made wide.
   const rights = await ask(key);
   if (typeof rights === "object") return false;
   if (remember) sessionStorage.setItem(keyItem, key);

@@ -6,9 +6,12 @@ export default ({ server, issuer, inject, check }) => ({
     const go = page.getByRole("button", { name: t("signIn.go"), exact: true });
     const queues = page.getByRole("heading", { name: t("nav.queues"), level: 1 });
     await page.goto(`${server}/queues`);
-    await page.getByLabel(t("signIn.key")).fill("plinth_wrong");
-    await go.click();
-    await page.getByText(t("signIn.wrong")).waitFor();
+    for (const wrong of ["plinth_wrong", "ｐｌｉｎｔｈ_wrong", "plinth_\u0000"]) {
+      await page.getByLabel(t("signIn.key")).fill(wrong);
+      await go.click();
+      await page.getByText(t("signIn.wrong")).waitFor();
+      await page.getByLabel(t("signIn.key")).fill("");
+    }
     await page.getByLabel(t("signIn.key")).fill(key);
     await go.click();
     await queues.waitFor();
