@@ -95,7 +95,7 @@ func claimUnverified(ctx context.Context, db *pg.System) ([]Direct, error) {
 			FROM tenants t WHERE t.tenant IS NOT NULL
 		), next AS (
 			SELECT f.tenant, f.id FROM tenants t
-			CROSS JOIN LATERAL (SELECT tenant, id, verify_at FROM files WHERE tenant = t.tenant AND verify_at <= now() ORDER BY verify_at LIMIT 1) f
+			CROSS JOIN LATERAL (SELECT tenant, id, verify_at FROM files WHERE tenant = t.tenant AND verify_at < 'infinity' AND verify_at <= now() ORDER BY verify_at LIMIT 1) f
 			CROSS JOIN LATERAL (SELECT count(*) AS reading FROM files WHERE tenant = t.tenant AND verify_at > now() AND verify_at < 'infinity') r
 			ORDER BY r.reading, f.verify_at LIMIT 1
 		)

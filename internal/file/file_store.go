@@ -3,6 +3,7 @@ package file
 import (
 	"context"
 	"errors"
+	"strconv"
 	"strings"
 	"time"
 
@@ -75,41 +76,55 @@ func lockFile(ctx context.Context, db *pg.Tx, id string) (File, error) {
 		scanFile, errNoFile(id))
 }
 
-// selectFiles returns files before an id, the latest first.
+// selectFiles returns files before an id, the latest first. The statement has the conditions of the filter alone, since the server plans
+// for those that it does not need, too. The order is that of the column: id alone is what is returned, a text, which no index has.
 func selectFiles(ctx context.Context, db pg.Querier, filter Filter, before string, limit int) ([]File, error) {
-	low, high := byPrefix(filter.NamePrefix)
-	rows, err := db.Query(ctx, `
-		SELECT `+fileColumns+` FROM files
-		WHERE tenant = $1 AND id < $2::uuid
-			AND ($3 = '' AND state <> 'deleting' OR state = $3)
-			AND ($4 = '' OR $4 NOT LIKE '%/*' AND split_part(content_type, ';', 1) = $4
-				OR $4 LIKE '%/*' AND starts_with(content_type, left($4, -1)))
-			AND ($5 = '' OR filename ~>=~ $5 AND filename ~<~ $6)
-			AND ($7 = '' OR folder COLLATE "C" = $7 OR folder COLLATE "C" > $7 || '/' AND folder COLLATE "C" < $7 || '0')
-			AND created_at >= coalesce($8::timestamptz, '-infinity') AND created_at < coalesce($9::timestamptz, 'infinity')
-			AND size >= $10 AND ($11::bigint = 0 OR size <= $11)
-			AND attributes @> $12::jsonb
-		ORDER BY id DESC LIMIT $13`,
-		auth.TenantOf(ctx), before, string(filter.State), strings.ToLower(filter.ContentType), low, high, filter.Folder,
-		unlessZero(filter.From), unlessZero(filter.To), filter.MinSize, filter.MaxSize, object(filter.Attributes), limit)
+	where, args := filter.conditions(auth.TenantOf(ctx), before)
+	rows, err := db.Query(ctx, `SELECT `+fileColumns+` FROM files WHERE `+where+` ORDER BY files.id DESC LIMIT `+strconv.Itoa(limit), args...)
 	if err != nil {
 		return nil, err
 	}
 	return pgx.CollectRows(rows, func(row pgx.CollectableRow) (File, error) { return scanFile(row) })
 }
 
+// conditions returns what files before an id must meet. Folder, prefix and states other than ready have indexes.
+func (f Filter) conditions(tenant, before string) (where string, args []any) {
+	all := []string{"tenant = $1", "id < $2::uuid"}
+	args = []any{tenant, before}
+	and := func(set bool, condition string, values ...any) {
+		if !set {
+			return
+		}
+		for _, v := range values {
+			args = append(args, v)
+			condition = strings.Replace(condition, "?", "$"+strconv.Itoa(len(args)), 1)
+		}
+		all = append(all, condition)
+	}
+	and(f.State == "", "state <> 'deleting'")
+	and(f.State != "", "state = ?", string(f.State))
+	and(f.State != "" && f.State != Ready, "state <> 'ready'") // The index is of these.
+	first, some := strings.CutSuffix(strings.ToLower(f.ContentType), "*")
+	some = some && strings.HasSuffix(first, "/")
+	and(some, "starts_with(content_type, ?)", first)
+	and(!some && f.ContentType != "", "split_part(content_type, ';', 1) = ?", strings.ToLower(f.ContentType))
+	low, high := byPrefix(f.NamePrefix)
+	and(f.NamePrefix != "", "filename ~>=~ ? AND filename ~<~ ?", low, high)
+	and(f.Folder != "", `(folder COLLATE "C" = ? OR folder COLLATE "C" > ? AND folder COLLATE "C" < ?)`, f.Folder, f.Folder+"/", f.Folder+"0")
+	and(!f.From.IsZero(), "created_at >= ?", f.From)
+	and(!f.To.IsZero(), "created_at < ?", f.To)
+	and(f.MinSize > 0, "size >= ?", f.MinSize)
+	and(f.MaxSize > 0, "size <= ?", f.MaxSize)
+	and(len(f.Attributes) > 0, "attributes @> ?::jsonb", f.Attributes)
+	return strings.Join(all, " AND "), args
+}
+
 // byPrefix returns the bounds of what begins with a prefix, as bytes compare.
 func byPrefix(prefix string) (low, high string) { return prefix, prefix + "\U0010ffff" }
 
-func unlessZero(t time.Time) *time.Time {
-	if t.IsZero() {
-		return nil
-	}
-	return &t
-}
-
 // selectFolders returns the folders right below parent, after one of them. Each step of the recursion finds the next one by the
-// index, past all the files below the one before: "0" is what follows "/".
+// index, past all the files below the one before: "0" is what follows "/". Where to look is a column of the step before, since the server
+// does not give to an index what it computes of a row, by a function that might tell others of it, where rows belong to tenants.
 func selectFolders(ctx context.Context, db pg.Querier, parent, after string, limit int) ([]string, error) {
 	prefix := ""
 	if parent != "" {
@@ -121,17 +136,17 @@ func selectFolders(ctx context.Context, db pg.Querier, parent, after string, lim
 	}
 	rows, err := db.Query(ctx, `
 		WITH RECURSIVE found AS (
-			(SELECT folder COLLATE "C" AS folder, 1 AS n FROM files
-				WHERE tenant = $1 AND folder COLLATE "C" >= $3 AND folder <> '' AND starts_with(folder, $2) AND state <> 'deleting'
-				ORDER BY folder COLLATE "C" LIMIT 1)
+			SELECT NULL::text COLLATE "C" AS folder, $3::text COLLATE "C" AS next, 0 AS n
 			UNION ALL
-			SELECT (SELECT f.folder COLLATE "C" FROM files f
-				WHERE f.tenant = $1 AND f.folder COLLATE "C" >= $2 || split_part(substr(found.folder, length($2) + 1), '/', 1) || '0'
-					AND starts_with(f.folder, $2) AND f.state <> 'deleting'
-				ORDER BY f.folder COLLATE "C" LIMIT 1), n + 1
-			FROM found WHERE found.folder IS NOT NULL AND n < $4
+			SELECT f.folder, $2 || split_part(substr(f.folder, length($2) + 1), '/', 1) || '0', n + 1
+			FROM found CROSS JOIN LATERAL (
+				SELECT folder COLLATE "C" AS folder FROM files
+				WHERE tenant = $1 AND folder COLLATE "C" >= found.next AND folder <> '' AND starts_with(folder, $2) AND state <> 'deleting'
+				ORDER BY folder COLLATE "C" LIMIT 1
+			) AS f
+			WHERE n < $4
 		)
-		SELECT $2 || split_part(substr(folder, length($2) + 1), '/', 1) FROM found WHERE folder IS NOT NULL ORDER BY n`,
+		SELECT $2 || split_part(substr(folder, length($2) + 1), '/', 1) FROM found WHERE n > 0 ORDER BY n`,
 		auth.TenantOf(ctx), prefix, from, limit)
 	if err != nil {
 		return nil, err

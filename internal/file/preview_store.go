@@ -48,7 +48,7 @@ func selectPreview(ctx context.Context, db pg.Querier, id string, width int) (p 
 func claimPreview(ctx context.Context, db *pg.System, lease time.Duration) (tenant, id string, p preview, found bool, err error) {
 	p, err = scanPreview(into{db.QueryRow(ctx, `
 		UPDATE file_previews SET due_at = clock_timestamp() + $1::interval, attempts = attempts + 1
-		WHERE (tenant, id, width) IN (SELECT tenant, id, width FROM file_previews WHERE due_at <= now() ORDER BY due_at LIMIT 1 FOR UPDATE SKIP LOCKED)
+		WHERE (tenant, id, width) IN (SELECT tenant, id, width FROM file_previews WHERE due_at < 'infinity' AND due_at <= now() ORDER BY due_at LIMIT 1 FOR UPDATE SKIP LOCKED)
 		RETURNING tenant, id::text, `+previewColumns, lease), []any{&tenant, &id}})
 	if errors.Is(err, pgx.ErrNoRows) {
 		return "", "", p, false, nil

@@ -17,11 +17,12 @@ type dueFile struct {
 	trace         traced    // of what left it to do, where that is known
 }
 
-// claimDue takes over files that are due, of all tenants, for the duration of a lease.
+// claimDue takes over files that are due, of all tenants, for the duration of a lease. Here and below, the server uses the indexes of what
+// is due only where it is told that this is less than infinity.
 func claimDue(ctx context.Context, db *pg.System, limit int, lease time.Duration) ([]dueFile, error) {
 	rows, err := db.Query(ctx, `
 		UPDATE files SET due_at = clock_timestamp() + $2::interval
-		WHERE (tenant, id) IN (SELECT tenant, id FROM files WHERE due_at <= now() ORDER BY due_at LIMIT $1 FOR UPDATE SKIP LOCKED)
+		WHERE (tenant, id) IN (SELECT tenant, id FROM files WHERE due_at < 'infinity' AND due_at <= now() ORDER BY due_at LIMIT $1 FOR UPDATE SKIP LOCKED)
 		RETURNING `+fileColumns+`, CASE WHEN writable_until > now() THEN writable_until END,
 			coalesce(trace_parent, ''), coalesce(trace_state, '')`, limit, lease)
 	if err != nil {

@@ -192,7 +192,7 @@ func releaseByForce(ctx context.Context, db *pg.Tx, f ForcedRelease) (ForcedRele
 
 // selectForced returns the records before an id, the latest first.
 func selectForced(ctx context.Context, db pg.Querier, before uuid.UUID, limit int) ([]ForcedRelease, error) {
-	rows, err := db.Query(ctx, `SELECT `+forcedColumns+` FROM lock_forced_releases WHERE tenant = $1 AND id < $2 ORDER BY id DESC LIMIT $3`,
+	rows, err := db.Query(ctx, `SELECT `+forcedColumns+` FROM lock_forced_releases WHERE tenant = $1 AND id < $2 ORDER BY lock_forced_releases.id DESC LIMIT $3`,
 		auth.TenantOf(ctx), before, limit)
 	if err != nil {
 		return nil, err

@@ -61,7 +61,7 @@ func selectDeadLetters(ctx context.Context, db pg.Querier, queue QueueName, filt
 	if filter.Reason != "" {
 		seen, err = pg.One(db.QueryRow(ctx, `SELECT last_failed_at, id::text FROM dead_letters d
 			WHERE d.tenant = $1 AND d.queue = $2 AND $3::text <> '' AND `+failedWithin+` AND `+behind+`
-			ORDER BY last_failed_at DESC, id DESC OFFSET $8 LIMIT 1`, append(slices.Clone(arguments), reasonStep-1)...), scanPosition, nil)
+			ORDER BY last_failed_at DESC, d.id DESC OFFSET $8 LIMIT 1`, append(slices.Clone(arguments), reasonStep-1)...), scanPosition, nil)
 		if err != nil {
 			return nil, seen, false, err
 		}

@@ -175,7 +175,7 @@ func selectOperation(ctx context.Context, db pg.Querier, id string) (Operation, 
 
 func selectOperations(ctx context.Context, db pg.Querier, queue QueueName, after string, limit int) ([]Operation, error) {
 	rows, err := db.Query(ctx, `SELECT `+operationColumns+` FROM dead_letter_operations
-		WHERE tenant = $1 AND queue = $2 AND id < $3::uuid ORDER BY id DESC LIMIT $4`, auth.TenantOf(ctx), queue.name, after, limit)
+		WHERE tenant = $1 AND queue = $2 AND id < $3::uuid ORDER BY dead_letter_operations.id DESC LIMIT $4`, auth.TenantOf(ctx), queue.name, after, limit)
 	if err != nil {
 		return nil, err
 	}

@@ -36,7 +36,7 @@ func hasAlarms(ctx context.Context, db pg.Querier) (found bool, err error) {
 // lockAlarms returns up to limit schedules, after one in the order of tenants and ids, that are not doing well and whose owners have
 // not been told. It locks them, and leaves out those that others have locked.
 func lockAlarms(ctx context.Context, tx *pg.Tx, after alarm, limit int) (alarms []*alarm, now time.Time, err error) {
-	rows, err := tx.Query(ctx, alarmsSQL+` ORDER BY tenant, id LIMIT $3 FOR NO KEY UPDATE SKIP LOCKED`, after.tenant, after.id, limit)
+	rows, err := tx.Query(ctx, alarmsSQL+` ORDER BY tenant, s.id LIMIT $3 FOR NO KEY UPDATE SKIP LOCKED`, after.tenant, after.id, limit)
 	if err != nil {
 		return nil, now, err
 	}

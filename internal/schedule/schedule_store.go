@@ -236,7 +236,7 @@ func insertChange(ctx context.Context, db *pg.Tx, c Change) error {
 func selectChanges(ctx context.Context, db pg.Querier, name Name, before string, size, bytes int) (found []Change, more bool, err error) {
 	rows, err := db.Query(ctx, `
 		SELECT id::text, kind, principal, changed_at, note, version, fields, definition FROM schedule_changes
-		WHERE tenant = $1 AND schedule = $2 AND id < $3::uuid ORDER BY id DESC LIMIT $4`, auth.TenantOf(ctx), name.name, before, size+1)
+		WHERE tenant = $1 AND schedule = $2 AND id < $3::uuid ORDER BY schedule_changes.id DESC LIMIT $4`, auth.TenantOf(ctx), name.name, before, size+1)
 	if err != nil {
 		return nil, false, err
 	}

@@ -23,7 +23,7 @@ func lockSealed(ctx context.Context, tx *pg.Tx, table string, after sealedRow, l
 	rows, err := tx.Query(ctx, `SELECT tenant, id::text, definition FROM `+table+`
 		WHERE definition #> '{action,http}' IS NOT NULL
 			AND (tenant, id) > ($1, coalesce(nullif($2, '')::uuid, '00000000-0000-0000-0000-000000000000'))
-		ORDER BY tenant, id LIMIT $3 FOR NO KEY UPDATE`, after.tenant, after.id, limit)
+		ORDER BY tenant, `+table+`.id LIMIT $3 FOR NO KEY UPDATE`, after.tenant, after.id, limit)
 	if err != nil {
 		return nil, err
 	}

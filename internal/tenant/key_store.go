@@ -60,7 +60,7 @@ func revokeKey(ctx context.Context, db *pg.Tx, id string) (Key, error) {
 // selectKeys returns keys before an id, the latest first, of one tenant, or of all if tenant is empty.
 func selectKeys(ctx context.Context, db *pg.System, tenant, before string, limit int) ([]Key, error) {
 	rows, err := db.Query(ctx, `SELECT `+keyColumns+` FROM api_keys k
-		WHERE ($1 = '' OR tenant = $1) AND id < $2::uuid ORDER BY id DESC LIMIT $3`, tenant, before, limit)
+		WHERE ($1 = '' OR tenant = $1) AND k.id < $2::uuid ORDER BY k.id DESC LIMIT $3`, tenant, before, limit)
 	if err != nil {
 		return nil, err
 	}
