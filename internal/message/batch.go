@@ -85,7 +85,7 @@ func (s *Service) sendAll(ctx context.Context, batch []*outgoing) {
 	for i, m := range batch {
 		messages[i] = &m.envelope
 	}
-	for i, err := range s.sendBatch(ctx, messages, ofCalls, s.declarer()) {
+	for i, err := range s.sendBatch(ctx, s.db, messages, ofCalls, s.declarer()) {
 		batch[i].err = messages[i].to.explain(err)
 		if m := messages[i]; err == nil && m.to.topic == "" {
 			s.rates.of(tenantQueue{m.tenant, m.to.queue}).published.Add(1)
@@ -109,9 +109,10 @@ func (s *Service) holdAll(ctx context.Context, batch []*outgoing) {
 }
 
 // sendBatch publishes messages, of one tenant or more, to the broker concurrently, and returns the error of each. For a
-// queue that the broker does not know it calls declare and then sends the messages to that queue once more. What goes to topics whose
+// queue that the broker does not know it calls declare and then sends the messages to that queue once more. db tells why the broker
+// refuses messages. What goes to topics whose
 // queues are not declared goes last, so that no other message waits for them.
-func (s *Service) sendBatch(ctx context.Context, batch []*envelope, wait patience, declare func(context.Context, QueueName) error) []error {
+func (s *Service) sendBatch(ctx context.Context, db pg.Querier, batch []*envelope, wait patience, declare func(context.Context, QueueName) error) []error {
 	outcomes := make([]error, len(batch))
 	generation := s.broker.Generation()
 	undeclared := s.undeclared(ctx, generation, batch)
@@ -127,7 +128,7 @@ func (s *Service) sendBatch(ctx context.Context, batch []*envelope, wait patienc
 		s.sendSome(ctx, batch, outcomes, func(i int) bool { return isLast(i) && outcomes[i] == nil })
 	}
 	s.declareQueues(ctx, batch, outcomes, declare)
-	s.explainRefusals(ctx, batch, outcomes)
+	s.explainRefusals(ctx, db, batch, outcomes)
 	late := s.broker.Generation() != generation
 	for i, m := range batch {
 		if late && m.to.topic != "" && (outcomes[i] == nil || errors.Is(outcomes[i], broker.ErrNoQueue)) {

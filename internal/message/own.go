@@ -46,7 +46,7 @@ func (r *relay) sendDue(ctx context.Context, batch []*envelope) []error {
 		}
 	}
 	if len(others) > 0 {
-		for n, err := range r.service.sendBatch(ctx, others, patience{relayPatience, &r.declaring}, r.service.declare) {
+		for n, err := range r.service.sendBatch(ctx, r.system, others, patience{relayPatience, &r.declaring}, r.declare) {
 			outcomes[places[n]] = err
 		}
 	}

@@ -239,13 +239,13 @@ func traceHeaders(ctx context.Context) map[string]string {
 // send publishes a message to the broker.
 func (s *Service) send(ctx context.Context, m *outgoing) error {
 	if m.to.topic != "" {
-		m.err = m.to.explain(s.sendBatch(ctx, []*envelope{&m.envelope}, ofCalls, s.declarer())[0])
+		m.err = m.to.explain(s.sendBatch(ctx, s.db, []*envelope{&m.envelope}, ofCalls, s.declarer())[0])
 		return m.err
 	}
 	p := m.publication()
 	err := onDeclared(ctx, m.to.queue, s.declarer(), func() error { return s.broker.Publish(ctx, p.To, p.Message) })
 	if errors.Is(err, broker.ErrFull) {
-		err = s.whyRefused(ctx, m.to)
+		err = whyRefused(ctx, s.db, m.to)
 	}
 	if m.err = m.to.explain(err); m.err == nil {
 		s.rates.of(tenantQueue{m.tenant, m.to.queue}).published.Add(1)

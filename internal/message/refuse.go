@@ -7,10 +7,11 @@ import (
 	"plinth/internal/auth"
 	"plinth/internal/broker"
 	"plinth/internal/errs"
+	"plinth/internal/pg"
 )
 
-// explainRefusals finds out why the broker did not take messages of a batch.
-func (s *Service) explainRefusals(ctx context.Context, batch []*envelope, outcomes []error) {
+// explainRefusals finds out from db why the broker did not take messages of a batch.
+func (s *Service) explainRefusals(ctx context.Context, db pg.Querier, batch []*envelope, outcomes []error) {
 	found := map[tenantDestination]error{}
 	for i, m := range batch {
 		if !errors.Is(outcomes[i], broker.ErrFull) {
@@ -18,7 +19,7 @@ func (s *Service) explainRefusals(ctx context.Context, batch []*envelope, outcom
 		}
 		at := tenantDestination{m.tenant, m.to}
 		if _, done := found[at]; !done {
-			found[at] = s.whyRefused(auth.AsService(ctx, m.tenant), m.to)
+			found[at] = whyRefused(auth.AsService(ctx, m.tenant), db, m.to)
 		}
 		outcomes[i] = found[at]
 	}
@@ -26,11 +27,11 @@ func (s *Service) explainRefusals(ctx context.Context, batch []*envelope, outcom
 
 // whyRefused returns why the broker did not take a message. RabbitMQ refuses for a queue that is full in the same way as for
 // one that is being deleted or has no leader; a queue can only be full if it has a max_length.
-func (s *Service) whyRefused(ctx context.Context, to Destination) error {
+func whyRefused(ctx context.Context, db pg.Querier, to Destination) error {
 	queues := []QueueName{to.queue}
 	if to.topic != "" {
 		tenant := auth.TenantOf(ctx)
-		bindings, err := selectMatching(ctx, s.db, map[tenantDestination]bool{{tenant, to}: true})
+		bindings, err := selectMatching(ctx, db, map[tenantDestination]bool{{tenant, to}: true})
 		if err != nil {
 			return err
 		}
@@ -38,7 +39,7 @@ func (s *Service) whyRefused(ctx context.Context, to Destination) error {
 			return broker.ErrNoQueue
 		}
 	}
-	there, limited, err := selectLimited(ctx, s.db, queues)
+	there, limited, err := selectLimited(ctx, db, queues)
 	switch {
 	case err != nil:
 		return err

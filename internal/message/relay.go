@@ -163,6 +163,11 @@ func (r *relay) send(ctx context.Context, batch []*envelope) []error {
 	return outcomes
 }
 
+// declare is Service.declare on a connection of the relay's class. Those of calls may all wait for messages that the relay has claimed.
+func (r *relay) declare(ctx context.Context, queue QueueName) error {
+	return r.service.declareBy(ctx, r.system, queue)
+}
+
 // settlement is the decision on each message of a batch.
 type settlement struct {
 	gone    []*envelope // sent, or without a destination

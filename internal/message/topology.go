@@ -18,6 +18,7 @@ import (
 	"plinth/internal/auth"
 	"plinth/internal/broker"
 	"plinth/internal/errs"
+	"plinth/internal/pg"
 )
 
 const (
@@ -56,14 +57,19 @@ func onDeclared(ctx context.Context, queue QueueName, declare func(context.Conte
 // declare brings the broker to what the table says of a queue. It writes no intent: if the queue is deleted meanwhile,
 // declare removes it from the broker again; if that fails, the second look of the process that deleted the queue does.
 func (s *Service) declare(ctx context.Context, queue QueueName) error {
-	q, err := selectQueue(ctx, s.db, queue)
+	return s.declareBy(ctx, s.db, queue)
+}
+
+// declareBy is declare, which reads the table through db.
+func (s *Service) declareBy(ctx context.Context, db pg.Querier, queue QueueName) error {
+	q, err := selectQueue(ctx, db, queue)
 	if err != nil {
 		return err
 	}
 	if err := s.declareOnBroker(ctx, q); err != nil {
 		return err
 	}
-	_, err = selectQueue(ctx, s.db, queue)
+	_, err = selectQueue(ctx, db, queue)
 	if errs.Is(err, errs.NotFound) {
 		if err := s.broker.Delete(ctx, queue.onBroker(auth.TenantOf(ctx))); err != nil {
 			return err
