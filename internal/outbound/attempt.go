@@ -151,6 +151,9 @@ func (c *Client) send(ctx context.Context, r Request, target *url.URL, header ht
 // read returns the reply with as much of its body as is to be kept.
 func read(response *http.Response, most int64) (*Reply, error) {
 	defer func() { _ = response.Body.Close() }()
+	if response.StatusCode == http.StatusSwitchingProtocols { // Nobody asked for that. What follows is no body, and no deadline ends it.
+		return &Reply{StatusCode: response.StatusCode, Header: response.Header}, nil
+	}
 	body, err := io.ReadAll(io.LimitReader(response.Body, most+1))
 	if err != nil {
 		return nil, err

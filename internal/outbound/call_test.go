@@ -67,6 +67,36 @@ func TestParseHeaders(t *testing.T) {
 	}
 }
 
+// TestSwitchingProtocols: an answer that turns the connection into something else ends the call, although that stays open.
+func TestSwitchingProtocols(t *testing.T) {
+	t.Parallel()
+	release := make(chan struct{})
+	server := serve(t, "127.0.0.1:0", func(w http.ResponseWriter, _ *http.Request) {
+		conn, _, err := http.NewResponseController(w).Hijack()
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer func() { _ = conn.Close() }()
+		_, _ = io.WriteString(conn, "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n")
+		<-release
+	})
+	t.Cleanup(func() { close(release) })
+	r := get(t, server.URL)
+	r.Timeout = 200 * time.Millisecond
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		reply, err := newClient(t, "127.0.0.0/8").Do(context.Background(), r)
+		wantStatus(t, reply, err, http.StatusSwitchingProtocols)
+	}()
+	select {
+	case <-ended:
+	case <-time.After(10 * time.Second):
+		t.Fatal("the call does not end")
+	}
+}
+
 // TestLimits: no host takes more than the time and the memory that a call has.
 func TestLimits(t *testing.T) {
 	t.Parallel()
