@@ -13,7 +13,7 @@ const (
 	breakerFailures = 5 // in a row, after which no calls are made for a while
 	breakerMin      = time.Second
 	breakerMax      = time.Minute
-	// overloadMin and overloadMax bound how long an endpoint that is overloaded and does not say until when is left alone.
+	// An endpoint that is overloaded is left alone for overloadMin at least, and for up to overloadMax if it does not say until when.
 	overloadMin   = time.Second
 	overloadMax   = time.Minute
 	maxRetryAfter = time.Hour
@@ -175,7 +175,7 @@ func (c *call) told(j judged, took time.Duration) (wait time.Duration) {
 	case saysOverload:
 		e.halve(c, now)
 		if wait = loop.Delay(max(1, e.overloads), overloadMin, overloadMax); j.after != nil {
-			wait = *j.after
+			wait = max(*j.after, overloadMin) // Calls that count as no attempts must not follow each other for as long as it lasts.
 		}
 		e.hold(now.Add(wait))
 	case saysTimeout:

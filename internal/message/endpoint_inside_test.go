@@ -127,7 +127,8 @@ func TestEndpointBreaks(t *testing.T) {
 	})
 }
 
-// An endpoint that asks to wait is left alone for that time, and one that only says it has too much for longer each time.
+// An endpoint that asks to wait is left alone for that time, but for a second at least, and one that only says it has too much for longer
+// each time.
 func TestEndpointWaits(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -137,6 +138,13 @@ func TestEndpointWaits(t *testing.T) {
 			t.Errorf("held for %v", held)
 		}
 		time.Sleep(time.Hour)
+		for range 3 { // A time that is over by now is no wait, too.
+			e.round(saying(saysOverload, 0))
+			if held := e.held(); held != time.Second {
+				t.Errorf("held for %v", held)
+			}
+			time.Sleep(time.Second)
+		}
 		last := time.Duration(0)
 		for range 12 {
 			c := e.begin()

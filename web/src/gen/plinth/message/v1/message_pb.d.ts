@@ -1099,7 +1099,7 @@ export declare const QueueSchema: GenMessage<Queue>;
  * headers, or `application/json`, `text/plain` or `application/octet-stream` by what the payload is. It is signed as Standard Webhooks has it
  * (`webhook-id`, `webhook-timestamp`, `webhook-signature`), and `Idempotency-Key` is the message's id.
  *
- * An answer of 200 to 299 acknowledges the message. 429 and 503 have it wait for their `Retry-After`, an hour at most, and are no failed
+ * An answer of 200 to 299 acknowledges the message. 429 and 503 have it wait for their `Retry-After`, a second to an hour, and are no failed
  * attempts. 400, 404, 410 and 422 make it a dead letter at once. All else is a failed attempt: redirects, which are not followed, no
  * answer, and one that breaks off. Streams and pulls of the queue get messages beside the push.
  *
