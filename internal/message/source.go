@@ -50,10 +50,16 @@ type tap struct {
 	outstanding atomic.Int64
 	stopped     atomic.Bool
 	closed      sync.Once
+	gone        atomic.Bool // Close has returned
 }
 
-// Close ends the subscription, unless that was done.
-func (t *tap) Close() { t.closed.Do(t.Subscription.Close) }
+// Close ends the subscription, unless that was done, and waits until it is ended.
+func (t *tap) Close() {
+	t.closed.Do(func() {
+		t.Subscription.Close()
+		t.gone.Store(true)
+	})
+}
 
 // open subscribes to a queue. If the queue is paused, the source does so when the pause ends. The source receives until
 // life ends; ctx bounds the call. Errors: NotFound.
@@ -238,7 +244,7 @@ func (s *source) subscribe(ctx context.Context) error {
 			return err
 		}
 		s.tap = &tap{Subscription: sub}
-		s.taps = append(slices.DeleteFunc(s.taps, (*tap).isOver), s.tap)
+		s.taps = append(slices.DeleteFunc(s.taps, func(t *tap) bool { return t.gone.Load() }), s.tap)
 		return nil
 	})
 }
@@ -292,7 +298,7 @@ func (s *source) retire() {
 	s.tap = nil
 	t.stopped.Store(true)
 	if t.isOver() {
-		t.Close()
+		go func() { defer observe.LogPanic(s.service.log); t.Close() }() // It may take a while, in which another tap receives.
 	}
 }
 
