@@ -110,8 +110,7 @@ func (s *Service) holdAll(ctx context.Context, batch []*outgoing) {
 
 // sendBatch publishes messages, of one tenant or more, to the broker concurrently, and returns the error of each. For a
 // queue that the broker does not know it calls declare and then sends the messages to that queue once more. db tells why the broker
-// refuses messages. What goes to topics whose
-// queues are not declared goes last, so that no other message waits for them.
+// refuses messages. What goes to topics whose queues are not declared goes last, so that no other message waits for them.
 func (s *Service) sendBatch(ctx context.Context, db pg.Querier, batch []*envelope, wait patience, declare func(context.Context, QueueName) error) []error {
 	outcomes := make([]error, len(batch))
 	generation := s.broker.Generation()
