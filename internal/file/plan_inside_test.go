@@ -45,7 +45,7 @@ func TestNothingReadsWholeTables(t *testing.T) {
 		"a name":           list(Filter{NamePrefix: "file19999."}, 1),
 		"no such name":     list(Filter{NamePrefix: "none"}, 0),
 		"a name in folder": list(Filter{Folder: "folder7", NamePrefix: "file1007."}, 1),
-		"failed":           list(Filter{State: Failed}, 0),
+		"pending":          list(Filter{State: Pending}, 0),
 		"folders": func(ctx context.Context, s *Service) error {
 			folders, more, err := s.ListFolders(ctx, "", 50, "")
 			if len(folders) != 50 || more == "" {
