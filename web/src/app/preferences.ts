@@ -1,4 +1,5 @@
 import { useSyncExternalStore } from "react";
+import { siteStorage } from "../storage";
 
 export type Theme = "system" | "light" | "dark";
 
@@ -6,13 +7,13 @@ const item = "plinth.theme";
 const listeners = new Set<() => void>();
 
 export function theme(): Theme {
-  const chosen = localStorage.getItem(item);
+  const chosen = siteStorage.getItem(item);
   return chosen === "light" || chosen === "dark" ? chosen : "system";
 }
 
 /** setTheme has the pages light or dark from now on, or as the system has it. */
 export function setTheme(to: Theme) {
-  localStorage.setItem(item, to);
+  siteStorage.setItem(item, to);
   applyTheme();
   for (const listener of listeners) listener();
 }

@@ -1,5 +1,6 @@
 import { useSyncExternalStore } from "react";
 import { en } from "./en";
+import { siteStorage } from "../storage";
 
 export type Key = keyof typeof en;
 export type Dictionary = Record<Key, string>;
@@ -14,7 +15,7 @@ const listeners = new Set<() => void>();
 export async function speak(to: Language) {
   dictionary = to === "zh" ? (await import("./zh")).zh : en;
   language = to;
-  localStorage.setItem(item, to);
+  siteStorage.setItem(item, to);
   document.documentElement.lang = to === "zh" ? "zh-CN" : "en";
   formats.clear();
   for (const listener of listeners) listener();
@@ -22,7 +23,7 @@ export async function speak(to: Language) {
 
 /** preferred is the language that was chosen before, or else the browser's. */
 export function preferred(): Language {
-  const chosen = localStorage.getItem(item);
+  const chosen = siteStorage.getItem(item);
   if (chosen === "en" || chosen === "zh") return chosen;
   return navigator.language.toLowerCase().startsWith("zh") ? "zh" : "en";
 }

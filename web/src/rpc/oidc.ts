@@ -1,6 +1,7 @@
 import * as oauth from "oauth4webapi";
 import type { Key } from "../i18n";
 import { Refusal, type Issuer, type Login } from "./issuer";
+import { tabStorage } from "../storage";
 
 /** What has to outlive the visit to the issuer. It is of use once. */
 interface Leave {
@@ -71,7 +72,7 @@ export async function leave(issuer: Issuer, remember: boolean, again: boolean) {
       ...(again ? { prompt: "login" } : {}),
     };
     for (const [name, value] of Object.entries(asked)) to.searchParams.set(name, value);
-    sessionStorage.setItem(leaveItem, JSON.stringify(kept));
+    tabStorage.setItem(leaveItem, JSON.stringify(kept));
     location.assign(to);
   });
 }
@@ -79,8 +80,8 @@ export async function leave(issuer: Issuer, remember: boolean, again: boolean) {
 /** arrive makes a login of what the issuer sent the browser back with, and has the address be what it was. Errors: Refusal. */
 export async function arrive(issuer: Issuer): Promise<{ login: Login; remember: boolean }> {
   const answer = new URL(location.href);
-  const text = sessionStorage.getItem(leaveItem);
-  sessionStorage.removeItem(leaveItem);
+  const text = tabStorage.getItem(leaveItem);
+  tabStorage.removeItem(leaveItem);
   const kept = text ? (JSON.parse(text) as Leave) : null;
   history.replaceState(null, "", kept?.path ?? "/"); // The code is in no history, and a reload does not send it again.
   if (kept === null || answer.searchParams.get("state") !== kept.state) throw new Refusal("oidc.lost", issuer, "");

@@ -5,6 +5,7 @@ import { TenantService } from "../gen/plinth/tenant/v1/tenant_pb.js";
 import { queryClient } from "./client";
 import { noteTime } from "./clock";
 import { arriving, issuer, Refusal, type Login } from "./issuer";
+import { tabStorage } from "../storage";
 
 /**
  * Session is who uses the console, and for which tenant. The key, and what an issuer gave, are in the memory of the tab, unless they are to be
@@ -39,9 +40,9 @@ function as(login: Login | null) {
 }
 
 function remembered(): Pick<Session, "login" | "key" | "who"> {
-  const login = issuer && sessionStorage.getItem(loginItem);
+  const login = issuer && tabStorage.getItem(loginItem);
   if (login) return as(JSON.parse(login) as Login);
-  const key = sessionStorage.getItem(keyItem) ?? "";
+  const key = tabStorage.getItem(keyItem) ?? "";
   return { login: null, key, who: key };
 }
 
@@ -50,7 +51,7 @@ let session: Session = {
   open: false,
   admin: false,
   ...remembered(),
-  tenant: sessionStorage.getItem(tenantItem) ?? "",
+  tenant: tabStorage.getItem(tenantItem) ?? "",
   expired: false,
   refusal: null,
 };
@@ -94,8 +95,8 @@ export function noteRefusal(key: string): boolean {
 
 /** end has somebody sign in again. */
 function end(refusal: Refusal | null) {
-  sessionStorage.removeItem(keyItem);
-  sessionStorage.removeItem(loginItem);
+  tabStorage.removeItem(keyItem);
+  tabStorage.removeItem(loginItem);
   clearTimeout(timer);
   change({ state: "out", ...as(null), expired: refusal === null, refusal });
 }
@@ -107,8 +108,8 @@ let renewal: Promise<void> | null = null;
 
 /** keep uses a login, and renews it before it expires. What the tab remembers is renewed, too. */
 function keep(login: Login, remember: boolean) {
-  if (remember) sessionStorage.setItem(loginItem, JSON.stringify(login));
-  else sessionStorage.removeItem(loginItem);
+  if (remember) tabStorage.setItem(loginItem, JSON.stringify(login));
+  else tabStorage.removeItem(loginItem);
   change(as(login));
   plan(beforeEnd(login));
 }
@@ -131,7 +132,7 @@ function renew(): Promise<void> {
       if (!issuer || !login) return;
       const { renewed } = await import("./oidc");
       const next = await renewed(issuer, login);
-      if (session.login === login) keep(next, sessionStorage.getItem(loginItem) !== null);
+      if (session.login === login) keep(next, tabStorage.getItem(loginItem) !== null);
     } catch (error) {
       if (session.login !== login) return;
       if (error instanceof Refusal && error.key === "oidc.expired") end(error);
@@ -196,8 +197,8 @@ export async function begin() {
     if (issuer && arriving()) {
       const { arrive } = await import("./oidc");
       const { login, remember } = await arrive(issuer);
-      sessionStorage.removeItem(keyItem);
-      sessionStorage.removeItem(tenantItem);
+      tabStorage.removeItem(keyItem);
+      tabStorage.removeItem(tenantItem);
       change({ tenant: "" });
       keep(login, remember);
       arrived = true;
@@ -227,7 +228,7 @@ export async function begin() {
 /** leaveFor sends the browser to the issuer to sign in there, and to come back. Errors: Refusal. */
 export async function leaveFor(to: NonNullable<typeof issuer>, remember: boolean) {
   const { leave } = await import("./oidc");
-  await leave(to, remember, sessionStorage.getItem(leftItem) !== null);
+  await leave(to, remember, tabStorage.getItem(leftItem) !== null);
 }
 
 /** signIn takes a key, and returns whether the server does. */
@@ -235,11 +236,11 @@ export async function signIn(key: string, remember: boolean): Promise<boolean> {
   if (!/^[!-~]+$/.test(key)) return false; // No header can have it, as what an input method made wide.
   const rights = await ask(key);
   if (typeof rights === "object") return false;
-  if (remember) sessionStorage.setItem(keyItem, key);
-  else sessionStorage.removeItem(keyItem);
-  sessionStorage.removeItem(tenantItem);
-  sessionStorage.removeItem(loginItem);
-  sessionStorage.removeItem(leftItem);
+  if (remember) tabStorage.setItem(keyItem, key);
+  else tabStorage.removeItem(keyItem);
+  tabStorage.removeItem(tenantItem);
+  tabStorage.removeItem(loginItem);
+  tabStorage.removeItem(leftItem);
   change({ state: "in", key, who: key, login: null, admin: rights === "admin", tenant: "", expired: false, refusal: null });
   return true;
 }
@@ -250,18 +251,18 @@ export async function signIn(key: string, remember: boolean): Promise<boolean> {
  */
 export function signOut() {
   const login = session.login;
-  sessionStorage.clear();
+  tabStorage.clear();
   clearTimeout(timer);
   change({ state: "out", ...as(null), tenant: "", admin: false, expired: false, refusal: null });
   if (!issuer || !login) return;
-  sessionStorage.setItem(leftItem, "1");
+  tabStorage.setItem(leftItem, "1");
   const at = issuer;
   if (login.refreshToken) void import("./oidc").then(({ revoke }) => revoke(at, login)).catch(() => {}); // It expires by itself.
 }
 
 /** actFor has an administrator act for a tenant from now on. */
 export function actFor(tenant: string) {
-  sessionStorage.removeItem(tenantItem);
-  if (tenant) sessionStorage.setItem(tenantItem, tenant);
+  tabStorage.removeItem(tenantItem);
+  if (tenant) tabStorage.setItem(tenantItem, tenant);
   change({ tenant });
 }

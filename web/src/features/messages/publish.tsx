@@ -10,6 +10,7 @@ import { Field, Panel } from "../../ui/basic";
 import { CopyAs, CopyButton } from "../../ui/copy";
 import { parseSpan } from "../../ui/duration";
 import { Failure } from "../../ui/state";
+import { tabStorage } from "../../storage";
 
 interface Draft {
   text: string;
@@ -24,7 +25,7 @@ export function Publish({ queue }: { queue: string }) {
   const item = `plinth.publish.${tenant}.${queue}`;
   const [draft, setDraft] = useState<Draft>(() => {
     try {
-      return { text: "", attributes: "", delay: "", key: "", ...(JSON.parse(sessionStorage.getItem(item) ?? "{}") as Partial<Draft>) };
+      return { text: "", attributes: "", delay: "", key: "", ...(JSON.parse(tabStorage.getItem(item) ?? "{}") as Partial<Draft>) };
     } catch {
       return { text: "", attributes: "", delay: "", key: "" };
     }
@@ -46,7 +47,7 @@ export function Publish({ queue }: { queue: string }) {
   function edit(change: Partial<Draft>) {
     const to = { ...draft, ...change };
     setDraft(to);
-    sessionStorage.setItem(item, JSON.stringify(to));
+    tabStorage.setItem(item, JSON.stringify(to));
   }
 
   function submit(event: FormEvent) {

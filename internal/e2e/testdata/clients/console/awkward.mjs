@@ -105,6 +105,23 @@ export default ({ server, acme, beta, many, admin, hostile, messages, nack, call
     for (const name of ["asked", "asked-once"]) await messages(acme, "DeleteQueue", { name });
   },
 
+  // A browser that blocks all cookies keeps nothing for a page.
+  async "a browser that keeps nothing"(visit) {
+    const { t } = visit;
+    const context = await visit.newContext();
+    await context.addInitScript(() => {
+      const get = () => {
+        throw new DOMException("blocked", "SecurityError");
+      };
+      for (const name of ["sessionStorage", "localStorage"]) Object.defineProperty(window, name, { get });
+    });
+    const page = await context.newPage();
+    await page.goto(`${server}/queues`);
+    await page.getByLabel(t("signIn.key")).fill(acme);
+    await page.getByRole("button", { name: t("signIn.go"), exact: true }).click();
+    await page.getByRole("heading", { name: t("nav.queues"), level: 1 }).waitFor();
+  },
+
   // Going back undoes what was set, step by step, and going forward does it again.
   async "back and forward"(visit) {
     const { t } = visit;
