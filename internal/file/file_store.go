@@ -80,7 +80,8 @@ func lockFile(ctx context.Context, db *pg.Tx, id string) (File, error) {
 // for those that it does not need, too. The order is that of the column: id alone is what is returned, a text, which no index has.
 func selectFiles(ctx context.Context, db pg.Querier, filter Filter, before string, limit int) ([]File, error) {
 	where, args := filter.conditions(auth.TenantOf(ctx), before)
-	rows, err := db.Query(ctx, `SELECT `+fileColumns+` FROM files WHERE `+where+` ORDER BY files.id DESC LIMIT `+strconv.Itoa(limit), args...)
+	args = append(args, limit)
+	rows, err := db.Query(ctx, `SELECT `+fileColumns+` FROM files WHERE `+where+` ORDER BY files.id DESC LIMIT $`+strconv.Itoa(len(args)), args...)
 	if err != nil {
 		return nil, err
 	}

@@ -3,6 +3,7 @@ package file
 import (
 	"bytes"
 	"context"
+	"net/url"
 	"testing"
 	"time"
 
@@ -27,6 +28,10 @@ func TestNothingReadsWholeTables(t *testing.T) {
 	f.exec(t, `INSERT INTO file_previews (tenant, id, width, due_at) SELECT tenant, id, 100, 'infinity' FROM files`)
 	f.exec(t, `INSERT INTO files (tenant, id, filename, state, size, verify_at) VALUES ('acme', gen_random_uuid(), 'to be read', 'verifying', 1, now())`)
 	f.exec(t, `ANALYZE files, file_previews`)
+	eventually(t, "what was read to make the previews is counted", func() (counted bool) {
+		err := pgtest.Owner(t, f.url).QueryRow(t.Context(), `SELECT n_tup_ins >= $1 FROM pg_stat_user_tables WHERE relname = 'file_previews'`, rows).Scan(&counted)
+		return err == nil && counted
+	})
 	list := func(filter Filter, want int) func(context.Context, *Service) error {
 		return func(ctx context.Context, s *Service) error {
 			for range 8 { // The server plans anew for the first five.
@@ -80,18 +85,19 @@ func TestNothingReadsWholeTables(t *testing.T) {
 			return nil
 		},
 	} {
+		before := f.rowsRead(t)
 		t.Run(name, func(t *testing.T) {
-			other := on(t, f.server, f.url, Limits{})
-			before := f.rowsRead(t)
-			if err := what(as(t, "acme"), other.Service); err != nil {
+			if err := what(as(t, "acme"), on(t, f.server, f.named(t, name), Limits{}).Service); err != nil {
 				t.Error(err)
 			}
-			other.db.Close()
-			<-time.After(200 * time.Millisecond) // What a connection has counted is known once it ends.
-			if read := f.rowsRead(t) - before; read >= int64(rows)/2 {
-				t.Errorf("%d rows were read", read)
-			}
 		})
+		eventually(t, "what the connections have counted is known, since they have ended", func() (ended bool) {
+			err := pgtest.Owner(t, f.url).QueryRow(t.Context(), `SELECT NOT EXISTS (SELECT FROM pg_stat_activity WHERE application_name = $1)`, name).Scan(&ended)
+			return err == nil && ended
+		})
+		if read := f.rowsRead(t) - before; read >= int64(rows)/2 {
+			t.Errorf("%s: %d rows were read", name, read)
+		}
 	}
 }
 
@@ -104,4 +110,17 @@ func (f fixture) rowsRead(t *testing.T) (n int64) {
 		t.Fatal(err)
 	}
 	return n
+}
+
+// named returns the URL of the database whose connections have a name.
+func (f fixture) named(t *testing.T, name string) string {
+	t.Helper()
+	u, err := url.Parse(f.url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	q := u.Query()
+	q.Set("application_name", name)
+	u.RawQuery = q.Encode()
+	return u.String()
 }

@@ -105,21 +105,29 @@ export default ({ server, acme, beta, many, admin, hostile, messages, nack, call
     for (const name of ["asked", "asked-once"]) await messages(acme, "DeleteQueue", { name });
   },
 
-  // A browser that blocks all cookies keeps nothing for a page.
+  // A browser that blocks all cookies keeps nothing for a page, and one whose storage is full nothing more.
   async "a browser that keeps nothing"(visit) {
     const { t } = visit;
-    const context = await visit.newContext();
-    await context.addInitScript(() => {
+    const blocked = () => {
       const get = () => {
         throw new DOMException("blocked", "SecurityError");
       };
       for (const name of ["sessionStorage", "localStorage"]) Object.defineProperty(window, name, { get });
-    });
-    const page = await context.newPage();
-    await page.goto(`${server}/queues`);
-    await page.getByLabel(t("signIn.key")).fill(acme);
-    await page.getByRole("button", { name: t("signIn.go"), exact: true }).click();
-    await page.getByRole("heading", { name: t("nav.queues"), level: 1 }).waitFor();
+    };
+    const full = () => {
+      Storage.prototype.setItem = () => {
+        throw new DOMException("full", "QuotaExceededError");
+      };
+    };
+    for (const way of [blocked, full]) {
+      const context = await visit.newContext();
+      await context.addInitScript(way);
+      const page = await context.newPage();
+      await page.goto(`${server}/queues`);
+      await page.getByLabel(t("signIn.key")).fill(acme);
+      await page.getByRole("button", { name: t("signIn.go"), exact: true }).click();
+      await page.getByRole("heading", { name: t("nav.queues"), level: 1 }).waitFor();
+    }
   },
 
   // Going back undoes what was set, step by step, and going forward does it again.
